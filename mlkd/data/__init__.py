@@ -1,0 +1,1 @@
+"""Parallel pairs: readers, cleaning, pair store, token store and batches."""

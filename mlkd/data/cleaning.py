@@ -1,0 +1,77 @@
+"""Cleaning of rows, and the normal form by which sentences of different sets are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+from mlkd.data.readers import Reject, Row
+
+# Control characters, soft hyphen, zero-width and direction marks. ZWNJ and ZWJ stay: Persian and
+# Indic spelling and emoji need them. Those that count as white space are collapsed instead.
+_JUNK = re.compile(
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+)
+
+
+class _Kept(dict[int, int | None]):
+    """For ``str.translate``: drops punctuation, separators, controls and modifier symbols."""
+
+    def __missing__(self, code: int) -> int | None:
+        category = unicodedata.category(chr(code))
+        self[code] = None if category[0] in "PZC" or category == "Sk" else code
+        return self[code]
+
+
+_KEPT = _Kept()
+
+
+def clean(row: Row, max_chars: int) -> Row | Reject:
+    """Tidy both sides of a row, or say why it is of no use.
+
+    Args:
+        row: As read.
+        max_chars: Longest side, in characters after tidying.
+    """
+    source, target = _tidy(row.source), _tidy(row.target)
+    if not source or not target:
+        reason = "empty side"
+    elif len(source) > max_chars or len(target) > max_chars:
+        reason = "too long"
+    elif not (any(map(str.isalpha, source)) and any(map(str.isalpha, target))):
+        reason = "no letters"
+    else:
+        return row._replace(source=source, target=target)
+    return Reject(reason, row.place, f"{row.source}\t{row.target}")
+
+
+def normal_form(text: str) -> str:
+    """What is left for comparison: NFKC, case folded, no punctuation, no white space."""
+    if text.isascii():
+        return text.lower().translate(_KEPT)
+    # Spacing accents go first: NFKC would make them combine with the letter before.
+    text = unicodedata.normalize("NFKC", text.translate(_KEPT))
+    return text.casefold().translate(_KEPT)
+
+
+def hash64(data: bytes, salt: bytes = b"") -> int:
+    """64-bit hash; different salts (at most 16 bytes) give independent hashes."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=salt).digest(), "little")
+
+
+def english_hash(text: str) -> int:
+    """Hash of the normal form, so that no spelling variant of a sentence is in two splits."""
+    return hash64(normal_form(text).encode())
+
+
+def below(value: int, fraction: float) -> bool:
+    """Whether a 64-bit hash is among the lowest ``fraction`` of all hashes."""
+    return value < fraction * 2.0**64
+
+
+def _tidy(text: str) -> str:
+    if not text.isprintable():
+        text = _JUNK.sub("", text)
+    return " ".join(unicodedata.normalize("NFC", text).split())

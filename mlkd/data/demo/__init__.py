@@ -1,0 +1,1 @@
+"""The embedded demo corpus: everyday sentences in en, de, fr, es and tr."""

@@ -1,0 +1,65 @@
+"""What the machine can do: device, precision, attention kernel."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that ``trainer.accelerator`` means on this machine."""
+    if accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``32`` or ``bf16``; ``auto`` asks whether the hardware multiplies bf16 matrices.
+
+    CPUs with the AMX unit do so five times as fast as fp32; without it bf16 is emulated.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "32"
+    return "bf16" if "amx_bf16" in _cpu_flags() else "32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Mixed precision for forward passes outside the Lightning trainer."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def choose_attention(model: nn.Module, precision: str, device: torch.device) -> None:
+    """Pick the attention kernel that is fastest for short sentences.
+
+    The CPU's fused bf16 kernel is about eight times slower than plain matrix products at 16 to 32
+    tokens (forward and backward); in fp32 and on a GPU the fused one wins.
+    """
+    slow = device.type == "cpu" and precision == "bf16"
+    model.set_attn_implementation("eager" if slow else "sdpa")  # type: ignore[operator]
+
+
+def describe(device: torch.device) -> str:
+    """One line about the machine for run records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return set()
+    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return set(next(lines, "").split())
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()

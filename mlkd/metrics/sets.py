@@ -1,0 +1,232 @@
+"""Evaluation sets: sentence pairs of two languages, with gold scores (STS) or without (bitext)."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlkd.errors import UserError
+from mlkd.schema import EvalConfig, EvalSetConfig
+
+Table = tuple[Path | Traversable, dict[int, list[str]]]
+"""A file and its cells by line number, counted from 1: two sentences, and the score of STS."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvalSet:
+    """The items of one evaluation set in one language pair.
+
+    Attributes:
+        name: Key of the set in ``eval.sets``.
+        kind: ``sts`` (graded similarity) or ``bitext`` (row i of ``right`` translates ``left``).
+        split: Only ``dev`` may select.
+        pair: Languages of ``left`` and ``right``, as ``en-de``.
+        left: N sentences.
+        right: N sentences.
+        scores: (N,) float64 gold similarities of an STS set, else None.
+    """
+
+    name: str
+    kind: Literal["sts", "bitext"]
+    split: Literal["dev", "test"]
+    pair: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    scores: NDArray[np.float64] | None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.left) == len(self.right):
+            raise ValueError(
+                f"{self.name} {self.pair}: {len(self.left)} and {len(self.right)} rows"
+            )
+        if (self.kind == "sts") != (self.scores is not None):
+            raise ValueError(f"{self.name} {self.pair}: scores belong to sts, and only there")
+        if self.scores is not None and not (
+            self.scores.shape == (len(self.left),) and np.isfinite(self.scores).all()
+        ):
+            raise ValueError(f"{self.name} {self.pair}: needs one finite score a row")
+
+
+def load_sets(config: EvalConfig) -> list[EvalSet]:
+    """Read every set of a configuration, one ``EvalSet`` a language pair.
+
+    Args:
+        config: The sets and the folder that relative paths start from.
+
+    Returns:
+        The sets in the order of the configuration.
+
+    Raises:
+        UserError: A file is missing or malformed, a configuration cannot be met, or a dev set
+            is the same as a test set.
+    """
+    sets = [item for name, one in config.sets.items() for item in _load(name, one, config.root)]
+    test = {(item.left, item.right): item for item in sets if item.split == "test"}
+    for item in sets:
+        twin = test.get((item.left, item.right))
+        if item.split == "dev" and twin is not None:
+            raise UserError(
+                f"eval.sets.{item.name} (dev) and eval.sets.{twin.name} (test) hold the same "
+                f"{item.pair} items: select on dev, report on test"
+            )
+    return sets
+
+
+def sentences(sets: Iterable[EvalSet]) -> set[str]:
+    """Every sentence of the sets, of both sides: none of them may be trained on."""
+    return {sentence for item in sets for sentence in (*item.left, *item.right)}
+
+
+def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
+    key = f"eval.sets.{name}"
+    pairs = _pairs(key, config)
+    if config.format == "tsv":
+        _check_layout(key, config, pairs)
+
+    @cache
+    def table(a: str, b: str) -> Table:
+        if config.format == "demo":
+            return _read_demo(key, config, a, b)
+        path = config.path
+        for field, language in (("{lang}", b), ("{a}", a), ("{b}", b)):
+            path = path.replace(field, config.codes.get(language, language))
+        return _read_tsv(key, config, Path(root or "", path))
+
+    # A file (or demo column) a language holds both sentences of an item in that language.
+    by_language = config.kind == "sts" and (config.format == "demo" or "{lang}" in config.path)
+    sets = []
+    for pair in pairs:
+        a, b = pair.split("-")
+        left_path, left = table(a, a) if by_language else table(a, b)
+        path, right = table(b, b) if by_language else table(a, b)
+        if len(left) != len(right):
+            raise UserError(f"{path}: {len(right)} rows, but {left_path} has {len(left)}")
+        gold = None
+        if config.kind == "sts":
+            gold = _scores(path, right, config.max_score)
+            differs = np.flatnonzero(gold != _scores(left_path, left, config.max_score))
+            if differs.size:
+                line = list(right)[differs[0]]
+                raise UserError(
+                    f"{path}:{line}: score {right[line][2]} differs from that of the same row in "
+                    f"{left_path}; row i must be the same item in every language"
+                )
+        sides = tuple(row[0] for row in left.values()), tuple(row[1] for row in right.values())
+        sets.append(EvalSet(name, config.kind, config.split, pair, *sides, gold))
+    return sets
+
+
+def _pairs(key: str, config: EvalSetConfig) -> list[str]:
+    """The language pairs of a set: those of the configuration, or the default ones."""
+    languages = list(dict.fromkeys(config.languages))
+    if config.pairs is not None:
+        known = {*languages, "en"} if config.kind == "bitext" else set(languages)
+        for pair in config.pairs:
+            if languages and not known.issuperset(pair.split("-")):
+                raise UserError(f"{key}.pairs: {pair} is not made of {', '.join(sorted(known))}")
+        pairs = list(dict.fromkeys(config.pairs))
+    else:
+        same = [f"{language}-{language}" for language in languages if config.kind == "sts"]
+        english = config.kind == "bitext" or "en" in languages
+        pairs = same + [f"en-{language}" for language in languages if english and language != "en"]
+    if not pairs:
+        raise UserError(f"{key}: give languages or pairs")
+    return pairs
+
+
+def _check_layout(key: str, config: EvalSetConfig, pairs: list[str]) -> None:
+    """Refuse columns and paths that cannot hold the pairs of a TSV set."""
+    width = 3 if config.kind == "sts" else 2
+    if config.columns is not None and (len(config.columns) != width or min(config.columns) < 0):
+        raise UserError(f"{key}.columns={list(config.columns)}: {config.kind} has {width} of >= 0")
+    fields = set(re.findall(r"{(.*?)}", config.path))
+    if not config.path or (fields not in ({"lang"}, {"a", "b"}) and (fields or len(pairs) > 1)):
+        raise UserError(f"{key}.path={config.path!r}: needs {{lang}}, or {{a}} and {{b}}")
+    other = [pair for pair in pairs if not pair.startswith("en-")]
+    if config.kind == "bitext" and "lang" in fields and other:
+        raise UserError(f"{key}.path={config.path!r}: {other[0]} needs {{a}} and {{b}}")
+
+
+def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
+    columns = config.columns or ((0, 1, 2) if config.kind == "sts" else (0, 1))
+    wanted = f"at least {max(columns) + 1}" if config.columns else str(len(columns))
+    rows = {}
+    for number, cells in _lines(key, path):
+        if number == 1 and config.header:
+            continue
+        if len(cells) <= max(columns) or (config.columns is None and len(cells) != len(columns)):
+            raise UserError(
+                f"{path}:{number}: {len(cells)} tab-separated columns, not {wanted}; "
+                f"{key}.columns picks others"
+            )
+        rows[number] = [cells[column] for column in columns]
+        if not all(rows[number][:2]):
+            raise UserError(f"{path}:{number}: empty sentence; both sides need text")
+    if not rows:
+        raise UserError(f"{path}: no rows; an evaluation set needs at least one")
+    return path, rows
+
+
+def _read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
+    """The embedded sets: ``sts.tsv`` has a column ``split``, ``heldout.tsv`` is a test set."""
+    sts = config.kind == "sts"
+    if not sts and config.split == "dev":
+        raise UserError(f"{key}.split=dev: the demo bitext is held out; only test is allowed")
+    path = files("mlkd.data.demo") / ("sts.tsv" if sts else "heldout.tsv")
+    (_, names), *lines = _lines(key, path)
+    columns = [f"{a}1", f"{b}2", "score"] if sts else [a, b]
+    if missing := [column.rstrip("12") for column in columns if column not in names]:
+        raise UserError(f"{key}: the demo has no language {missing[0]}, only en, de, fr, es, tr")
+    rows = {number: dict(zip(names, cells, strict=True)) for number, cells in lines}
+    return path, {
+        number: [row[column] for column in columns]
+        for number, row in rows.items()
+        if not sts or row["split"] == config.split
+    }
+
+
+def _lines(key: str, path: Path | Traversable) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers from 1 and stripped cells of a TSV, gzipped or not."""
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file ({key}.path, under eval.root)") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    content = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
+    for number, line in enumerate(content.split(b"\n") if content else [], start=1):
+        try:
+            yield number, [cell.strip() for cell in line.decode("utf-8").split("\t")]
+        except UnicodeDecodeError as error:
+            message = f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line"
+            raise UserError(message) from None
+
+
+def _scores(
+    path: Path | Traversable, rows: dict[int, list[str]], most: float
+) -> NDArray[np.float64]:
+    """(N,) gold scores, the last cell of each row."""
+    gold = np.empty(len(rows))
+    for index, (number, row) in enumerate(rows.items()):
+        try:
+            gold[index] = float(row[2])
+        except ValueError:
+            raise UserError(f"{path}:{number}: score {row[2]!r} is not a number") from None
+        if not 0 <= gold[index] <= most:
+            raise UserError(f"{path}:{number}: score {row[2]} is not within 0 and {most:g}")
+    if (gold == gold[0]).all():
+        raise UserError(f"{path}: every score is {gold[0]:g}; a rank correlation needs others")
+    return gold

@@ -1,0 +1,104 @@
+"""Models beside each other: sizes and mean scores, then scores by set and language pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from mlkd.metrics.scoring import HEADLINE, Scores
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Attributes:
+        name: What the reader knows the model by.
+        parameters: Stored parameters.
+        mib: MiB on disk.
+        scores: What ``scoring.score`` returned.
+        share: Share of the assistant's mean test STS that is kept, in %.
+        sentences_per_s: Sentences encoded a second.
+        latency_ms: Median milliseconds of one sentence.
+    """
+
+    name: str
+    parameters: int
+    mib: float
+    scores: Scores
+    share: float | None = None
+    sentences_per_s: float | None = None
+    latency_ms: float | None = None
+
+
+Grid = list[list[str]]
+"""Cells by line; the first line is the head."""
+
+
+def rows_to_table(rows: Sequence[Row]) -> Table:
+    """Two tables below each other: one line a model, then one column a model.
+
+    Scores are ×100: Spearman of the cosine for STS, mean accuracy of both directions for bitext.
+    """
+    both = Table.grid(padding=(0, 0, 1, 0))
+    for grid, labels in ((_overview(rows), 1), (_by_pair(rows), 3)):
+        table = Table()
+        for number, head in enumerate(grid[0]):
+            # Text, not str: a name with brackets is not markup.
+            table.add_column(Text(head), justify="left" if number < labels else "right")
+        for line in grid[1:]:
+            table.add_row(*map(Text, line))
+        both.add_row(table)
+    return both
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """The two tables of ``rows_to_table`` in GitHub's Markdown."""
+    return _markdown(_overview(rows), 1) + "\n" + _markdown(_by_pair(rows), 3)
+
+
+def _overview(rows: Sequence[Row]) -> Grid:
+    means = [(split, kind) for split in ("dev", "test") for kind in HEADLINE]
+    names = {"sts": "STS", "bitext": "bitext"}
+    grid = [
+        ["model", "params M", "MiB"]
+        + [f"{split} {names[kind]}" for split, kind in means]
+        + ["kept %", "sent/s", "ms"]
+    ]
+    for row in rows:
+        grid.append(
+            [row.name, _number(row.parameters / 1e6), _number(row.mib, 1)]
+            + [_number(row.scores["mean"][split][kind]) for split, kind in means]
+            + [_number(row.share, 1), _number(row.sentences_per_s, 0), _number(row.latency_ms, 1)]
+        )
+    return grid
+
+
+def _by_pair(rows: Sequence[Row]) -> Grid:
+    values: list[dict[tuple[str, str, str], float]] = [
+        {
+            (entry["split"], name, pair): numbers[HEADLINE[entry["kind"]]]
+            for name, entry in row.scores["sets"].items()
+            for pair, numbers in entry["pairs"].items()
+        }
+        for row in rows
+    ]
+    # Dev before test; inside a split the order of the configuration.
+    lines = sorted(dict.fromkeys(key for found in values for key in found), key=lambda key: key[0])
+    head = ["split", "set", "pair", *(row.name for row in rows)]
+    return [head] + [[*key, *(_number(found.get(key)) for found in values)] for key in lines]
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _markdown(grid: Grid, labels: int) -> str:
+    rule = [":--" if number < labels else "--:" for number in range(len(grid[0]))]
+    lines = [grid[0], rule, *grid[1:]]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )

@@ -1,0 +1,1 @@
+"""Run records, locks and resumption."""

@@ -1,0 +1,338 @@
+"""The schema of the composed configuration: names, units, ranges and defaults.
+
+These models are also the typed arguments of everything below the entry points. The module
+imports neither torch nor transformers, so that a typo is refused within a second.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+"""An ISO 639-1 code; three letters for a language without one."""
+
+StageName = Literal["assistant", "bottleneck", "recurrent", "contrastive"]
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values are not changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class CorpusConfig(Section):
+    """One parallel corpus, possibly with several translation languages."""
+
+    format: Literal["demo", "tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"]
+    """``aligned`` zips the lines of two files; ``dataset`` is a hub id or a saved dataset."""
+    path: str = ""
+    """File, folder or hub id under ``data.root``; ``{source}``, ``{target}`` are filled in."""
+    target_path: str | None = None
+    """Second file of the format ``aligned``."""
+    source: Language = "en"
+    targets: list[Language] = Field(min_length=1)
+    """Translation languages that the corpus offers."""
+    columns: list[str | int] = [0, 1]
+    """Columns of the source and the translation: positions, or names where the file has a header
+    (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
+    ``aligned``: the text columns read from both files, each giving a pair a row."""
+    header: bool = False
+    """Whether the first line of a TSV names the columns."""
+    domain: str = "general"
+    split: str = "train"
+    """Split of a ``dataset``."""
+    revision: str | None = None
+    """Revision of a hub dataset."""
+    max_pairs: Positive | None = None
+    """At most so many pairs a translation language, taken from the start of the file."""
+
+
+class DataConfig(Section):
+    """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
+
+    root: str | None = None
+    """Folder that relative corpus paths start from."""
+    corpora: dict[str, CorpusConfig] = Field(min_length=1)
+    languages: list[Language] | None = None
+    """Translation languages to use; null = all that the corpora offer."""
+    max_chars: Positive = 250
+    """Pairs with a longer side are rejected."""
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 128
+    """Longer sentences are cut, for every encoder alike (tokens, special ones included)."""
+    max_rejected: Fraction = 0.05
+    """Share of bad rows of a corpus above which the run stops."""
+    dev_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
+    """Share of the English sentences, chosen by hash, that is held out as dev."""
+    max_dev_pairs: Positive = 2000
+    """At most so many dev pairs are used to select."""
+    mixing: Literal["proportional", "uniform", "temperature"] = "uniform"
+    """How (corpus, language) groups share a batch: by size, equally (Ding et al., 2022), or by
+    size to the power of ``1 / temperature``."""
+    temperature: Annotated[float, Field(ge=1.0)] = 1.0
+    """Used by ``mixing: temperature``; 1 = proportional, larger = more even."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the training pairs that is used, by hash of the English side."""
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> DataConfig:
+        if self.temperature != 1.0 and self.mixing != "temperature":
+            raise ValueError(f"temperature={self.temperature} needs mixing=temperature")
+        return self
+
+
+class EncoderConfig(Section):
+    """A sentence encoder: a packaged model, a local folder, or a hub model at a revision."""
+
+    package: str | None = None
+    """Installed Python package that holds a sentence-transformers folder ``model/``."""
+    path: str | None = None
+    """Local sentence-transformers folder."""
+    name: str | None = None
+    """Hub name; needs a ``revision``."""
+    revision: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Expected SHA-256 of ``model.safetensors``; checked before use."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> EncoderConfig:
+        if sum(place is not None for place in (self.package, self.path, self.name)) != 1:
+            raise ValueError("give exactly one of package, path and name")
+        if self.name is not None and self.revision is None:
+            raise ValueError(f"name={self.name} needs a revision")
+        return self
+
+
+class VocabularyConfig(Section):
+    """The multilingual vocabulary of an assistant that is built from the teacher."""
+
+    size: Annotated[int, Field(ge=100)] = 16000
+    """Pieces learned from the pairs (fewer if the text is small)."""
+    keep_teacher: bool = True
+    """Keep the teacher's own pieces (WordPiece teachers), so that English stays as it is, and
+    learn the new ones from the translations; otherwise learn all from both sides."""
+    rows: Literal["subwords", "aligned"] = "subwords"
+    """How rows of new pieces start: as the mean of the teacher's pieces for the same characters,
+    or as the mean of the English pieces they are translated with (IBM model 1)."""
+
+
+class AssistantConfig(Section):
+    """The multilingual assistant: a ready encoder, or the teacher with a new vocabulary."""
+
+    encoder: EncoderConfig | None = None
+    """Ready multilingual encoder; null = build it from the teacher."""
+    vocabulary: VocabularyConfig | None = None
+    """Only for an assistant that is built from the teacher."""
+    train: bool
+    """Whether stage 1 trains it (always useful when it is built from the teacher)."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> AssistantConfig:
+        if (self.encoder is None) == (self.vocabulary is None):
+            raise ValueError("give exactly one of encoder and vocabulary")
+        return self
+
+
+class StudentConfig(Section):
+    """Size of the student (Ding et al., 2022, sections 3.2 and 3.3)."""
+
+    bottleneck: Positive | None
+    """Width e of the factorised word embedding; null = full width."""
+    layers: Positive
+    """Stored encoder layers K."""
+    recurrence: Positive
+    """How often the stack of stored layers is run, R; parameters do not depend on it."""
+
+
+class InitConfig(Section):
+    """How the student starts (Wibowo et al., 2024; methods of Ding et al., 2022)."""
+
+    source: Literal["scratch", "base", "teacher"]
+    """Random, the assistant before stage 1, or the assistant after stage 1."""
+    layers: Literal["first", "stride", "last", "ends"]
+    """Which layers of the source the stored layers copy."""
+    embedding: Literal["copy", "svd", "random"]
+    """Word table: copied (no bottleneck only), factorised by SVD weighted with token frequency, or
+    random together with positions, types and LayerNorm (the paper's stage 2)."""
+
+    @model_validator(mode="after")
+    def _scratch_is_random(self) -> InitConfig:
+        if self.source == "scratch" and self.embedding != "random":
+            raise ValueError(f"source=scratch needs embedding=random, not {self.embedding}")
+        return self
+
+
+class PairMSEConfig(Section):
+    """Weight of the mean squared error to the targets of both sides."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class MCLConfig(Section):
+    """Multilingual contrastive learning on the batch's similarity matrix."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    mode: Literal["soft", "bool", "ce"] = "soft"
+    """Regression to the teacher's similarities, to the identity, or cross-entropy of it."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Similarities are divided by it (``ce`` wants about 0.05; 1 = the paper's code)."""
+
+
+class LossConfig(Section):
+    """Terms of a stage's loss, each logged by its name; null = left out."""
+
+    pair_mse: PairMSEConfig | None = None
+    mcl: MCLConfig | None = None
+
+    @model_validator(mode="after")
+    def _some_term(self) -> LossConfig:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class StageConfig(Section):
+    """Budget, step size and loss of one stage."""
+
+    enabled: bool = True
+    """false leaves the stage out of the chain (an ablation)."""
+    epochs: Annotated[float, Field(gt=0.0)]
+    """Passes over the training pairs."""
+    max_steps: Positive | None = None
+    """Upper limit of optimiser steps, whatever the epochs."""
+    batch_size: Positive
+    """Pairs an optimiser step, over all devices."""
+    lr: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Peak learning rate."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Hidden and attention dropout while training; the targets are deterministic."""
+    loss: LossConfig
+
+
+class OptimConfig(Section):
+    """AdamW with linear warm-up and decay."""
+
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Not applied to biases and LayerNorm."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    clip: Annotated[float, Field(gt=0.0)] = 1.0
+    """Upper limit of the gradient norm."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the learning rate rises from 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls to 0 after the warm-up."""
+
+
+class TrainerConfig(Section):
+    """Where and how precisely training runs, how often it validates and saves."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Positive = 1
+    """Devices a node."""
+    num_nodes: Positive = 1
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
+    threads: Positive | None = None
+    """CPU threads; null = what torch finds."""
+    validations: Positive = 4
+    """Validations a stage, spread evenly, the last one at the end."""
+    save_minutes: Annotated[float, Field(gt=0.0)] = 5.0
+    """Minutes between checkpoints."""
+
+
+class LoggerConfig(Section):
+    """Where curves go besides the run folder."""
+
+    kind: Literal["csv", "wandb"] = "csv"
+    project: str = "mlkd"
+    group: str | None = None
+    tags: list[str] = []
+    mode: Literal["offline", "online"] = "offline"
+    """``offline`` writes W&B files into the run folder and sends nothing."""
+
+
+class EvalSetConfig(Section):
+    """One evaluation set; ``split`` says whether it may select."""
+
+    kind: Literal["sts", "bitext"]
+    split: Literal["dev", "test"]
+    format: Literal["demo", "tsv"] = "tsv"
+    path: str = ""
+    """TSV under ``eval.root``. ``{lang}``: one file a language, row i the same item in each;
+    ``{a}``, ``{b}``: one file a language pair; bitext files hold English and ``{lang}``."""
+    languages: list[Language] = []
+    """Languages of a set with one file a language (bitext: besides English)."""
+    pairs: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}-[a-z]{2,3}$")]] | None = None
+    """Language pairs to score; null = each language with itself and with English."""
+    codes: dict[str, str] = {}
+    """File-name codes of languages that differ from ISO 639-1, as ``{de: deu}``."""
+    columns: tuple[int, int, int] | tuple[int, int] | None = None
+    """Positions of the two sentences (and the score); null = the first ones."""
+    header: bool = False
+    max_score: Annotated[float, Field(gt=0.0)] = 5.0
+    """Largest legal gold score."""
+
+
+class EvalConfig(Section):
+    """Evaluation sets and the numbers around the scores."""
+
+    root: str | None = None
+    sets: dict[str, EvalSetConfig] = Field(min_length=1)
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    """Resamples of the 95 % interval; 0 = none."""
+    batch_size: Positive = 64
+    """Sentences a batch while encoding."""
+
+
+class TrainConfig(Section):
+    """The whole of ``python -m mlkd.train``."""
+
+    stage: StageName
+    """Last stage of the chain."""
+    stages: dict[StageName, StageConfig]
+    teacher: EncoderConfig
+    assistant: AssistantConfig
+    student: StudentConfig
+    init: InitConfig
+    data: DataConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    eval: EvalConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    output_dir: str = "outputs"
+    """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
+    allow_download: bool = False
+    """Whether a hub model or dataset that is not in the local cache may be downloaded."""
+
+    @model_validator(mode="after")
+    def _combination_is_possible(self) -> TrainConfig:
+        if self.stage not in self.stages or not self.stages[self.stage].enabled:
+            raise ValueError(f"stage={self.stage} needs stages.{self.stage}.enabled=true")
+        bottleneck, init = self.student.bottleneck, self.init
+        if bottleneck is None and init.embedding == "svd":
+            raise ValueError("init.embedding=svd needs student.bottleneck; use copy or random")
+        if bottleneck is not None and init.embedding == "copy":
+            raise ValueError(
+                f"init.embedding=copy needs student.bottleneck=null, not {bottleneck}; "
+                "use svd or random"
+            )
+        return self
+
+
+class EvaluateConfig(Section):
+    """The whole of ``python -m mlkd.evaluate``."""
+
+    model: str
+    """Student folder, run folder, or hub name with ``@revision``."""
+    teacher: EncoderConfig
+    data: DataConfig
+    eval: EvalConfig
+    output: str | None = None
+    """JSON file to write; null = ``<model folder>/evaluation.json``."""
+    output_dir: str = "outputs"
+    allow_download: bool = False

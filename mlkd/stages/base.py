@@ -1,0 +1,162 @@
+"""What all stages share: optimiser, schedule, logging, validation, exact checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+
+from mlkd.data.module import PairBatch
+from mlkd.losses import build_loss
+from mlkd.losses.vectors import PairVectors
+from mlkd.schema import OptimConfig, StageConfig
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Result of one step."""
+
+    loss: Tensor
+    """Scalar with gradients."""
+    logs: dict[str, Tensor]
+    """Scalars to log, without gradients."""
+
+
+class Stage(L.LightningModule):
+    """One distillation stage (Ding et al., 2022, figure 2).
+
+    A subclass states which targets it needs; most need nothing else. It may restrict what is
+    trained (:meth:`trained`) and how vectors are made (:meth:`encode`), or replace :meth:`step`.
+    """
+
+    name: ClassVar[str]
+    starts_from: ClassVar[Literal["assistant", "student"]] = "student"
+    """What the stage trains: the assistant, or the student of the link before."""
+    target_encoder: ClassVar[Literal["teacher", "assistant", "assistant_embeddings"]]
+    """Whose vectors are the targets."""
+    translation_target: ClassVar[Literal["source", "translation"]]
+    """Whose vector the translation side aims at: the source sentence's or its own."""
+
+    def __init__(
+        self, model: SentenceTransformer, config: StageConfig, optim: OptimConfig, steps: int
+    ) -> None:
+        """Set up a stage.
+
+        Args:
+            model: The encoder to train, changed in place.
+            config: Step size and loss.
+            optim: Optimiser and schedule.
+            steps: Optimiser steps of the whole run.
+        """
+        super().__init__()
+        self.model = model
+        self.loss = build_loss(config.loss)
+        self._config, self._optim, self._steps = config, optim, steps
+        model.requires_grad_(False)
+        self.trained().requires_grad_(True)
+        self.dev = MetricCollection(
+            {name: MeanMetric() for name in ("loss", "accuracy", *self.loss.terms)}
+        )
+        self._rng: Tensor | None = None
+
+    def trained(self) -> nn.Module:
+        """The part whose parameters are trained."""
+        return self.model
+
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Sentence vectors ``(U, d)`` of token ids and mask ``(U, S)``."""
+        vectors: Tensor = self.model({"input_ids": ids, "attention_mask": mask})[
+            "sentence_embedding"
+        ]
+        return vectors
+
+    def vectors(self, batch: PairBatch) -> PairVectors:
+        """Encode each distinct sentence once and hand out its vector to both sides."""
+        encoded = self.encode(batch.ids, batch.mask).float()  # (U, d); losses are fp32
+        return PairVectors(
+            encoded[batch.source],
+            encoded[batch.translation],
+            batch.source_target,
+            batch.translation_target,
+        )
+
+    def step(self, batch: PairBatch) -> StepOutput:
+        """Loss of one batch."""
+        loss, logs = self.loss(self.vectors(batch))
+        return StepOutput(loss, logs)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Log and return the loss."""
+        output = self.step(batch)
+        logs = {f"train/{name}": value for name, value in output.logs.items()}
+        self.log_dict(
+            {"train/loss": output.loss.detach(), **logs}, batch_size=len(batch.source)
+        )
+        return output.loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Add a dev batch: loss terms, and how often a translation finds its source in it."""
+        vectors = self.vectors(batch)
+        loss, logs = self.loss(vectors)
+        logs["accuracy"] = _retrieval(vectors.translation, vectors.source, batch.source)
+        for name, value in {"loss": loss, **logs}.items():
+            self.dev[name].update(value, weight=len(batch.source))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the dev means."""
+        values = {f"dev/{name}": value for name, value in self.dev.compute().items()}
+        self.log_dict(values)
+        self.dev.reset()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with decay on matrices only, linear warm-up, linear or cosine decay to 0."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=self._config.lr,
+            betas=self._optim.betas,
+            eps=self._optim.eps,
+            weight_decay=self._optim.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        """Learning rate at a step, as a share of its peak."""
+        warmup = max(1, round(self._optim.warmup * self._steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        left = max(0.0, (self._steps - step) / max(1, self._steps - warmup))
+        return left if self._optim.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state, so that dropout goes on where it stopped."""
+        checkpoint["rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the random state over when training starts."""
+        self._rng = checkpoint["rng"]
+
+    def on_train_start(self) -> None:
+        """Train mode with the stage's dropout; restored random state."""
+        self.model.train()
+        if self._rng is not None:
+            torch.set_rng_state(self._rng)
+
+
+def _retrieval(query: Tensor, candidates: Tensor, identity: Tensor) -> Tensor:
+    """Share of queries ``(B, d)`` whose nearest candidate by cosine is their own sentence."""
+    similarity = nn.functional.normalize(query, dim=-1) @ nn.functional.normalize(candidates).T
+    return (identity[similarity.argmax(1)] == identity).float().mean()

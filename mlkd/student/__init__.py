@@ -1,0 +1,1 @@
+"""The student: bottleneck embedding, recurrent encoder, initialisation and vocabulary."""

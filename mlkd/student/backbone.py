@@ -1,0 +1,59 @@
+"""What the surgery needs to know of a Hugging Face encoder (BERT-like or XLM-R-like)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from mlkd.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SUPPORTED = ("bert", "roberta", "xlm-roberta")
+
+
+def check_supported(backbone: PreTrainedModel) -> None:
+    """Refuse an architecture whose parts are not where the surgery looks for them.
+
+    Raises:
+        UserError: The model type is none of :data:`SUPPORTED`.
+    """
+    kind = backbone.config.model_type
+    if kind not in SUPPORTED:
+        raise UserError(
+            f"assistant: model type {kind} is not supported; allowed: {', '.join(SUPPORTED)}"
+        )
+
+
+def layers(backbone: PreTrainedModel) -> nn.ModuleList:
+    """The encoder layers in the order in which they are run."""
+    stack: nn.ModuleList = backbone.encoder.layer
+    return stack
+
+
+def set_layers(backbone: PreTrainedModel, stored: list[nn.Module], recurrence: int) -> None:
+    """Let the backbone run ``stored`` in order, ``recurrence`` times over.
+
+    The same objects stand in the list again, so the weights are shared by construction and the
+    backbone's own forward runs unchanged (Ding et al., 2022, section 3.3).
+    """
+    backbone.encoder.layer = nn.ModuleList(stored * recurrence)
+    backbone.config.num_hidden_layers = len(stored) * recurrence
+
+
+def longest_input(backbone: PreTrainedModel) -> int:
+    """Longest legal input in tokens: XLM-R-like positions start behind the padding id."""
+    config = backbone.config
+    positions: int = config.max_position_embeddings
+    if config.model_type == "bert":
+        return positions
+    return positions - int(config.pad_token_id) - 1
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set hidden and attention dropout of every layer."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate

@@ -1,0 +1,49 @@
+"""The bottleneck embedding: a factorised word table (Ding et al., 2022, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BottleneckEmbedding(nn.Module):
+    """Word embedding of rank ``width``: a narrow table, then a projection without bias.
+
+    Stands in for the backbone's ``nn.Embedding(vocabulary, hidden)`` and stores
+    ``vocabulary * width + width * hidden`` parameters instead of ``vocabulary * hidden``.
+    """
+
+    def __init__(self, vocabulary: int, width: int, hidden: int, padding_id: int | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, width, padding_idx=padding_id)
+        self.projection = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map token ids ``(batch, length)`` to vectors ``(batch, length, hidden)``."""
+        vectors: Tensor = self.projection(self.table(ids))
+        return vectors
+
+    @torch.no_grad()
+    def factorise(self, embedding: Tensor, frequency: Tensor) -> None:
+        """Set table and projection to the best approximation of a full word table.
+
+        Minimises the squared error of each row weighted with the frequency of its token. The
+        weighted truncated SVD needs only the ``hidden x hidden`` second moment, so vocabularies of
+        any size are cheap: the projection holds its leading eigenvectors, the table the rows'
+        coordinates; both share the singular values evenly.
+
+        Args:
+            embedding: Full table ``(vocabulary, hidden)``.
+            frequency: Count of each token in the training text, ``(vocabulary,)``.
+        """
+        width = self.table.embedding_dim
+        # Tokens that never occur keep a little weight, so that they are approximated too.
+        weight = (frequency.double() + 0.1) / (frequency.double() + 0.1).sum()
+        rows = embedding.double()
+        values, vectors = torch.linalg.eigh((rows * weight[:, None]).T @ rows)
+        basis = vectors[:, -width:].flip(1)  # (hidden, width)
+        scale = values[-width:].flip(0).clamp_min(1e-12).pow(0.25)
+        # Coordinates of frequent rows have standard deviation sqrt(value); dividing by its root
+        # leaves both factors with the same spread, which one learning rate suits.
+        self.table.weight.copy_((rows @ basis) / scale)
+        self.projection.weight.copy_(basis * scale)

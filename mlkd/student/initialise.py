@@ -1,0 +1,154 @@
+"""How a student starts: which weights of which source it copies.
+
+Wibowo et al. (2024, arXiv 2406.16524) find that this choice matters more than the distillation
+loss, so it is a configuration group of its own (``init``).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from mlkd.errors import UserError
+from mlkd.schema import InitConfig, StudentConfig
+from mlkd.student.backbone import check_supported, layers, longest_input, set_layers
+from mlkd.student.bottleneck import BottleneckEmbedding
+from mlkd.student.encoder import CompactTransformer
+
+
+def layer_map(rule: str, teacher_layers: int, student_layers: int) -> list[int]:
+    """Teacher layer (0-based) that each stored student layer copies.
+
+    Args:
+        rule: ``first``: i; ``stride``: every (L/K)-th, ending with the last (Wibowo et al., 2024);
+            ``last``: the top K; ``ends``: spread evenly from the first to the last, halves up.
+        teacher_layers: L.
+        student_layers: K, at most L.
+    """
+    total, stored = teacher_layers, student_layers
+    if rule == "first":
+        return list(range(stored))
+    if rule == "stride":
+        return [(i + 1) * total // stored - 1 for i in range(stored)]
+    if rule == "last":
+        return list(range(total - stored, total))
+    if rule == "ends":
+        if stored == 1:
+            return [total - 1]
+        # Integer arithmetic of floor(x + 1/2) with x = i (L - 1) / (K - 1).
+        return [(2 * i * (total - 1) + stored - 1) // (2 * (stored - 1)) for i in range(stored)]
+    raise ValueError(f"unknown layer map {rule}")
+
+
+def build_student(
+    source: SentenceTransformer,
+    size: StudentConfig,
+    init: InitConfig,
+    frequency: Tensor,
+    max_tokens: int,
+) -> SentenceTransformer:
+    """Make a student by surgery on a copy of the source's backbone.
+
+    The source is left as it is and shares no storage with the student. What follows the backbone
+    in the source (pooling, normalisation) follows it in the student too.
+
+    Args:
+        source: The assistant before or after stage 1; it gives the architecture and the tokenizer
+            even where ``init.source`` is ``scratch``.
+        size: Bottleneck width, stored layers and recurrence.
+        init: What is copied from the source.
+        frequency: Count of each token in the training text ``(vocabulary,)``, for the SVD.
+        max_tokens: Longer inputs are cut.
+
+    Raises:
+        UserError: The size does not fit the backbone.
+    """
+    old: PreTrainedModel = source[0].model
+    check_size(old, size, max_tokens)
+    config = copy.deepcopy(old.config)
+    config.num_hidden_layers = size.layers
+    if size.bottleneck is not None:
+        config.type_vocab_size = 1  # sentence encoders never use a second segment
+    new: PreTrainedModel = AutoModel.from_config(config, add_pooling_layer=False)
+
+    if init.source != "scratch":
+        chosen = layer_map(init.layers, len(layers(old)), size.layers)
+        for stored, index in zip(layers(new), chosen, strict=True):
+            stored.load_state_dict(layers(old)[index].state_dict())
+    _initialise_embedding(old, new, size.bottleneck, init.embedding, frequency)
+    set_layers(new, list(layers(new)), size.recurrence)
+
+    encoder = CompactTransformer(
+        new,
+        source.tokenizer,
+        bottleneck=size.bottleneck,
+        recurrence=size.recurrence,
+        max_seq_length=max_tokens,
+    )
+    tail = [copy.deepcopy(module) for module in list(source)[1:]]
+    return SentenceTransformer(modules=[encoder, *tail], device="cpu")
+
+
+def check_size(backbone: PreTrainedModel, size: StudentConfig, max_tokens: int) -> None:
+    """Refuse a student that the backbone cannot give.
+
+    Raises:
+        UserError: Too many layers, a bottleneck that is none, or too long inputs.
+    """
+    check_supported(backbone)
+    available, hidden = len(layers(backbone)), backbone.config.hidden_size
+    if size.layers > available:
+        raise UserError(
+            f"student.layers={size.layers}: the assistant has {available} layers; "
+            f"allowed: 1 to {available}"
+        )
+    if size.bottleneck is not None and size.bottleneck >= hidden:
+        raise UserError(
+            f"student.bottleneck={size.bottleneck}: the assistant's hidden size is {hidden}; "
+            f"allowed: 1 to {hidden - 1}, or null"
+        )
+    if max_tokens > longest_input(backbone):
+        raise UserError(
+            f"data.max_tokens={max_tokens}: the assistant reads at most "
+            f"{longest_input(backbone)} tokens"
+        )
+
+
+@torch.no_grad()
+def _initialise_embedding(
+    old: PreTrainedModel,
+    new: PreTrainedModel,
+    bottleneck: int | None,
+    how: str,
+    frequency: Tensor,
+) -> None:
+    """Fill the word, position and type tables and the LayerNorm of ``new``.
+
+    ``random`` leaves framework defaults everywhere, as stage 2 of the paper does; the other ways
+    copy all but the word table.
+    """
+    if bottleneck is not None:
+        width = new.config.hidden_size
+        table = BottleneckEmbedding(
+            new.config.vocab_size, bottleneck, width, new.config.pad_token_id
+        )
+        new.set_input_embeddings(table)
+    if how == "random":
+        for module in new.embeddings.modules():
+            if isinstance(module, nn.Embedding | nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
+        return
+    old_parts, new_parts = old.embeddings, new.embeddings
+    new_parts.position_embeddings.weight.copy_(old_parts.position_embeddings.weight)
+    types = new_parts.token_type_embeddings.weight
+    types.copy_(old_parts.token_type_embeddings.weight[: len(types)])
+    new_parts.LayerNorm.load_state_dict(old_parts.LayerNorm.state_dict())
+    words = old.get_input_embeddings().weight
+    if how == "svd":
+        new.get_input_embeddings().factorise(words, frequency)
+    else:
+        new.get_input_embeddings().weight.copy_(words)
