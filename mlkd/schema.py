@@ -231,9 +231,6 @@ class TrainerConfig(Section):
     """Where and how precisely training runs, how often it validates and saves."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: Positive = 1
-    """Devices a node."""
-    num_nodes: Positive = 1
     precision: Literal["auto", "32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
     threads: Positive | None = None
@@ -330,9 +327,9 @@ class EvaluateConfig(Section):
     model: str
     """Student folder, run folder, or hub name with ``@revision``."""
     teacher: EncoderConfig
-    data: DataConfig
     eval: EvalConfig
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 64
+    """Longer sentences are cut."""
     output: str | None = None
-    """JSON file to write; null = ``<model folder>/evaluation.json``."""
-    output_dir: str = "outputs"
+    """JSON file to write; null = ``outputs/evaluation.json``."""
     allow_download: bool = False

@@ -1,0 +1,3 @@
+"""Multilingual knowledge distillation: small cross-lingual sentence encoders."""
+
+__version__ = "0.1.0"
