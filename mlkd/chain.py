@@ -1,0 +1,239 @@
+"""Which runs a stage needs, which of them exist; runs the rest."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from sentence_transformers import SentenceTransformer
+
+from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.tokens import tokenise
+from mlkd.errors import Interrupted, UserError
+from mlkd.files import digest, encoder_fingerprint, replacing_folder, write_json
+from mlkd.fit import Job, fit
+from mlkd.measure import measure, open_encoder_folder, table_row
+from mlkd.metrics.scoring import select_value
+from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.table import rows_to_table
+from mlkd.runs.lock import Lock
+from mlkd.runs.record import Run, environment, now, peak_memory_mib
+from mlkd.schema import StageName, TrainConfig
+from mlkd.stages import STAGES
+from mlkd.student.folder import load_folder, save_folder
+from mlkd.student.initialise import build_student
+from mlkd.student.vocabulary import assistant_from_teacher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Chain:
+    """What the links of one chain share."""
+
+    config: TrainConfig
+    pairs: PairStore
+    sets: list[EvalSet]
+    teacher: Path
+    base: Path
+    """The assistant before stage 1."""
+    assistant: Path
+    """The assistant after stage 1, once that has run; until then ``base``."""
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Numbers of each model of the result table."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of recomputable files."""
+        return Path(self.config.output_dir, "cache")
+
+    def measure(self, name: str, folder: Path) -> dict[str, Any]:
+        """Numbers of an encoder, from the cache where they are known."""
+        settings, max_tokens = self.config.eval, self.config.data.max_tokens
+        texts = [[s.name, s.pair, s.left, s.right] for s in self.sets]
+        key = [encoder_fingerprint(folder), settings.model_dump(exclude={"root"}), max_tokens, texts]
+        path = self.cache / f"scores-{digest(key)}.json"
+        if not path.is_file():
+            log.info("evaluate %s", name)
+            values = measure(folder, self.sets, settings, max_tokens, teacher=self.teacher)
+            write_json(path, values)
+        self.measured[name] = json.loads(path.read_text(encoding="utf-8"))
+        return self.measured[name]
+
+
+def run_chain(config: TrainConfig) -> float:
+    """Run what ``config.stage`` needs and print the table of results.
+
+    Returns:
+        The selecting dev score of the last link.
+    """
+    names = links(config)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    chain = open_chain(config)
+    chain.measure("teacher", chain.teacher)
+    if "assistant" not in names:
+        chain.measure("assistant", chain.assistant)
+    run: Run | None = None
+    for name in names:
+        run = run_link(chain, name, run)
+        if name == "assistant":
+            chain.assistant = run.student
+    assert run is not None
+    reference = chain.measured["assistant"]
+    rows = [table_row(name, values, reference) for name, values in chain.measured.items()]
+    Console(width=120).print(rows_to_table(rows))
+    log.info("student: %s", run.student)
+    return select_value(chain.measured[config.stage]["scores"])
+
+
+def links(config: TrainConfig) -> list[StageName]:
+    """Stages to run, in order: enabled, and of use for this student and assistant.
+
+    Raises:
+        UserError: The last stage itself is of no use.
+    """
+    useless = {}
+    if config.student.bottleneck is None:
+        useless["bottleneck"] = "a student.bottleneck"
+    if not config.assistant.train:
+        useless["assistant"] = "assistant.train=true"
+    if config.stage in useless:
+        raise UserError(f"stage={config.stage} has nothing to do: it needs {useless[config.stage]}")
+    order: list[Any] = list(STAGES)
+    upto = order[: order.index(config.stage) + 1]
+    return [n for n in upto if config.stages[n].enabled and n not in useless]
+
+
+def open_chain(config: TrainConfig) -> Chain:
+    """Prepare data and the assistant before stage 1."""
+    cache = Path(config.output_dir, "cache")
+    sets = load_sets(config.eval)
+    if not any(s.split == "dev" for s in sets):
+        raise UserError("eval.sets: selection needs a set with split=dev")
+    teacher = open_encoder_folder(config.teacher, config.allow_download)
+    with Lock(cache / "prepare.lock", waiting_for="data preparation"):
+        pairs = prepare_pairs(
+            config.data, sentences(sets), cache, allow_download=config.allow_download
+        )
+        base = _base(config, pairs, teacher, cache)
+    dev = len(pairs.dev_pairs())
+    log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
+    return Chain(config, pairs, sets, teacher, base, base)
+
+
+def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> Path:
+    """Folder of the assistant before stage 1, made from the teacher unless it is a ready one."""
+    if config.assistant.encoder is not None:
+        return open_encoder_folder(config.assistant.encoder, config.allow_download)
+    vocabulary = config.assistant.vocabulary
+    assert vocabulary is not None
+    key = [encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]
+    folder = cache / f"assistant-{digest(key)}"
+    if not folder.is_dir():
+        log.info("assistant: learn up to %d new pieces from the pairs", vocabulary.size)
+        train = pairs.train_pairs()
+
+        def translations() -> Iterator[str]:
+            return map(pairs.text, np.unique(pairs.translation[train]))
+
+        def both() -> Iterator[tuple[str, str]]:
+            sides = zip(pairs.source[train], pairs.translation[train], strict=True)
+            return ((pairs.text(a), pairs.text(b)) for a, b in sides)
+
+        model = assistant_from_teacher(load_folder(teacher), vocabulary, translations, both)
+        with replacing_folder(folder) as part:
+            save_folder(model, part)
+    return folder
+
+
+def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
+    """Reuse, resume or run one link and say which, and why."""
+    run = Run(Path(chain.config.output_dir, "runs"), name, identity(chain, name, start))
+    with Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id):
+        state, reason = run.state()
+        if state == "damaged":
+            raise UserError(f"{run.folder}: {reason}; move the folder away to run it again")
+        if state != "reuse":
+            _train(chain, run, name, start)
+        word = {"reuse": "reused", "resume": "resumed", "run": "ran"}[state]
+        log.info("%s: %s (%s), %s", name, word, reason, run.folder)
+        metrics = chain.measure(name, run.student)
+        if run.read().get("metrics") != metrics:
+            run.write("finished", metrics=metrics)
+    return run
+
+
+def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]:
+    """Everything that decides the result of a link, and nothing else."""
+    config, stage = chain.config, STAGES[name]
+    target = chain.teacher if stage.target_encoder == "teacher" else chain.assistant
+    result: dict[str, Any] = {
+        "format": 1,
+        "stage": config.stages[name].model_dump(exclude={"enabled"}),
+        "target": encoder_fingerprint(target),
+        "data": chain.pairs.fingerprint,
+        "batches": config.data.model_dump(
+            include={"mixing", "temperature", "max_tokens", "max_dev_pairs"}
+        ),
+        "optim": config.optim.model_dump(),
+        "precision": config.trainer.precision,
+        "validations": config.trainer.validations,
+        "seed": config.seed,
+    }
+    if start is not None and start.stage != "assistant":
+        return result | {"start": start.id}
+    result["assistant"] = encoder_fingerprint(chain.assistant)
+    if stage.starts_from == "student":
+        result |= {"student": config.student.model_dump(), "init": config.init.model_dump()}
+        result["base"] = encoder_fingerprint(chain.base)
+    return result
+
+
+def _train(chain: Chain, run: Run, name: StageName, start: Run | None) -> None:
+    """Train one link and write its hand-over folder and record."""
+    config = chain.config
+    run.write("running", started=now(), environment=environment())
+    try:
+        model = _model(chain, name, start)
+        job = Job(config, chain.pairs, chain.cache, chain.teacher, chain.assistant, run, name)
+        summary = fit(job, model)
+        with replacing_folder(run.student) as part:
+            save_folder(model, part)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        run.write("interrupted" if stopped else "failed", reason=repr(error)[:500])
+        raise
+    run.write(
+        "finished",
+        finished=now(),
+        reason=None,
+        student=encoder_fingerprint(run.student),
+        training=summary,
+        peak_memory_mib=peak_memory_mib(),
+        config=config.model_dump(mode="json"),
+    )
+    run.checkpoint.unlink(missing_ok=True)
+    run.best.unlink(missing_ok=True)
+
+
+def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:
+    """What the link trains: the assistant, a new student, or the student of the link before."""
+    config = chain.config
+    if STAGES[name].starts_from == "assistant":
+        return load_folder(chain.assistant)
+    if start is not None and start.stage != "assistant":
+        return load_folder(start.student)
+    source = load_folder(chain.base if config.init.source == "base" else chain.assistant)
+    max_tokens = config.data.max_tokens
+    tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
+    frequency = torch.from_numpy(tokens.frequency(source[0].model.config.vocab_size))
+    torch.manual_seed(config.seed)
+    return build_student(source, config.student, config.init, frequency, max_tokens)

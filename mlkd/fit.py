@@ -1,0 +1,184 @@
+"""One training run: stores, targets, plan, Lightning trainer."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from sentence_transformers import SentenceTransformer
+
+from mlkd.data.module import PairSource, ParallelPairs
+from mlkd.data.pairs import PairStore
+from mlkd.data.plan import BatchPlan
+from mlkd.data.tokens import TokenStore, tokenise
+from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
+from mlkd.runs.record import Run
+from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar
+from mlkd.schema import StageName, TrainConfig
+from mlkd.stages import STAGES
+from mlkd.student.backbone import set_dropout
+from mlkd.targets.cache import Targets, compute_targets
+from mlkd.targets.encoder import FrozenEncoder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one link trains on and where its files go."""
+
+    config: TrainConfig
+    pairs: PairStore
+    cache: Path
+    teacher: Path
+    assistant: Path
+    run: Run
+    name: StageName
+
+
+def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
+    """Train ``model`` in place, from the run's checkpoint if there is one.
+
+    The best weights on dev are in ``model`` at the end.
+
+    Returns:
+        Steps, wall time and the dev curve, for the run record.
+    """
+    config, stage, settings = job.config, STAGES[job.name], job.config.stages[job.name]
+    started = time.monotonic()
+    tokens = tokenise(job.pairs, model.tokenizer, config.data.max_tokens, job.cache)
+    plan, steps = _plan(job, tokens)
+    dev = _dev_pairs(job, tokens)
+    targets = _targets(job, np.concatenate([plan.pairs_until(steps), dev]))
+    source = PairSource(job.pairs, tokens, targets, stage.translation_target)
+    data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
+    device = device_of(config.trainer.accelerator)
+    precision = resolve_precision(config.trainer.precision, device)
+    choose_attention(model[0].model, precision, device)
+    set_dropout(model, settings.dropout)
+    L.seed_everything(config.seed, verbose=False)
+    module = stage(model, settings, config.optim, steps)
+    best = KeepBest(job.run.best)
+    logger = _logger(config, job.run)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
+        trainer = L.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_steps=steps,
+            max_epochs=-1,
+            val_check_interval=-(-steps // config.trainer.validations),
+            check_val_every_n_epoch=None,
+            gradient_clip_val=config.optim.clip,
+            log_every_n_steps=10,
+            callbacks=[
+                ProgressBar(job.name),
+                Checkpoint(job.run.checkpoint, config.trainer.save_minutes),
+                best,
+            ],
+            logger=logger,
+            default_root_dir=job.run.folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            checkpoint = job.run.checkpoint if job.run.checkpoint.is_file() else None
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            if not best.curve or best.curve[-1]["step"] != steps:
+                trainer.validate(module, data, verbose=False)
+        finally:
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                wandb.finish()
+    module.cpu()
+    best.restore(model)
+    set_dropout(model, model[0].model.config.hidden_dropout_prob)
+    model.requires_grad_(True).eval()
+    return {
+        "steps": steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "precision": precision,
+        "hardware": describe(device),
+        "best": best.best,
+        "curve": best.curve,
+    }
+
+
+def _plan(job: Job, tokens: TokenStore) -> tuple[BatchPlan, int]:
+    """Batches of a stage and the number of its steps."""
+    data, settings = job.config.data, job.config.stages[job.name]
+    train = job.pairs.train_pairs()
+    plan = BatchPlan(
+        train,
+        np.asarray(job.pairs.group[train]),
+        _longer_side(job.pairs, tokens, train),
+        batch_size=settings.batch_size,
+        mixing=data.mixing,
+        temperature=data.temperature,
+        seed=job.config.seed,
+    )
+    steps = max(1, round(settings.epochs * plan.steps_per_epoch))
+    return plan, min(steps, settings.max_steps or steps)
+
+
+def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:
+    """Tokens of the longer side of each pair."""
+    lengths = tokens.lengths
+    return np.maximum(lengths[pairs.source[which]], lengths[pairs.translation[which]])
+
+
+def _dev_pairs(job: Job, tokens: TokenStore) -> np.ndarray:
+    """Held-out pairs that select: a random part, the same for every run, sorted by length."""
+    dev = np.random.default_rng(0).permutation(job.pairs.dev_pairs())
+    dev = dev[: job.config.data.max_dev_pairs]
+    return dev[np.argsort(_longer_side(job.pairs, tokens, dev), kind="stable")]
+
+
+def _targets(job: Job, pairs: np.ndarray) -> Targets:
+    """Target vectors of all sentences that training and dev will ask for."""
+    stage, trainer = STAGES[job.name], job.config.trainer
+    wanted = [job.pairs.source[pairs]]
+    if stage.translation_target == "translation":
+        wanted.append(job.pairs.translation[pairs])
+    indices = np.unique(np.concatenate(wanted)).astype(np.int64)
+    encoder = FrozenEncoder.open(
+        job.teacher if stage.target_encoder == "teacher" else job.assistant,
+        max_tokens=job.config.data.max_tokens,
+        accelerator=trainer.accelerator,
+        precision=trainer.precision,
+        embeddings_only=stage.target_encoder == "assistant_embeddings",
+    )
+    name = stage.target_encoder.replace("_", " ")
+    texts = job.pairs.texts(indices)
+    return compute_targets(encoder, texts, indices, job.pairs.n_sentences, job.cache, name)
+
+
+def _logger(config: TrainConfig, run: Run) -> Logger:
+    """Curves of the run: a CSV file, or W&B under the run's own id."""
+    settings = config.logger
+    if settings.kind == "csv":
+        return CSVLogger(run.folder, name="", version="curves")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        project=settings.project,
+        id=run.id,
+        name=run.id,
+        resume="allow",
+        group=settings.group,
+        job_type=run.stage,
+        tags=settings.tags,
+        offline=settings.mode == "offline",
+        save_dir=run.folder,
+        config=run.identity,
+    )
