@@ -76,7 +76,6 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
             max_epochs=-1,
             val_check_interval=-(-steps // config.trainer.validations),
             check_val_every_n_epoch=None,
-            gradient_clip_val=config.optim.clip,
             log_every_n_steps=10,
             callbacks=[
                 ProgressBar(job.name),

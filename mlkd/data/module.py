@@ -24,7 +24,7 @@ class TargetTable(Protocol):
         """Vectors ``(n, d)`` of sentence indices ``(n,)``."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves its fields to the device
 class PairBatch:
     """B pairs over their U distinct sentences: each sentence is encoded once."""
 

@@ -133,6 +133,12 @@ class Stage(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip the gradient norm here: Lightning refuses to do it for a fused optimiser."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, self._optim.clip)
+        self.log("train/gradient_norm", norm)
+
     def _rate(self, step: int) -> float:
         """Learning rate at a step, as a share of its peak."""
         warmup = max(1, round(self._optim.warmup * self._steps))
