@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.errors import HydraException
@@ -39,12 +39,13 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
     def job(composed: DictConfig) -> Any:
-        return main(validate(composed, schema))
+        try:
+            return main(validate(composed, schema))
+        except UserError as error:
+            _fail(str(error))  # here, because Hydra would add a line of its own
 
     try:
         job()
-    except UserError as error:
-        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, schema))
     except (KeyboardInterrupt, Interrupted) as error:
@@ -175,7 +176,7 @@ def _terminate(number: int, frame: Any) -> None:
     raise Interrupted("SIGTERM")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     logging.shutdown()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

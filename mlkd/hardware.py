@@ -18,15 +18,15 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``32`` or ``bf16``; ``auto`` asks whether the hardware multiplies bf16 matrices.
+    """``fp32`` or ``bf16``; ``auto`` asks whether the hardware multiplies bf16 matrices.
 
     CPUs with the AMX unit do so five times as fast as fp32; without it bf16 is emulated.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "32"
-    return "bf16" if "amx_bf16" in _cpu_flags() else "32"
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if "amx_bf16" in _cpu_flags() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

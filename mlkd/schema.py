@@ -231,7 +231,7 @@ class TrainerConfig(Section):
     """Where and how precisely training runs, how often it validates and saves."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
     threads: Positive | None = None
     """CPU threads; null = what torch finds."""

@@ -44,7 +44,7 @@ def refused(root: Path, **one: Any) -> str:
     return message.replace(str(root) + os.sep, "")
 
 
-@pytest.fixture()
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "sts-en.tsv").write_text(EN, encoding="utf-8")
     (tmp_path / "sts-de.tsv").write_text(DE, encoding="utf-8")
@@ -196,7 +196,7 @@ def test_an_inconsistent_set_cannot_be_built() -> None:
 # --- the embedded demo ------------------------------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A two-language stand-in for the embedded files."""
     (tmp_path / "sts.tsv").write_text(

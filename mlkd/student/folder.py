@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
 
 from mlkd.errors import UserError
+
+# Loading takes a second; its bars and reports would drown what the user waits for.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
 
 _OURS = "mlkd.student.encoder.CompactTransformer"
 

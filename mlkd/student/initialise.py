@@ -90,7 +90,7 @@ def build_student(
         max_seq_length=max_tokens,
     )
     tail = [copy.deepcopy(module) for module in list(source)[1:]]
-    return SentenceTransformer(modules=[encoder, *tail], device="cpu")
+    return SentenceTransformer(modules=[encoder, *tail], device="cpu").eval()
 
 
 def check_size(backbone: PreTrainedModel, size: StudentConfig, max_tokens: int) -> None:

@@ -32,7 +32,7 @@ class FrozenEncoder:
         max_tokens: Longer sentences are cut.
         embeddings_only: Give the masked mean of the embedding layer's output instead (A⁰ of Ding
             et al., 2022: the encoder with every layer removed).
-        precision: ``32`` or ``bf16``.
+        precision: ``fp32`` or ``bf16``.
     """
 
     model: SentenceTransformer
@@ -49,7 +49,7 @@ class FrozenEncoder:
         *,
         max_tokens: int,
         accelerator: str = "auto",
-        precision: str = "32",
+        precision: str = "fp32",
         embeddings_only: bool = False,
     ) -> FrozenEncoder:
         """Load an encoder folder for inference."""

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+ENGLISH = [
+    "the red dog runs home",
+    "a small cat sleeps here",
+    "we drink cold water today",
+    "my friend reads a book",
+    "they walk to the old house",
+    "she cooks soup every evening",
+]
+GERMAN = [
+    "der rote hund läuft nach hause",
+    "eine kleine katze schläft hier",
+    "wir trinken heute kaltes wasser",
+    "mein freund liest ein buch",
+    "sie gehen zum alten haus",
+    "sie kocht jeden abend suppe",
+]
+
+
+def wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=100, special_tokens=special)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=32,
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT sentence encoder: 4 layers, 16 wide."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = wordpiece(ENGLISH + GERMAN)
+    torch.manual_seed(0)
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=32,
+            pad_token_id=0,
+        ),
+        add_pooling_layer=False,
+    )
+    model.save_pretrained(folder / "backbone")
+    tokenizer.save_pretrained(folder / "backbone")
+    transformer = Transformer(str(folder / "backbone"), max_seq_length=32)
+    pooling = Pooling(16, pooling_mode="mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(
+        str(folder / "model"), create_model_card=False
+    )
+    return folder / "model"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A parallel corpus of 300 pairs and evaluation sets, as TSV files."""
+    root = tmp_path / "corpus"
+    root.mkdir()
+    rows = [(f"{e} {i}", f"{g} {i}") for i in range(50) for e, g in zip(ENGLISH, GERMAN, strict=True)]
+    with gzip.open(root / "pairs.en-de.tsv.gz", "wt", encoding="utf-8") as file:
+        file.writelines(f"{e}\t{g}\n" for e, g in rows)
+    for language, texts in (("en", ENGLISH), ("de", GERMAN)):
+        lines = [f"{a}\t{b}\t{abs(i - j)}\n" for i, a in enumerate(texts) for j, b in enumerate(texts)]
+        (root / f"sts-{language}.tsv").write_text("".join(lines), encoding="utf-8")
+    return root

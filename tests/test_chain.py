@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from mlkd.config import CONF_DIR, validate
+from mlkd.errors import Interrupted, UserError
+from mlkd.schema import TrainConfig
+
+STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
+
+
+def configure(*overrides: str, evaluate_in: Path | None = None) -> TrainConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose("train", list(overrides))
+    if evaluate_in:
+        sts = {"kind": "sts", "path": "sts-{lang}.tsv", "languages": ["en", "de"]}
+        sets = {split: sts | {"split": split} for split in ("dev", "test")}
+        composed.eval = {"root": str(evaluate_in), "sets": sets, "bootstrap": 0}
+    return validate(composed, TrainConfig)
+
+
+@pytest.fixture
+def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    settings = [
+        "data=tsv",
+        f"data.root={corpus}",
+        "data.dev_fraction=0.2",
+        "data.max_tokens=16",
+        "teacher=folder",
+        f"teacher.path={encoder_folder}",
+        "assistant.vocabulary.size=120",
+        "student.bottleneck=4",
+        "student.layers=2",
+        "trainer.precision=fp32",
+        "trainer.threads=1",
+        f"output_dir={tmp_path / 'out'}",
+        *(f"stages.{s}.{k}" for s in STAGES for k in ("max_steps=6", "epochs=9", "batch_size=16")),
+    ]
+
+    def build(*overrides: str, stage: str = "contrastive") -> TrainConfig:
+        composed = STAGES[: STAGES.index(stage) + 1]
+        fitting = [s for s in settings if not s.startswith("stages.") or s.split(".")[1] in composed]
+        return configure(f"stage={stage}", *fitting, *overrides, evaluate_in=corpus)
+
+    return build
+
+
+def weights(output: Path, stage: str) -> dict[str, torch.Tensor]:
+    (folder,) = (output / "runs").glob(f"{stage}-*")
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def test_chain_runs_reuses_and_shares_links(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlkd.chain import run_chain
+
+    caplog.set_level("INFO")
+    run_chain(tiny())
+    runs = sorted(p.name.split("-")[0] for p in (tmp_path / "out/runs").glob("*-*"))
+    assert runs == ["assistant", "bottleneck", "contrastive", "recurrent"]
+    assert caplog.text.count(": ran (") == 4
+    record = json.loads(next((tmp_path / "out/runs").glob("contrastive-*/run.json")).read_text())
+    assert record["status"] == "finished"
+    assert record["training"]["steps"] == 6
+    assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
+    caplog.clear()
+    run_chain(tiny())
+    assert caplog.text.count(": reused (") == 4
+    caplog.clear()
+    run_chain(tiny("student.recurrence=3"))
+    assert caplog.text.count("assistant: reused (") == 1
+    assert caplog.text.count(": ran (") == 3
+
+
+def test_stage_two_trains_the_embedding_only_and_hands_it_on(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="bottleneck"))
+    trained = weights(tmp_path / "out", "bottleneck")
+    run_chain(tiny("stages.bottleneck.lr=1e-12", stage="bottleneck"))
+    first, second = (tmp_path / "out/runs").glob("bottleneck-*")
+    a, b = (load_file(f / "student" / "model.safetensors") for f in (first, second))
+    assert set(a) == set(b) == set(trained)
+    changed = {name for name in a if not torch.allclose(a[name], b[name], atol=1e-7)}
+    assert changed
+    assert all(name.startswith("embeddings.") for name in changed)
+
+
+def test_interrupted_run_resumes_to_the_same_weights(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    from mlkd.chain import run_chain
+    from mlkd.runs.resume import Checkpoint
+
+    dropout = "stages.assistant.dropout=0.1"
+    run_chain(tiny(dropout, stage="assistant"))
+    expected = weights(tmp_path / "out", "assistant")
+
+    def stop_at_three(self: Checkpoint, trainer: object, *args: object) -> None:
+        if trainer.global_step == 3:  # type: ignore[attr-defined]
+            self._signal = "SIGTERM"
+        original(self, trainer, *args)  # type: ignore[arg-type]
+
+    original = Checkpoint.on_train_batch_start
+    caplog.set_level("INFO")
+    again = tiny(dropout, f"output_dir={tmp_path / 'again'}", stage="assistant")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_train_batch_start", stop_at_three)
+        with pytest.raises(Interrupted):
+            run_chain(again)
+    assert list((tmp_path / "again/runs").glob("*/last.ckpt"))
+    run_chain(again)
+    assert "assistant: resumed (it was interrupted)" in caplog.text
+    resumed = weights(tmp_path / "again", "assistant")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_a_changed_student_folder_is_noticed(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="assistant"))
+    (file,) = (tmp_path / "out/runs").glob("*/student/model.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="not the one that the run wrote"):
+        run_chain(tiny(stage="assistant"))
+
+
+def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
+    from mlkd.chain import links
+
+    assert links(tiny()) == ["assistant", "bottleneck", "recurrent", "contrastive"]
+    plain = tiny("student.bottleneck=null", "init=copy")
+    assert links(plain) == ["assistant", "recurrent", "contrastive"]
+    without = tiny("stages.recurrent.enabled=false")
+    assert links(without) == ["assistant", "bottleneck", "contrastive"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.botleneck=3", "student.bottleneck"),
+        ("+student.botleneck=3", "student.bottleneck"),
+        ("student.layers=9", "allowed: 1 to 6"),
+        ("student.bottleneck=384", "allowed: 1 to 383"),
+        ("student=minilm_smal", "minilm_small"),
+        ("init.embedding=copy", "use svd or random"),
+        ("stages.contrastive.lr=2", "less than or equal to 1"),
+        ("data.mixing=random", "uniform"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_status_two(override: str, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlkd.train", override],
+        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_configuration_is_refused_without_importing_torch() -> None:
+    code = "import mlkd.config, mlkd.schema, mlkd.train, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"{group.name}={option.stem}"
+        for group in sorted(CONF_DIR.iterdir())
+        if group.is_dir() and group.name not in {"loss", "data", "eval", "init"}
+        for option in sorted(group.glob("*.yaml"))
+        if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
+                               "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta"}
+    ]
+    + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
+    + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml")) if p.stem != "base"],
+)  # fmt: skip
+def test_every_option_composes(override: str) -> None:
+    configure(override)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlkd.losses import build_loss
+from mlkd.losses.mcl import MultilingualContrastive
+from mlkd.losses.pair_mse import PairMSE
+from mlkd.losses.vectors import PairVectors
+from mlkd.schema import LossConfig, MCLConfig, PairMSEConfig
+
+EYE = torch.eye(2)
+SWAPPED = EYE.flip(0)
+
+
+def vectors(source: torch.Tensor, translation: torch.Tensor) -> PairVectors:
+    return PairVectors(source, translation, EYE, EYE)
+
+
+def test_swapped_translations_cost_one_in_both_terms() -> None:
+    swapped = vectors(EYE, SWAPPED)
+    assert PairMSE()(swapped).item() == 1.0  # 0 for English + 1 for the translation
+    assert MultilingualContrastive("soft", 1.0)(swapped).item() == pytest.approx(1.0)
+
+
+def test_mcl_is_zero_at_the_teacher_and_ignores_scale() -> None:
+    term = MultilingualContrastive("soft", 1.0)
+    assert term(vectors(EYE, EYE)).item() == 0.0
+    source, translation = torch.randn(2, 2), torch.randn(2, 2)
+    scaled = term(vectors(3 * source, 0.5 * translation))
+    assert scaled.item() == pytest.approx(term(vectors(source, translation)).item(), abs=1e-6)
+
+
+def test_temperature_is_applied() -> None:
+    hot, cold = (MultilingualContrastive("soft", t)(vectors(EYE, SWAPPED)) for t in (1.0, 0.5))
+    assert cold.item() == pytest.approx(4 * hot.item())
+
+
+def test_cross_entropy_by_hand() -> None:
+    loss = MultilingualContrastive("ce", 1.0)(vectors(EYE, EYE)).item()
+    e = torch.tensor(1.0).exp().item()
+    assert loss == pytest.approx(-torch.tensor(e / (e + 1)).log().item(), abs=1e-6)
+
+
+def test_bool_mode_aims_at_the_identity() -> None:
+    same = PairVectors(EYE, EYE, torch.ones(2, 2), torch.ones(2, 2))
+    assert MultilingualContrastive("bool", 1.0)(same).item() == 0.0
+    assert MultilingualContrastive("soft", 1.0)(same).item() > 0.4
+
+
+def test_weights_are_applied_and_terms_logged_unweighted() -> None:
+    config = LossConfig(pair_mse=PairMSEConfig(weight=2.0), mcl=MCLConfig(weight=3.0))
+    loss, logs = build_loss(config)(vectors(EYE, SWAPPED))
+    assert {k: v.item() for k, v in logs.items()} == {"pair_mse": 1.0, "mcl": 1.0}
+    assert loss.item() == 5.0
