@@ -93,5 +93,6 @@ def corpus(tmp_path: Path) -> Path:
         file.writelines(f"{e}\t{g}\n" for e, g in rows)
     for language, texts in (("en", ENGLISH), ("de", GERMAN)):
         lines = [f"{a}\t{b}\t{abs(i - j)}\n" for i, a in enumerate(texts) for j, b in enumerate(texts)]
-        (root / f"sts-{language}.tsv").write_text("".join(lines), encoding="utf-8")
+        for split, part in (("dev", lines[::2]), ("test", lines[1::2])):
+            (root / f"sts-{split}-{language}.tsv").write_text("".join(part), encoding="utf-8")
     return root

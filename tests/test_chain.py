@@ -23,8 +23,11 @@ def configure(*overrides: str, evaluate_in: Path | None = None) -> TrainConfig:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("train", list(overrides))
     if evaluate_in:
-        sts = {"kind": "sts", "path": "sts-{lang}.tsv", "languages": ["en", "de"]}
-        sets = {split: sts | {"split": split} for split in ("dev", "test")}
+        sts = {"kind": "sts", "languages": ["en", "de"]}
+        sets = {
+            split: sts | {"split": split, "path": f"sts-{split}-{{lang}}.tsv"}
+            for split in ("dev", "test")
+        }
         composed.eval = {"root": str(evaluate_in), "sets": sets, "bootstrap": 0}
     return validate(composed, TrainConfig)
 

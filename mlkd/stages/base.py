@@ -152,14 +152,18 @@ class Stage(L.LightningModule):
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the random state over when training starts."""
+        """Take the random state over for the next step."""
         self._rng = checkpoint["rng"]
 
     def on_train_start(self) -> None:
-        """Train mode with the stage's dropout; restored random state."""
+        """Train mode, also where the model came from a file in eval mode."""
         self.model.train()
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Restore the random state here: making the loader's iterator has drawn from it."""
         if self._rng is not None:
             torch.set_rng_state(self._rng)
+            self._rng = None
 
 
 def _retrieval(query: Tensor, candidates: Tensor, identity: Tensor) -> Tensor:
