@@ -111,8 +111,13 @@ def _extended_wordpiece(
     if (state.get("normalizer") or {}).get("type") == "BertNormalizer":
         state["normalizer"]["strip_accents"] = False
     keeps_accents = _reload(old, state)
+    texts = list(_without_combining_dot(translations))
+    # The trainer numbers continuation characters in the random order of a hash map, and ties
+    # between merges go by number: named in advance, they make training reproducible.
+    normalise = keeps_accents.backend_tokenizer.normalizer.normalize_str
+    characters = {c for text in texts for c in normalise(text) if not c.isspace()}
     learned = keeps_accents.train_new_from_iterator(
-        _without_combining_dot(translations), vocab_size=size
+        texts, vocab_size=size, new_special_tokens=sorted(_PREFIX + c for c in characters)
     )
     vocabulary = state["model"]["vocab"]
     for piece in sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__):
