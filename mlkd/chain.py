@@ -58,7 +58,12 @@ class Chain:
         """Numbers of an encoder, from the cache where they are known."""
         settings, max_tokens = self.config.eval, self.config.data.max_tokens
         texts = [[s.name, s.pair, s.left, s.right] for s in self.sets]
-        key = [encoder_fingerprint(folder), settings.model_dump(exclude={"root"}), max_tokens, texts]
+        key = [
+            encoder_fingerprint(folder),
+            settings.model_dump(exclude={"root"}),
+            max_tokens,
+            texts,
+        ]
         path = self.cache / f"scores-{digest(key)}.json"
         if not path.is_file():
             log.info("evaluate %s", name)

@@ -88,11 +88,15 @@ def corpus(tmp_path: Path) -> Path:
     """A parallel corpus of 300 pairs and evaluation sets, as TSV files."""
     root = tmp_path / "corpus"
     root.mkdir()
-    rows = [(f"{e} {i}", f"{g} {i}") for i in range(50) for e, g in zip(ENGLISH, GERMAN, strict=True)]
+    rows = [
+        (f"{e} {i}", f"{g} {i}") for i in range(50) for e, g in zip(ENGLISH, GERMAN, strict=True)
+    ]
     with gzip.open(root / "pairs.en-de.tsv.gz", "wt", encoding="utf-8") as file:
         file.writelines(f"{e}\t{g}\n" for e, g in rows)
     for language, texts in (("en", ENGLISH), ("de", GERMAN)):
-        lines = [f"{a}\t{b}\t{abs(i - j)}\n" for i, a in enumerate(texts) for j, b in enumerate(texts)]
+        lines = [
+            f"{a}\t{b}\t{abs(i - j)}\n" for i, a in enumerate(texts) for j, b in enumerate(texts)
+        ]
         for split, part in (("dev", lines[::2]), ("test", lines[1::2])):
             (root / f"sts-{split}-{language}.tsv").write_text("".join(part), encoding="utf-8")
     return root

@@ -52,7 +52,9 @@ def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., Tr
 
     def build(*overrides: str, stage: str = "contrastive") -> TrainConfig:
         composed = STAGES[: STAGES.index(stage) + 1]
-        fitting = [s for s in settings if not s.startswith("stages.") or s.split(".")[1] in composed]
+        fitting = [
+            s for s in settings if not s.startswith("stages.") or s.split(".")[1] in composed
+        ]
         return configure(f"stage={stage}", *fitting, *overrides, evaluate_in=corpus)
 
     return build
@@ -132,7 +134,9 @@ def test_interrupted_run_resumes_to_the_same_weights(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_a_changed_student_folder_is_noticed(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_changed_student_folder_is_noticed(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
     from mlkd.chain import run_chain
 
     run_chain(tiny(stage="assistant"))

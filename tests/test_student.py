@@ -65,8 +65,9 @@ def test_parameter_count_by_formula(recurrence: int) -> None:
 
 def test_full_size_copy_equals_the_source(encoder_folder: Path) -> None:
     copied, source = student(encoder_folder, None, 4, 1)
-    assert torch.equal(copied.encode(TEXTS, convert_to_tensor=True),
-                       source.encode(TEXTS, convert_to_tensor=True))
+    assert torch.equal(
+        copied.encode(TEXTS, convert_to_tensor=True), source.encode(TEXTS, convert_to_tensor=True)
+    )
     pointers = {p.data_ptr() for p in source.parameters()}
     assert not pointers & {p.data_ptr() for p in copied.parameters()}
 
@@ -113,8 +114,9 @@ def test_save_and_load_are_bit_equal(encoder_folder: Path, tmp_path: Path) -> No
     small, _ = student(encoder_folder, 4, 2, 3)
     save_folder(small, tmp_path / "student")
     again = load_folder(tmp_path / "student")
-    assert torch.equal(small.encode(TEXTS, convert_to_tensor=True),
-                       again.encode(TEXTS, convert_to_tensor=True))
+    assert torch.equal(
+        small.encode(TEXTS, convert_to_tensor=True), again.encode(TEXTS, convert_to_tensor=True)
+    )
     names = load_file(tmp_path / "student" / "model.safetensors")
     assert sum(t.numel() for t in names.values()) == sum(p.numel() for p in small.parameters())
 

@@ -137,13 +137,15 @@ class ParallelPairs(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches from the next step to the last."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         data = _Steps(self._source, self._plan, self._next, self._steps, rank, world)
-        return DataLoader(data, batch_size=None)
+        return _loader(data)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """All dev batches."""
-        return DataLoader(_Dev(self._source, self._dev), batch_size=None)
+        return _loader(_Dev(self._source, self._dev))
 
     def state_dict(self) -> dict[str, Any]:
         """The step to go on from."""
@@ -152,3 +154,8 @@ class ParallelPairs(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved step."""
         self._next = state_dict["next_step"]
+
+
+def _loader(data: torch.utils.data.Dataset[PairBatch]) -> DataLoader[PairBatch]:
+    """A loader of ready batches that leaves the global random state, and so dropout, alone."""
+    return DataLoader(data, batch_size=None, generator=torch.Generator())

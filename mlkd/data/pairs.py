@@ -193,7 +193,9 @@ def _write(
                 domain = domains.setdefault(row.domain, len(domains))
                 hashes = [
                     hash64(side, salt=language.encode())
-                    for side, language in zip(sides, (row.source_lang, row.target_lang), strict=True)
+                    for side, language in zip(
+                        sides, (row.source_lang, row.target_lang), strict=True
+                    )
                 ]
                 rows.write(np.array((*hashes, number, domain, dev), _PER_ROW).tobytes())
             rejected.flush()

@@ -213,9 +213,7 @@ def _table(
             yield place, [cells[p] for p in positions]
 
 
-def _tsv(
-    name: str, header: bool, columns: list[str | int], path: Path
-) -> Iterator[_Item | Reject]:
+def _tsv(name: str, header: bool, columns: list[str | int], path: Path) -> Iterator[_Item | Reject]:
     for place, cells in _table(name, header, columns, path):
         yield cells if isinstance(cells, Reject) else (cells[0], cells[1], None, place)
 
@@ -352,4 +350,9 @@ def _demo(name: str, corpus: CorpusConfig, target: str) -> Iterator[_Item | Reje
             f"allowed: {', '.join(LANGUAGES)}"
         )
     for number, sentence in enumerate(sentences(), 1):
-        yield sentence.texts[corpus.source], sentence.texts[target], sentence.domain, f"demo:{number}"
+        yield (
+            sentence.texts[corpus.source],
+            sentence.texts[target],
+            sentence.domain,
+            f"demo:{number}",
+        )

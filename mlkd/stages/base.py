@@ -96,9 +96,7 @@ class Stage(L.LightningModule):
         """Log and return the loss."""
         output = self.step(batch)
         logs = {f"train/{name}": value for name, value in output.logs.items()}
-        self.log_dict(
-            {"train/loss": output.loss.detach(), **logs}, batch_size=len(batch.source)
-        )
+        self.log_dict({"train/loss": output.loss.detach(), **logs}, batch_size=len(batch.source))
         return output.loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:

@@ -117,7 +117,10 @@ def _extended_wordpiece(
     normalise = keeps_accents.backend_tokenizer.normalizer.normalize_str
     characters = {c for text in texts for c in normalise(text) if not c.isspace()}
     learned = keeps_accents.train_new_from_iterator(
-        texts, vocab_size=size, new_special_tokens=sorted(_PREFIX + c for c in characters)
+        texts,
+        vocab_size=size,
+        new_special_tokens=sorted(_PREFIX + c for c in characters),
+        show_progress=False,
     )
     vocabulary = state["model"]["vocab"]
     for piece in sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__):

@@ -92,7 +92,10 @@ class FrozenEncoder:
             return collected
         tokenizer = self.model.tokenizer
         ids = tokenizer(
-            list(sentences), truncation=True, max_length=self.max_tokens, return_token_type_ids=False
+            list(sentences),
+            truncation=True,
+            max_length=self.max_tokens,
+            return_token_type_ids=False,
         )["input_ids"]
         lengths = np.array([len(row) for row in ids])
         flat = np.fromiter((i for row in ids for i in row), np.int64, lengths.sum())
