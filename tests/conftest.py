@@ -70,6 +70,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             intermediate_size=64,
             max_position_embeddings=32,
             pad_token_id=0,
+            initializer_range=0.2,  # so that every layer changes its input
         ),
         add_pooling_layer=False,
     )

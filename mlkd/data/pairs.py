@@ -137,9 +137,8 @@ def _wanted(config: DataConfig) -> list[tuple[str, str]]:
     offered = {t for corpus in config.corpora.values() for t in corpus.targets}
     for language in config.languages or []:
         if language not in offered:
-            raise UserError(
-                f"data.languages: no corpus offers {language}; allowed: {', '.join(sorted(offered))}"
-            )
+            allowed = ", ".join(sorted(offered))
+            raise UserError(f"data.languages: no corpus offers {language}; allowed: {allowed}")
     return [
         (name, target)
         for name, corpus in config.corpora.items()

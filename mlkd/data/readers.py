@@ -19,7 +19,7 @@ from mlkd.errors import UserError
 from mlkd.schema import CorpusConfig
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 _MAX_LINE = 1 << 20
 """Longer lines (bytes) are rejected without being held in memory."""

@@ -79,7 +79,7 @@ class Lock:
         """Move a dead owner's lock away; only one of several waiting processes succeeds."""
         grave = self._path.with_name(f".{self._path.name}.dead.{os.getpid()}")
         try:
-            os.rename(self._path, grave)
+            self._path.rename(grave)
         except FileNotFoundError:
             return
         # Between the check and the move another process may have taken over: give it back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,7 +29,7 @@ class CompactTransformer(InputModule):
     """
 
     config_file_name = "mlkd_config.json"
-    config_keys = ["bottleneck", "recurrence", "max_seq_length"]
+    config_keys: ClassVar[list[str]] = ["bottleneck", "recurrence", "max_seq_length"]
 
     def __init__(
         self,

@@ -67,8 +67,10 @@ def assistant_from_teacher(
 def subword_rows(
     table: Tensor, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
 ) -> Tensor:
-    """Rows ``(new vocabulary, d)``: the old row of a piece that stays, else the mean of the rows of
-    the old pieces that spell it."""
+    """Rows ``(new vocabulary, d)`` from the teacher's.
+
+    A piece that stays keeps its row; a new one gets the mean of the old pieces that spell it.
+    """
     vocabulary = old.get_vocab()
     wordpiece = _is_wordpiece(old)
     rows = torch.empty(len(new), table.shape[1])

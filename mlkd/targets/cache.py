@@ -119,7 +119,6 @@ def write_segment(
 
         encoder.encode(texts, description=f"vectors of {name}", write=write)
         vectors.flush()
-        del vectors
         names = ("keys.npy", "vectors.npy")
         write_json(part / "sha256.json", {file: file_sha256(part / file) for file in names})
 
