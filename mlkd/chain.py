@@ -27,6 +27,7 @@ from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
+from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
 from mlkd.student.vocabulary import assistant_from_teacher
@@ -239,6 +240,6 @@ def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransfor
     source = load_folder(chain.base if config.init.source == "base" else chain.assistant)
     max_tokens = config.data.max_tokens
     tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
-    frequency = torch.from_numpy(tokens.frequency(source[0].model.config.vocab_size))
+    frequency = torch.from_numpy(tokens.frequency(backbone_of(source).config.vocab_size))
     torch.manual_seed(config.seed)
     return build_student(source, config.student, config.init, frequency, max_tokens)

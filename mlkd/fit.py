@@ -23,7 +23,7 @@ from mlkd.runs.record import Run
 from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
-from mlkd.student.backbone import set_dropout
+from mlkd.student.backbone import backbone_of, set_dropout
 from mlkd.targets.cache import Targets, compute_targets
 from mlkd.targets.encoder import FrozenEncoder
 
@@ -59,7 +59,7 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)
     precision = resolve_precision(config.trainer.precision, device)
-    choose_attention(model[0].model, precision, device)
+    choose_attention(backbone_of(model), precision, device)
     set_dropout(model, settings.dropout)
     L.seed_everything(config.seed, verbose=False)
     module = stage(model, settings, config.optim, steps)
@@ -102,7 +102,7 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
                 wandb.finish()
     module.cpu()
     best.restore(model)
-    set_dropout(model, model[0].model.config.hidden_dropout_prob)
+    set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
     return {
         "steps": steps,

@@ -209,20 +209,20 @@ def _write(
             f"data: {kept_all - kept_dev} training and {kept_dev} dev pairs are left; "
             f"both are needed (data.dev_fraction={config.dev_fraction})"
         )
-    hashes = {name: file_sha256(folder / f"{name}.npy") for name in _ARRAYS}
-    hashes["text"] = file_sha256(folder / "text.bin")
+    sha256 = {name: file_sha256(folder / f"{name}.npy") for name in _ARRAYS}
+    sha256["text"] = file_sha256(folder / "text.bin")
     write_json(
         folder / "meta.json",
         {
             "format": _FORMAT,
-            "fingerprint": digest([hashes, languages, list(domains)], 32),
+            "fingerprint": digest([sha256, languages, list(domains)], 32),
             "pairs": kept_all,
             "dev": kept_dev,
             "languages": languages,
             "domains": list(domains),
             "groups": [asdict(group) for group in groups],
             "counts": {name: dict(tally) for name, tally in counts.items()},
-            "sha256": hashes,
+            "sha256": sha256,
         },
     )
 

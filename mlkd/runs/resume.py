@@ -90,7 +90,7 @@ class KeepBest(L.Callback):
         self.best: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """Write the weights if they are better."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
         values["step"] = trainer.global_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mlkd.stages.base import Stage
+from mlkd.student.backbone import backbone_of
 from mlkd.student.encoder import mean_pool
 
 
@@ -20,7 +21,7 @@ class BottleneckStage(Stage):
 
     def trained(self) -> nn.Module:
         """The embedding layer."""
-        embeddings: nn.Module = self.model[0].model.embeddings
+        embeddings: nn.Module = backbone_of(self.model).embeddings
         return embeddings
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from mlkd.errors import UserError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+Backbone = Any
+"""A Hugging Face encoder; the library's types call every part of it "Tensor or Module"."""
 
 SUPPORTED = ("bert", "roberta", "xlm-roberta")
 
 
-def check_supported(backbone: PreTrainedModel) -> None:
+def check_supported(backbone: Backbone) -> None:
     """Refuse an architecture whose parts are not where the surgery looks for them.
 
     Raises:
@@ -27,13 +27,13 @@ def check_supported(backbone: PreTrainedModel) -> None:
         )
 
 
-def layers(backbone: PreTrainedModel) -> nn.ModuleList:
+def layers(backbone: Backbone) -> nn.ModuleList:
     """The encoder layers in the order in which they are run."""
     stack: nn.ModuleList = backbone.encoder.layer
     return stack
 
 
-def set_layers(backbone: PreTrainedModel, stored: list[nn.Module], recurrence: int) -> None:
+def set_layers(backbone: Backbone, stored: list[nn.Module], recurrence: int) -> None:
     """Let the backbone run ``stored`` in order, ``recurrence`` times over.
 
     The same objects stand in the list again, so the weights are shared by construction and the
@@ -43,7 +43,7 @@ def set_layers(backbone: PreTrainedModel, stored: list[nn.Module], recurrence: i
     backbone.config.num_hidden_layers = len(stored) * recurrence
 
 
-def longest_input(backbone: PreTrainedModel) -> int:
+def longest_input(backbone: Backbone) -> int:
     """Longest legal input in tokens: XLM-R-like positions start behind the padding id."""
     config = backbone.config
     positions: int = config.max_position_embeddings
@@ -57,3 +57,8 @@ def set_dropout(model: nn.Module, rate: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
+
+
+def backbone_of(model: Any) -> Backbone:
+    """The Hugging Face encoder inside a sentence-transformers model."""
+    return model[0].model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,7 +29,11 @@ class CompactTransformer(InputModule):
     """
 
     config_file_name = "mlkd_config.json"
-    config_keys: ClassVar[list[str]] = ["bottleneck", "recurrence", "max_seq_length"]
+    config_keys: list[str] = [  # noqa: RUF012 - declared so by the base class
+        "bottleneck",
+        "recurrence",
+        "max_seq_length",
+    ]
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class CompactTransformer(InputModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.bottleneck = bottleneck
         self.recurrence = recurrence
         self.max_seq_length = max_seq_length
@@ -92,7 +96,7 @@ class CompactTransformer(InputModule):
         self.save_tokenizer(output_path)
 
     @classmethod
-    def load(
+    def load(  # type: ignore[override]  # the hub arguments do not apply
         cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any
     ) -> CompactTransformer:
         """Load a folder written by :meth:`save`; weights come from safetensors only."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
@@ -65,7 +66,7 @@ def load_folder(folder: Path) -> SentenceTransformer:
         raise UserError(f"{folder}: cannot be loaded ({reason})") from error
 
 
-def _load_module(folder: Path, entry: dict[str, str]) -> object:
+def _load_module(folder: Path, entry: dict[str, str]) -> Any:
     """Load one entry of ``modules.json``, whose path must lie inside the folder."""
     subfolder = entry["path"]
     if not (folder / subfolder).resolve().is_relative_to(folder.resolve()):

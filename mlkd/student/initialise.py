@@ -11,11 +11,18 @@ import copy
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 
 from mlkd.errors import UserError
 from mlkd.schema import InitConfig, StudentConfig
-from mlkd.student.backbone import check_supported, layers, longest_input, set_layers
+from mlkd.student.backbone import (
+    Backbone,
+    backbone_of,
+    check_supported,
+    layers,
+    longest_input,
+    set_layers,
+)
 from mlkd.student.bottleneck import BottleneckEmbedding
 from mlkd.student.encoder import CompactTransformer
 
@@ -67,13 +74,13 @@ def build_student(
     Raises:
         UserError: The size does not fit the backbone.
     """
-    old: PreTrainedModel = source[0].model
+    old: Backbone = backbone_of(source)
     check_size(old, size, max_tokens)
     config = copy.deepcopy(old.config)
     config.num_hidden_layers = size.layers
     if size.bottleneck is not None:
         config.type_vocab_size = 1  # sentence encoders never use a second segment
-    new: PreTrainedModel = AutoModel.from_config(config, add_pooling_layer=False)
+    new: Backbone = AutoModel.from_config(config, add_pooling_layer=False)
 
     if init.source != "scratch":
         chosen = layer_map(init.layers, len(layers(old)), size.layers)
@@ -93,7 +100,7 @@ def build_student(
     return SentenceTransformer(modules=[encoder, *tail], device="cpu").eval()
 
 
-def check_size(backbone: PreTrainedModel, size: StudentConfig, max_tokens: int) -> None:
+def check_size(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None:
     """Refuse a student that the backbone cannot give.
 
     Raises:
@@ -120,8 +127,8 @@ def check_size(backbone: PreTrainedModel, size: StudentConfig, max_tokens: int) 
 
 @torch.no_grad()
 def _initialise_embedding(
-    old: PreTrainedModel,
-    new: PreTrainedModel,
+    old: Backbone,
+    new: Backbone,
     bottleneck: int | None,
     how: str,
     frequency: Tensor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from mlkd.errors import UserError
 from mlkd.schema import VocabularyConfig
 from mlkd.student.alignment import aligned_rows
+from mlkd.student.backbone import backbone_of
 
 _PREFIX = "##"
 
@@ -48,8 +50,8 @@ def assistant_from_teacher(
     else:
         both = (text for pair in pairs() for text in pair)
         new = old.train_new_from_iterator(both, vocab_size=config.size)
-    assistant = copy.deepcopy(teacher)
-    backbone = assistant[0].model
+    assistant: Any = copy.deepcopy(teacher)
+    backbone = backbone_of(assistant)
     rows = subword_rows(backbone.get_input_embeddings().weight.detach(), old, new)
     if config.rows == "aligned":
         kept = set(old.get_vocab())
@@ -76,7 +78,7 @@ def subword_rows(
     rows = torch.empty(len(new), table.shape[1])
     for index, piece in enumerate(_pieces(new)):
         if piece in vocabulary:
-            spelled = [vocabulary[piece]]
+            spelled: Sequence[int] = [vocabulary[piece]]
         elif wordpiece:
             spelled = _spell(piece, vocabulary)
         else:
@@ -88,8 +90,7 @@ def subword_rows(
 
 def _pieces(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Pieces in the order of their ids."""
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return pieces
+    return list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
 
 
 def _is_wordpiece(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from mlkd.data.tokens import pad
 from mlkd.files import encoder_fingerprint
 from mlkd.hardware import autocast, choose_attention, device_of, resolve_precision
 from mlkd.progress import progress
+from mlkd.student.backbone import backbone_of
 from mlkd.student.encoder import mean_pool
 from mlkd.student.folder import load_folder
 
@@ -35,7 +35,7 @@ class FrozenEncoder:
         precision: ``fp32`` or ``bf16``.
     """
 
-    model: SentenceTransformer
+    model: Any  # a SentenceTransformer
     fingerprint: str
     max_tokens: int
     embeddings_only: bool
@@ -56,7 +56,7 @@ class FrozenEncoder:
         device = device_of(accelerator)
         precision = resolve_precision(precision, device)
         model = load_folder(folder).to(device).requires_grad_(False)
-        choose_attention(model[0].model, precision, device)
+        choose_attention(backbone_of(model), precision, device)
         identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
@@ -120,7 +120,7 @@ class FrozenEncoder:
         ids, mask = ids.to(self.device), mask.to(self.device)
         with autocast(self.precision, self.device):
             if self.embeddings_only:
-                hidden = self.model[0].model.embeddings(input_ids=ids)
+                hidden = backbone_of(self.model).embeddings(input_ids=ids)
                 return mean_pool(hidden.float(), mask)
             features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
             vectors: Tensor = self.model(features)["sentence_embedding"]
