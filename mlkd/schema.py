@@ -45,10 +45,12 @@ class CorpusConfig(Section):
     domain: str = "general"
     split: str = "train"
     """Split of a ``dataset``."""
+    subset: str | None = None
+    """Subset (configuration) of a ``dataset``; ``{source}``, ``{target}`` are filled in."""
     revision: str | None = None
     """Revision of a hub dataset."""
     max_pairs: Positive | None = None
-    """At most so many pairs a translation language, taken from the start of the file."""
+    """At most so many clean pairs a translation language, taken from the start of the file."""
 
 
 class DataConfig(Section):

@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 
-from mlkd.data.readers import Reject, Row
+from mlkd.data.rows import Reject, Row
 
 # Control characters, soft hyphen, zero-width and direction marks. ZWNJ and ZWJ stay: Persian and
 # Indic spelling and emoji need them. Those that count as white space are collapsed instead.

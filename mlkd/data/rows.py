@@ -1,0 +1,113 @@
+"""Rows, rejected rows, and the lines of text files that they come from."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from mlkd.errors import UserError
+
+_MAX_LINE = 1 << 20
+"""Longer lines (bytes) are rejected without being held in memory."""
+_BOM = b"\xef\xbb\xbf"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+UNFINISHED = ("fuzzy", "obsolete", "untranslated")
+"""Reasons that are normal in a message catalogue: counted, but not as bad rows."""
+
+
+class Row(NamedTuple):
+    """One sentence pair as read."""
+
+    source: str
+    target: str
+    source_lang: str
+    target_lang: str
+    domain: str
+    corpus: str
+    place: str
+    """``file:number``."""
+
+
+class Reject(NamedTuple):
+    """A row that gives no pair, and why."""
+
+    reason: str
+    place: str
+    raw: str | bytes
+
+
+class Pair(NamedTuple):
+    """What the formats yield; the rest of a row is the same for a whole file."""
+
+    source: str
+    target: str
+    place: str
+    domain: str | None = None
+
+
+def checked(source: object, target: object, place: str) -> Pair | Reject:
+    """A pair of values of any type, if both are text."""
+    if source is None or target is None:
+        return Reject("missing value", place, repr((source, target)))
+    if not isinstance(source, str) or not isinstance(target, str):
+        return Reject("not a string", place, repr((source, target)))
+    if _NO_TEXT.search(source) or _NO_TEXT.search(target):
+        return Reject("NUL or lone surrogate", place, f"{source}\t{target}")
+    return Pair(source, target, place)
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
+    """Lines of a plain or gzipped file with their places, decoded one by one.
+
+    Item i is always line i, so that two files stay aligned whatever is in them.
+    """
+    try:
+        with _open(path) as file:
+            for number in count(1):
+                line = file.readline(_MAX_LINE)
+                if not line:
+                    return
+                place = f"{path}:{number}"
+                if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+                    yield place, Reject("line too long", place, line[:200])
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(_MAX_LINE)
+                    continue
+                yield place, _decode(line.removeprefix(_BOM) if number == 1 else line, place)
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a plain or gzipped file, without decoding them."""
+    try:
+        with _open(path) as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(_MAX_LINE), b""))
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _decode(line: bytes, place: str) -> str | Reject:
+    line = line.rstrip(b"\r\n")
+    if b"\0" in line:
+        return Reject("NUL or lone surrogate", place, line)
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return Reject("not UTF-8", place, line)
