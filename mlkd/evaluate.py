@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlkd.commands import EvaluateConfig
 from mlkd.config import run
 from mlkd.errors import UserError
-from mlkd.schema import EncoderConfig, EvaluateConfig
+from mlkd.schema import EncoderConfig
 
 
 def main(config: EvaluateConfig) -> float:
