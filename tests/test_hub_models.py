@@ -1,0 +1,278 @@
+"""The hub options on local folders: tiny weights behind the real architectures and tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ENGLISH, GERMAN
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from test_chain import configure
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import trainers as train
+from transformers import (
+    MPNetConfig,
+    MPNetModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from mlkd.schema import EncoderConfig, InitConfig, StudentConfig, TrainConfig
+from mlkd.student.folder import load_folder, save_folder
+from mlkd.student.initialise import build_student
+
+XLMR_ROWS = 250_002
+SIZE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 34,
+}
+
+
+def fast(tokenizer: Tokenizer, start: str, end: str, **special: str) -> PreTrainedTokenizerFast:
+    ids = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=ids
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        cls_token=start,
+        bos_token=start,
+        eos_token=end,
+        sep_token=end,
+        model_max_length=32,
+        **special,
+    )
+
+
+def unigram(texts: list[str]) -> PreTrainedTokenizerFast:
+    """SentencePiece-Unigram with the special ids and the number of rows of XLM-R."""
+    small = Tokenizer(models.Unigram())
+    small.pre_tokenizer = pre_tokenizers.Metaspace()
+    small.train_from_iterator(texts, train.UnigramTrainer(vocab_size=150, show_progress=False))
+    learned = [(p, s) for p, s in json.loads(small.to_str())["model"]["vocab"] if p != "<unk>"]
+    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *learned]
+    filler = ((f"▁unseen{i}", -30.0) for i in range(XLMR_ROWS - len(vocabulary) - 1))
+    tokenizer = Tokenizer(models.Unigram([*vocabulary, *filler, ("<mask>", 0.0)], unk_id=3))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    return fast(tokenizer, "<s>", "</s>", **names)
+
+
+def byte_bpe(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE as of RoBERTa."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = train.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    return fast(tokenizer, "<s>", "</s>", **names)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "backbone")
+    modules = [
+        Transformer(str(folder / "backbone"), max_seq_length=32),
+        Pooling(16, pooling_mode="mean"),
+    ]
+    encoder = SentenceTransformer(modules=modules, device="cpu")
+    encoder.save_pretrained(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(**SIZE, vocab_size=XLMR_ROWS, type_vocab_size=1, pad_token_id=1)
+    folder = tmp_path_factory.mktemp("xlmr")
+    return save(XLMRobertaModel(config, add_pooling_layer=False), unigram(ENGLISH + GERMAN), folder)
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    tokenizer = byte_bpe(ENGLISH)
+    config = RobertaConfig(**SIZE, vocab_size=len(tokenizer), type_vocab_size=1, pad_token_id=1)
+    folder = tmp_path_factory.mktemp("roberta")
+    return save(RobertaModel(config, add_pooling_layer=False), tokenizer, folder)
+
+
+@pytest.fixture(scope="module")
+def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(2)
+    tokenizer = byte_bpe(ENGLISH)
+    config = MPNetConfig(**SIZE, vocab_size=len(tokenizer), pad_token_id=1)
+    folder = tmp_path_factory.mktemp("mpnet")
+    return save(MPNetModel(config, add_pooling_layer=False), tokenizer, folder)
+
+
+def local(key: str, folder: Path) -> list[str]:
+    return [f"{key}.path={folder}", f"{key}.name=null", f"{key}.revision=null"]
+
+
+@pytest.fixture
+def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    stages = ("bottleneck", "recurrent", "contrastive")
+
+    def build(*overrides: str) -> TrainConfig:
+        return configure(
+            "data=tsv",
+            f"data.root={corpus}",
+            "data.dev_fraction=0.2",
+            "data.max_tokens=16",
+            "student.bottleneck=4",
+            "student.layers=2",
+            "trainer.precision=fp32",
+            "trainer.threads=1",
+            f"output_dir={tmp_path / 'out'}",
+            *(f"stages.{stage}.max_steps=2" for stage in stages),
+            *overrides,
+            evaluate_in=corpus,
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("teacher", ["roberta", "mpnet"])
+def test_a_ready_assistant_with_the_full_vocabulary(
+    teacher: str,
+    xlmr: Path,
+    settings: Callable[..., TrainConfig],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from mlkd.chain import run_chain
+
+    caplog.set_level("INFO")
+    option = {"roberta": "paraphrase_distilroberta", "mpnet": "all_mpnet"}[teacher]
+    config = settings(
+        "assistant=xlmr_paraphrase",
+        *local("assistant.encoder", xlmr),
+        f"teacher={option}",
+        *local("teacher", request.getfixturevalue(teacher)),
+    )
+    run_chain(config)
+    assert caplog.text.count(": ran (") == 3  # a ready assistant is not trained
+    (folder,) = (tmp_path / "out/runs").glob("contrastive-*")
+    record = json.loads((folder / "run.json").read_text())
+    layer = 4 * (16 * 16 + 16) + 2 * 16 * 32 + 16 + 32 + 4 * 16
+    expected = XLMR_ROWS * 4 + 4 * 16 + 34 * 16 + 16 + 2 * 16 + 2 * layer
+    assert record["metrics"]["parameters"]["total"] == expected
+
+
+def test_stage_one_may_train_a_ready_assistant(
+    xlmr: Path, roberta: Path, settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import links
+
+    config = settings(
+        "assistant=folder",
+        f"assistant.encoder.path={xlmr}",
+        "assistant.train=true",
+        "teacher=folder",
+        f"teacher.path={roberta}",
+    )
+    assert links(config)[0] == "assistant"
+
+
+def test_an_assistant_grows_from_a_byte_level_teacher(
+    roberta: Path, settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(
+        settings(
+            "teacher=folder",
+            f"teacher.path={roberta}",
+            "assistant.vocabulary.size=300",
+            "assistant.vocabulary.keep_teacher=false",
+            "stages.assistant.max_steps=2",
+        )
+    )
+    assert list((tmp_path / "out/runs").glob("contrastive-*/student/model.safetensors"))
+
+
+def test_students_of_xlmr_are_bit_equal_after_saving(xlmr: Path, tmp_path: Path) -> None:
+    source = load_folder(xlmr)
+    size = StudentConfig(bottleneck=4, layers=2, recurrence=2)
+    init = InitConfig(source="teacher", layers="ends", embedding="svd")
+    student = build_student(source, size, init, torch.ones(XLMR_ROWS), 16)
+    save_folder(student, tmp_path / "student")
+    again = load_folder(tmp_path / "student")
+    for texts in (ENGLISH, GERMAN):
+        assert (student.encode(texts) == again.encode(texts)).all()
+    # Positions start behind the padding id: longer inputs are cut, not out of range.
+    assert again.encode(["word " * 200]).shape == (1, 16)
+
+
+@pytest.mark.parametrize("option", ["talks", "europarl", "news_commentary", "wikimatrix"])
+def test_hub_corpora_from_a_local_copy(
+    option: str, tmp_path: Path, settings: Callable[..., TrainConfig]
+) -> None:
+    from mlkd.data.pairs import prepare_pairs
+
+    name = option.replace("_", "-")
+    subset = tmp_path / "sentence-transformers" / f"parallel-sentences-{name}" / "en-de"
+    subset.mkdir(parents=True)
+    rows = [
+        (f"{e} {i}", f"{g} {i}") for i in range(40) for e, g in zip(ENGLISH, GERMAN, strict=True)
+    ]
+    table = pa.table({"english": [e for e, _ in rows], "non_english": [g for _, g in rows]})
+    pq.write_table(table, subset / "train-00000-of-00001.parquet")
+    data = settings(f"data={option}", f"data.root={tmp_path}", "data.languages=[de]").data
+    pairs = prepare_pairs(data, [], tmp_path / "cache")
+    assert len(pairs) == 240
+    assert pairs.text(int(pairs.source[0])) in {e for e, _ in rows}
+
+
+def hub_options() -> list[str]:
+    from mlkd.config import CONF_DIR
+
+    found = [*(CONF_DIR / "teacher").glob("*.yaml"), *(CONF_DIR / "assistant").glob("*.yaml")]
+    found += (CONF_DIR / "data").glob("*.yaml")
+    return [
+        str(p.relative_to(CONF_DIR))
+        for p in sorted(found)
+        if "sentence-transformers/" in p.read_text()
+    ]
+
+
+@pytest.mark.parametrize("option", hub_options())
+def test_hub_names_are_pinned_to_commits(option: str) -> None:
+    from omegaconf import OmegaConf
+
+    from mlkd.config import CONF_DIR
+
+    content = OmegaConf.to_container(OmegaConf.load(CONF_DIR / option))
+    assert isinstance(content, dict)
+    if "corpora" in content:
+        places = list(content["corpora"].values())
+    else:
+        places = [content["encoder"] if "encoder" in content else content]
+        EncoderConfig.model_validate(places[0])
+    for place in places:
+        assert len(place["revision"]) == 40
+        int(place["revision"], 16)
