@@ -17,12 +17,12 @@ from sentence_transformers import SentenceTransformer
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.errors import Interrupted, UserError
-from mlkd.files import digest, encoder_fingerprint, replacing_folder, write_json
+from mlkd.files import digest, encoder_fingerprint, replacing, replacing_folder, write_json
 from mlkd.fit import Job, fit
 from mlkd.measure import measure, open_encoder_folder, table_row
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
-from mlkd.metrics.table import rows_to_table
+from mlkd.metrics.table import rows_to_table, to_markdown
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
 from mlkd.schema import StageName, TrainConfig
@@ -96,6 +96,9 @@ def run_chain(config: TrainConfig) -> float:
     reference = chain.measured["assistant"]
     rows = [table_row(name, values, reference) for name, values in chain.measured.items()]
     Console(width=120).print(rows_to_table(rows))
+    with replacing(run.folder / "table.md") as part:
+        part.write_text(to_markdown(rows), encoding="utf-8")
+    log.info("table: %s", run.folder / "table.md")
     log.info("student: %s", run.student)
     return select_value(chain.measured[config.stage]["scores"])
 

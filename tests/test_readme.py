@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,51 @@ def test_every_command_that_is_shown_composes(command: str) -> None:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("train", overrides)
     validate(composed, TrainConfig)
+
+
+def shown(module: str) -> list[str]:
+    """Commands of the README, each a line, without what a comment says."""
+    text = (REPOSITORY / "README.md").read_text()
+    found = re.findall(rf"^python -m mlkd\.{module} ?(.*)$", text, re.M)
+    return sorted({re.split(r"\s+#", line)[0].strip() for line in found})
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+def execute(module: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"mlkd.{module}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("command", [c for c in shown("train") if "data.root=" not in c])
+def test_the_commands_of_the_readme_run(command: str, outputs: Path) -> None:
+    tiny = [] if "--cfg" in command else ["debug=tiny"]
+    printed = execute("train", *shlex.split(command), *tiny, f"output_dir={outputs}")
+    if tiny:
+        last = printed.strip().splitlines()[-1]
+        assert (Path(last.removeprefix("student: ")) / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_evaluation_of_the_readme_runs(outputs: Path) -> None:
+    runs = sorted((outputs / "runs").glob("contrastive-*"))
+    assert runs, "needs the runs of the tests above"
+    written = outputs / "evaluation.json"
+    printed = execute("evaluate", f"model={runs[0]}", f"output={written}")
+    assert printed.strip().endswith(f"scores: {written}")
+    assert written.is_file()
