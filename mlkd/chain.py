@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,17 @@ from sentence_transformers import SentenceTransformer
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.errors import Interrupted, UserError
-from mlkd.files import digest, encoder_fingerprint, replacing, replacing_folder, write_json
+from mlkd.files import (
+    digest,
+    encoder_fingerprint,
+    remove_folder,
+    replacing,
+    replacing_folder,
+    sweep,
+    write_json,
+)
 from mlkd.fit import Job, fit
+from mlkd.integrity import hashes, sealed
 from mlkd.measure import measure, open_encoder_folder, table_row
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
@@ -47,6 +58,8 @@ class Chain:
     """The assistant before stage 1."""
     assistant: Path
     """The assistant after stage 1, once that has run; until then ``base``."""
+    deadline: float | None = None
+    """``time.monotonic()`` at which the process saves and stops."""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Numbers of each model of the result table."""
 
@@ -54,6 +67,12 @@ class Chain:
     def cache(self) -> Path:
         """Folder of recomputable files."""
         return Path(self.config.output_dir, "cache")
+
+    def upstream(self, name: StageName, start: Run | None) -> str | None:
+        """Fingerprint of the student that a link goes on training; None if it makes its own."""
+        if start is None or start.stage == "assistant" or STAGES[name].starts_from == "assistant":
+            return None
+        return str(start.read()["student"])
 
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known."""
@@ -65,12 +84,16 @@ class Chain:
             max_tokens,
             texts,
         ]
-        path = self.cache / f"scores-{digest(key)}.json"
-        if not path.is_file():
+        path = self.cache / f"scores-{digest(key)}"
+
+        def make(part: Path) -> None:
             log.info("evaluate %s", name)
             values = measure(folder, self.sets, settings, max_tokens, teacher=self.teacher)
-            write_json(path, values)
-        self.measured[name] = json.loads(path.read_text(encoding="utf-8"))
+            write_json(part / "scores.json", values)
+
+        with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
+            scores = sealed(path, make) / "scores.json"
+        self.measured[name] = json.loads(scores.read_text(encoding="utf-8"))
         return self.measured[name]
 
 
@@ -81,9 +104,12 @@ def run_chain(config: TrainConfig) -> float:
         The selecting dev score of the last link.
     """
     names = links(config)
+    limit = config.trainer.max_hours
+    deadline = None if limit is None else time.monotonic() + 3600 * limit
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     chain = open_chain(config)
+    chain.deadline = deadline
     chain.measure("teacher", chain.teacher)
     if "assistant" not in names:
         chain.measure("assistant", chain.assistant)
@@ -129,6 +155,8 @@ def open_chain(config: TrainConfig) -> Chain:
         raise UserError("eval.sets: selection needs a set with split=dev")
     teacher = open_encoder_folder(config.teacher, config.allow_download)
     with Lock(cache / "prepare.lock", waiting_for="data preparation"):
+        for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
+            sweep(folder)
         pairs = prepare_pairs(
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )
@@ -145,8 +173,8 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
     vocabulary = config.assistant.vocabulary
     assert vocabulary is not None
     key = [encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]
-    folder = cache / f"assistant-{digest(key)}"
-    if not folder.is_dir():
+
+    def make(part: Path) -> None:
         log.info("assistant: learn up to %d new pieces from the pairs", vocabulary.size)
         train = pairs.train_pairs()
 
@@ -158,21 +186,29 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
             return ((pairs.text(a), pairs.text(b)) for a, b in sides)
 
         model = assistant_from_teacher(load_folder(teacher), vocabulary, translations, both)
-        with replacing_folder(folder) as part:
-            save_folder(model, part)
-    return folder
+        save_folder(model, part)
+
+    return sealed(cache / f"assistant-{digest(key)}", make)
 
 
 def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
     """Reuse, resume or run one link and say which, and why."""
     run = Run(Path(chain.config.output_dir, "runs"), name, identity(chain, name, start))
     with Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id):
-        state, reason = run.state()
+        sweep(run.folder)
+        if chain.deadline is not None and time.monotonic() > chain.deadline:
+            raise Interrupted("time limit")
+        upstream = chain.upstream(name, start)
+        state, reason = run.state(upstream)
         if state == "damaged":
-            raise UserError(f"{run.folder}: {reason}; move the folder away to run it again")
-        if state != "reuse":
-            _train(chain, run, name, start)
-        word = {"reuse": "reused", "resume": "resumed", "run": "ran"}[state]
+            raise UserError(f"{reason}; move the folder of the run away to run it again")
+        if state == "superseded":
+            log.warning("%s: not reused, %s; it is now %s", run.id, reason, run.supersede())
+        if state == "reuse":
+            run.clear()  # left behind if the process was killed right after the end
+        else:
+            _train(chain, run, name, start, upstream)
+        word = {"reuse": "reused", "resume": "resumed"}.get(state, "ran")
         log.info("%s: %s (%s), %s", name, word, reason, run.folder)
         metrics = chain.measure(name, run.student)
         if run.read().get("metrics") != metrics:
@@ -206,31 +242,39 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
     return result
 
 
-def _train(chain: Chain, run: Run, name: StageName, start: Run | None) -> None:
+def _train(
+    chain: Chain, run: Run, name: StageName, start: Run | None, upstream: str | None
+) -> None:
     """Train one link and write its hand-over folder and record."""
     config = chain.config
-    run.write("running", started=now(), environment=environment())
+    if run.student.exists():  # of this run, killed before its record said that it was finished
+        remove_folder(run.student)
+    if not run.checkpoint.is_file():
+        run.clear()
+    run.write("running", started=now(), environment=environment(), upstream=upstream)
     try:
         model = _model(chain, name, start)
-        job = Job(config, chain.pairs, chain.cache, chain.teacher, chain.assistant, run, name)
+        stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
+        job = Job(config, *stores, run, name, chain.deadline)
         summary = fit(job, model)
         with replacing_folder(run.student) as part:
             save_folder(model, part)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-        run.write("interrupted" if stopped else "failed", reason=repr(error)[:500])
+        with suppress(UserError):  # a full disk must not hide the error
+            run.write("interrupted" if stopped else "failed", reason=repr(error)[:500])
         raise
     run.write(
         "finished",
         finished=now(),
         reason=None,
         student=encoder_fingerprint(run.student),
+        files=hashes(run.student),
         training=summary,
         peak_memory_mib=peak_memory_mib(),
         config=config.model_dump(mode="json"),
     )
-    run.checkpoint.unlink(missing_ok=True)
-    run.best.unlink(missing_ok=True)
+    run.clear()
 
 
 def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:

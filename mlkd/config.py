@@ -43,14 +43,17 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
             return main(validate(composed, schema))
         except UserError as error:
             _fail(str(error))  # here, because Hydra would add a line of its own
+        except OSError as error:  # a folder that cannot be read or written, a full disk
+            _fail(f"{error.filename or name}: {error.strerror or error}")
 
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, schema))
     except (KeyboardInterrupt, Interrupted) as error:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(143 if str(error) == "SIGTERM" else 130)
+        reason = str(error) or "SIGINT"
+        print(f"interrupted ({reason}); the same command goes on from here", file=sys.stderr)
+        sys.exit(130 if reason == "SIGINT" else 143)
     finally:
         signal.signal(signal.SIGTERM, stopped)
 

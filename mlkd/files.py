@@ -1,16 +1,34 @@
-"""Hashes of files and writing that is never seen half done."""
+"""Hashes of files, and writing that is never seen half done."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from mlkd.errors import UserError
+from mlkd.process import machine, started
+
+log = logging.getLogger(__name__)
+
+SEAL = "sha256.json"
+"""Checksums of a cache folder (see :mod:`mlkd.integrity`)."""
+VERIFIED = ".verified.json"
+"""Beside them: size and time of the files when they were last compared with their checksums."""
+_ABANDONED = 24 * 3600.0
+"""Temporary files of other machines are left alone until nobody has written for so long (s)."""
+_NO_FINGERPRINT = {"config_sentence_transformers.json", "evaluation.json", SEAL, VERIFIED}
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -31,7 +49,7 @@ def encoder_fingerprint(folder: Path) -> str:
         p
         for pattern in ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.txt")
         for p in folder.glob(pattern)
-        if p.name not in {"config_sentence_transformers.json", "evaluation.json"}
+        if p.name not in _NO_FINGERPRINT
     )
     return digest([(str(p.relative_to(folder)), file_sha256(p)) for p in names], length=32)
 
@@ -43,18 +61,36 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A memory-mapped ``.npy`` file to fill in, whose space on the disk is already taken.
+
+    Without that a full disk would end the process with a signal in the middle of the writing.
+    """
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file path; on success it is flushed to disk and takes the target's name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Give a temporary file path; on success it is flushed to disk and takes the target's name.
+
+    Raises:
+        UserError: It cannot be written; what was there before is as it was.
+    """
+    temporary = _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # as torch and safetensors fail
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,16 +98,82 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder; on success it takes the target's name.
 
     If another process has put the target there in the meantime, theirs stays.
+
+    Raises:
+        UserError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+    except (OSError, SafetensorError) as error:
+        # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
+        if not _concerns(error, temporary):
+            raise
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in the system's words where it was the system, as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that others may look for: it disappears at once."""
+    grave = _temporary(path.with_name(f"{path.name}.removed"))
+    with suppress(FileNotFoundError):
+        path.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders in ``folder`` that killed processes left behind."""
+    for path in folder.glob(".*.part"):
+        try:
+            where, pid = path.name.split(".")[-2].split("-")
+            if _forsaken(path, where, int(pid)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                log.info("removed %s, which an ended process left behind", path)
+        except (ValueError, IndexError, OSError):
+            continue  # not one of ours, or somebody else removes it just now
+
+
+def _forsaken(path: Path, where: str, pid: int) -> bool:
+    """Whether nobody works on a temporary file any more."""
+    if where == machine():
+        return started(pid) is None
+    newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+    return time.time() - newest > _ABANDONED
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{machine()}-{os.getpid()}.part")
+
+
+def _concerns(error: Exception, folder: Path) -> bool:
+    """Whether an error is about writing into the folder."""
+    if not isinstance(error, OSError):
+        return True
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if named:
+        return any(str(folder) in name or str(folder).startswith(name) for name in named)
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

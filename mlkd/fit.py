@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from sentence_transformers import SentenceTransformer
 
 from mlkd.data.module import PairSource, ParallelPairs
@@ -19,8 +19,10 @@ from mlkd.data.pairs import PairStore
 from mlkd.data.plan import BatchPlan
 from mlkd.data.tokens import TokenStore, tokenise
 from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
+from mlkd.runs.curves import Curves
 from mlkd.runs.record import Run
-from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar
+from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar, check_checkpoint
+from mlkd.runs.wandb_logger import close_wandb, open_wandb
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of, set_dropout
@@ -39,6 +41,8 @@ class Job:
     assistant: Path
     run: Run
     name: StageName
+    deadline: float | None
+    """``time.monotonic()`` at which training saves and stops."""
 
 
 def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
@@ -64,7 +68,21 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
     L.seed_everything(config.seed, verbose=False)
     module = stage(model, settings, config.optim, steps)
     best = KeepBest(job.run.best)
-    logger = _logger(config, job.run)
+    checkpoint = Checkpoint(
+        job.run.checkpoint,
+        job.run.id,
+        best,
+        minutes=config.trainer.save_minutes,
+        steps=config.trainer.save_steps,
+        share=config.trainer.save_cost,
+        deadline=job.deadline,
+    )
+    resume = job.run.checkpoint if job.run.checkpoint.is_file() else None
+    if resume:
+        check_checkpoint(resume, job.run.id)
+    loggers: list[Logger] = [Curves(job.run.folder / "curves" / "metrics.csv")]
+    if config.logger.kind == "wandb":
+        loggers.append(open_wandb(job.run, config.logger))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
@@ -77,12 +95,8 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
             val_check_interval=-(-steps // config.trainer.validations),
             check_val_every_n_epoch=None,
             log_every_n_steps=10,
-            callbacks=[
-                ProgressBar(job.name),
-                Checkpoint(job.run.checkpoint, config.trainer.save_minutes),
-                best,
-            ],
-            logger=logger,
+            callbacks=[ProgressBar(job.name), checkpoint, best],
+            logger=loggers,
             default_root_dir=job.run.folder,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -91,15 +105,12 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
             num_sanity_val_steps=0,
         )
         try:
-            checkpoint = job.run.checkpoint if job.run.checkpoint.is_file() else None
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
             if not best.curve or best.curve[-1]["step"] != steps:
                 trainer.validate(module, data, verbose=False)
         finally:
-            if isinstance(logger, WandbLogger):
-                import wandb
-
-                wandb.finish()
+            if config.logger.kind == "wandb":
+                close_wandb()
     module.cpu()
     best.restore(model)
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
@@ -111,6 +122,7 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
         "hardware": describe(device),
         "best": best.best,
         "curve": best.curve,
+        "checkpoints": checkpoint.cost(),
     }
 
 
@@ -161,23 +173,3 @@ def _targets(job: Job, pairs: np.ndarray) -> Targets:
     name = stage.target_encoder.replace("_", " ")
     texts = job.pairs.texts(indices)
     return compute_targets(encoder, texts, indices, job.pairs.n_sentences, job.cache, name)
-
-
-def _logger(config: TrainConfig, run: Run) -> Logger:
-    """Curves of the run: a CSV file, or W&B under the run's own id."""
-    settings = config.logger
-    if settings.kind == "csv":
-        return CSVLogger(run.folder, name="", version="curves")
-    run.folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        project=settings.project,
-        id=run.id,
-        name=run.id,
-        resume="allow",
-        group=settings.group,
-        job_type=run.stage,
-        tags=settings.tags,
-        offline=settings.mode == "offline",
-        save_dir=run.folder,
-        config=run.identity,
-    )

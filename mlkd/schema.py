@@ -241,6 +241,12 @@ class TrainerConfig(Section):
     """Validations a stage, spread evenly, the last one at the end."""
     save_minutes: Annotated[float, Field(gt=0.0)] = 5.0
     """Minutes between checkpoints."""
+    save_steps: Positive | None = None
+    """Steps between checkpoints, besides; null = by time alone."""
+    save_cost: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Share of the training time that saving may take; if it is slow, it is done less often."""
+    max_hours: Annotated[float, Field(gt=0.0)] | None = None
+    """After so many hours the process saves and stops with status 143; null = no limit."""
 
 
 class LoggerConfig(Section):

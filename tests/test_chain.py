@@ -117,7 +117,7 @@ def test_interrupted_run_resumes_to_the_same_weights(
 
     def stop_at_three(self: Checkpoint, trainer: object, *args: object) -> None:
         if trainer.global_step == 3:  # type: ignore[attr-defined]
-            self._signal = "SIGTERM"
+            self._stop = "SIGTERM"
         original(self, trainer, *args)  # type: ignore[arg-type]
 
     original = Checkpoint.on_train_batch_start
@@ -144,7 +144,7 @@ def test_a_changed_student_folder_is_noticed(
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match="not the one that the run wrote"):
+    with pytest.raises(UserError, match="is not the one it was written with"):
         run_chain(tiny(stage="assistant"))
 
 

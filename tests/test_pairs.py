@@ -90,7 +90,12 @@ def test_arrays_are_memory_mapped_and_typed(root: Path) -> None:
         assert array.dtype == kind
         assert not array.flags.writeable
     names = {path.name for path in store.folder.iterdir()}
-    assert names == {f"{name}.npy" for name in kinds} | {"text.bin", "meta.json", "rejected.tsv"}
+    assert names == {f"{name}.npy" for name in kinds} | {
+        "text.bin",
+        "meta.json",
+        "rejected.tsv",
+        "sha256.json",
+    }
 
 
 def test_splits_follow_the_hash_of_the_english_side(root: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -19,10 +16,9 @@ from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
 from mlkd.data.sources import source_files
 from mlkd.errors import UserError
-from mlkd.files import digest, file_sha256, replacing_folder, write_json
+from mlkd.files import digest, file_sha256, write_json
+from mlkd.integrity import sealed
 from mlkd.schema import DataConfig
-
-log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Version of the files; a change makes every store anew."""
@@ -143,16 +139,9 @@ def prepare_pairs(
     sources = _sources(config, allow_download)
     excluded = {normal_form(text) for text in exclude} - {""}
     folder = cache / f"pairs-{_key(config, sources, excluded)}"
-    if folder.exists():
-        try:
-            return PairStore.open(folder)
-        except UserError as error:
-            log.warning("%s; it is made again", error)
-            with tempfile.TemporaryDirectory(prefix=".damaged.", dir=cache) as grave:
-                shutil.move(folder, grave)
-    with replacing_folder(folder) as part:
-        _write(config, sources, excluded, part, cache)
-    return PairStore.open(folder)
+    return PairStore.open(
+        sealed(folder, lambda part: _write(config, sources, excluded, part, cache))
+    )
 
 
 def _sources(config: DataConfig, allow_download: bool) -> list[Source]:

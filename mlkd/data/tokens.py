@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlkd.data.pairs import PairStore
-from mlkd.files import digest, replacing_folder, write_json
+from mlkd.files import digest, new_array, write_json
+from mlkd.integrity import sealed
 from mlkd.progress import progress
+from mlkd.runs.lock import Lock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,9 +78,8 @@ def tokenise(
     """
     key = digest([pairs.fingerprint, tokenizer_fingerprint(tokenizer), max_tokens])
     folder = cache / f"tokens-{key}"
-    if not (folder / "meta.json").is_file():
-        with replacing_folder(folder) as part:
-            _write(pairs, tokenizer, max_tokens, part)
+    with Lock(folder.with_suffix(".lock"), waiting_for="tokenisation"):
+        sealed(folder, lambda part: _write(pairs, tokenizer, max_tokens, part))
     ids = np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False)
     offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
     return TokenStore(ids, offsets, tokenizer.pad_token_id)
@@ -107,9 +108,7 @@ def _write(
     bar.close()
     np.cumsum(offsets, out=offsets)
     np.save(folder / "offsets.npy", offsets)
-    ids = np.lib.format.open_memmap(
-        folder / "ids.npy", mode="w+", dtype=kind, shape=(int(offsets[-1]),)
-    )
+    ids = new_array(folder / "ids.npy", kind, (int(offsets[-1]),))
     ids[:] = np.memmap(folder / "ids.raw", kind, mode="r", shape=ids.shape)
     ids.flush()
     (folder / "ids.raw").unlink()

@@ -8,11 +8,14 @@ import json
 import platform
 import resource
 import subprocess
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlkd.files import digest, encoder_fingerprint, write_json
+from mlkd.integrity import Damaged, compare
 
+State = Literal["reuse", "resume", "run", "damaged", "superseded"]
 _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hydra-core")
 
 
@@ -24,7 +27,6 @@ class Run:
         folder: The run folder.
         student: The hand-over to the next link, complete once the run is finished.
         checkpoint: Training state, there only while the run is unfinished.
-        best: Weights of the best validation so far, likewise.
     """
 
     def __init__(self, runs: Path, stage: str, identity: dict[str, Any]) -> None:
@@ -33,32 +35,102 @@ class Run:
         self.folder = runs / self.id
         self.student = self.folder / "student"
         self.checkpoint = self.folder / "last.ckpt"
-        self.best = self.folder / "best.safetensors"
+
+    @property
+    def file(self) -> Path:
+        """The run record."""
+        return self.folder / "run.json"
+
+    def best(self, step: int) -> Path:
+        """Weights of the best validation, there only while the run is unfinished."""
+        return self.folder / f"best-{step}.safetensors"
 
     def read(self) -> dict[str, Any]:
         """Content of ``run.json``; empty if there is none."""
         try:
-            text = (self.folder / "run.json").read_text(encoding="utf-8")
-            content: dict[str, Any] = json.loads(text)
-        except (FileNotFoundError, ValueError):
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return {}
+        except ValueError:
+            raise Damaged(f"{self.file}: damaged (not JSON)") from None
+        if not isinstance(content, dict) or content.get("id", self.id) != self.id:
+            raise Damaged(f"{self.file}: not the record of this run")
         return content
 
-    def state(self) -> tuple[str, str]:
-        """What to do with the run, and why: ``reuse``, ``resume``, ``run`` or ``damaged``."""
-        record = self.read()
+    def state(self, upstream: str | None) -> tuple[State, str]:
+        """What to do with the run, and why.
+
+        Args:
+            upstream: Fingerprint of the student that the link starts from, if it does.
+        """
+        try:
+            record = self.read()
+            if record.get("status") == "finished":
+                self._check(record)
+        except Damaged as error:
+            return "damaged", str(error)
+        if not record and self.student.exists():
+            return "damaged", f"{self.file}: missing"
+        if record.get("upstream", upstream) != upstream:
+            return "superseded", "the student that it started from is another one now"
         if record.get("status") == "finished":
-            if self.student.is_dir() and encoder_fingerprint(self.student) == record["student"]:
-                return "reuse", f"finished {record['finished']}"
-            return "damaged", "its student folder is not the one that the run wrote"
+            return "reuse", f"finished {record['finished']}"
         if self.checkpoint.is_file():
             return "resume", f"it was {record.get('status', 'cut off')}"
-        return "run", f"it was {record['status']}" if record else "no such run yet"
+        return "run", f"it was {record['status']}" if record else self._why_new()
+
+    def _check(self, record: dict[str, Any]) -> None:
+        """Compare a finished run with its record."""
+        if record.get("identity") != json.loads(json.dumps(self.identity)):
+            raise Damaged(f"{self.file}: damaged (its identity is not that of its name)")
+        if "files" in record:
+            compare(self.student, record["files"])
+        if not self.student.is_dir() or encoder_fingerprint(self.student) != record["student"]:
+            raise Damaged(f"{self.student}: not the folder that the run wrote")
+
+    def _why_new(self) -> str:
+        """What makes this run another one than the most similar run of its stage."""
+        differences = []
+        for other in self.folder.parent.glob(f"{self.stage}-*/run.json"):
+            with suppress(OSError, ValueError, AttributeError):
+                theirs = _flat(json.loads(other.read_text(encoding="utf-8"))["identity"])
+                mine = _flat(self.identity)
+                keys = sorted(k for k in mine.keys() | theirs if mine.get(k) != theirs.get(k))
+                differences.append((len(keys), other.parent.name, keys))
+        if not differences:
+            return "no such run yet"
+        number, name, keys = min(differences)
+        more = f" and {number - 4} more" if number > 4 else ""
+        return f"no such run yet; {name} differs in {', '.join(keys[:4])}{more}"
+
+    def supersede(self) -> Path:
+        """Move the run aside, so that it can run again and nothing is lost."""
+        place = self.folder.parent / "superseded"
+        place.mkdir(exist_ok=True)
+        number = 1 + len(list(place.glob(f"{self.id}-*")))
+        self.folder.rename(place / f"{self.id}-{number}")
+        return place / f"{self.id}-{number}"
+
+    def clear(self) -> None:
+        """Remove what only an unfinished run needs."""
+        self.checkpoint.unlink(missing_ok=True)
+        for path in self.folder.glob("best*.safetensors"):
+            path.unlink()
 
     def write(self, status: str, **more: Any) -> None:
         """Update ``run.json``."""
         record = self.read() | {"id": self.id, "stage": self.stage, "status": status}
-        write_json(self.folder / "run.json", record | {"identity": self.identity} | more)
+        write_json(self.file, record | {"identity": self.identity} | more)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves of nested dictionaries by their dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: json.dumps(value)}
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{prefix}.{key}" if prefix else key)
+    return found
 
 
 def now() -> str:

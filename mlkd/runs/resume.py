@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import lightning as L
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from mlkd.errors import Interrupted
-from mlkd.files import replacing
+from mlkd.errors import Interrupted, UserError
+from mlkd.files import file_sha256, reason_of, replacing
 from mlkd.progress import progress
+from mlkd.runs.curves import Curves
+
+log = logging.getLogger(__name__)
 
 
 class ProgressBar(L.Callback):
@@ -43,50 +52,21 @@ class ProgressBar(L.Callback):
             self._bar.close()
 
 
-class Checkpoint(L.Callback):
-    """Saves the training state every few minutes and when the process is asked to stop.
+class KeepBest(L.Callback):
+    """Keeps the weights with the lowest dev loss.
 
-    It saves before a step, when everything that belongs to the steps before is done, validation
-    included.
+    Older ones stay until no checkpoint names them, so that every checkpoint has its own.
     """
 
-    def __init__(self, path: Path, minutes: float) -> None:
-        self._path, self._seconds = path, 60 * minutes
-        self._signal: str | None = None
-        self._old: dict[int, Any] = {}
+    def __init__(self, place: Callable[[int], Path]) -> None:
+        """Set up.
 
-    def on_fit_start(self, *args: Any) -> None:
-        """Catch Ctrl-C and SIGTERM from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._stop)
-        self._saved = time.monotonic()
-
-    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Save if it is time, or save and stop."""
-        if self._signal is None and time.monotonic() - self._saved < self._seconds:
-            return
-        with replacing(self._path) as temporary:
-            trainer.save_checkpoint(temporary)
-        self._saved = time.monotonic()
-        if self._signal is not None:
-            raise Interrupted(self._signal)
-
-    def teardown(self, *args: Any, **kwargs: Any) -> None:
-        """Give the signals back."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: Any) -> None:
-        if self._signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C does not wait
-        self._signal = signal.Signals(number).name
-
-
-class KeepBest(L.Callback):
-    """Keeps the weights with the lowest dev loss."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
+        Args:
+            place: File of the weights of a step.
+        """
+        self._place = place
+        self._sha256 = ""
+        self._written: list[int] = []
         self.best: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
 
@@ -97,17 +77,193 @@ class KeepBest(L.Callback):
         self.curve.append(values)
         if not self.best or values["dev/loss"] < self.best["dev/loss"]:
             self.best = values
-            with replacing(self._path) as temporary:
+            path = self._place(trainer.global_step)
+            with replacing(path) as temporary:
                 save_model(module.model, str(temporary))
+            self._sha256 = file_sha256(path)
+            self._written.append(trainer.global_step)
+
+    def forget(self) -> None:
+        """Remove what the checkpoint that was just written does not name."""
+        for step in self._written[:-1]:
+            self._place(step).unlink(missing_ok=True)
+        self._written = self._written[-1:]
 
     def restore(self, model: Any) -> None:
-        """Load the best weights into the model."""
-        load_model(model, str(self._path))
+        """Load the best weights into the model.
+
+        Raises:
+            UserError: They are not those that were written.
+        """
+        path = self._place(int(self.best["step"]))
+        try:
+            whole = file_sha256(path) == self._sha256
+            if whole:
+                load_model(model, str(path))
+        except (OSError, SafetensorError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: missing or damaged; remove its folder to run the link again")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
-        return {"best": self.best, "curve": self.curve}
+        return {"best": self.best, "curve": self.curve, "sha256": self._sha256}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what was known."""
         self.best, self.curve = state_dict["best"], state_dict["curve"]
+        self._sha256 = state_dict["sha256"]
+        self._written = [int(self.best["step"])] if self.best else []
+
+
+class Checkpoint(L.Callback):
+    """Saves the training state now and then, and when the process is asked to stop.
+
+    It saves before a step, when everything that belongs to the steps before is done, validation
+    included. Where saving is slow it happens less often, so that it takes a small share of the
+    time; what it took is counted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        run: str,
+        best: KeepBest,
+        *,
+        minutes: float,
+        steps: int | None,
+        share: float,
+        deadline: float | None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            path: The file.
+            run: Id of the run, written into it.
+            best: Told when a checkpoint is written.
+            minutes: Save after so many minutes,
+            steps: or whenever the step is a multiple of this.
+            share: Saving may take at most this share of the time.
+            deadline: ``time.monotonic()`` at which to save and stop.
+        """
+        self._path, self._run, self._best = path, run, best
+        self._seconds, self._steps, self._share = 60 * minutes, steps, share
+        self._deadline = deadline
+        self._stop: str | None = None
+        self._old: dict[int, Any] = {}
+        self._count, self._spent, self._trained, self._last = 0, 0.0, 0.0, 0.0
+        self._step = -1
+        self._said = False
+
+    def on_fit_start(self, *args: Any) -> None:
+        """Catch Ctrl-C and SIGTERM from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._on_signal)
+        self._started = self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Forget what was logged after the checkpoint: these steps are run again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):
+                logger.cut(trainer.global_step)
+        self._step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Save if it is time, or save and stop."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._stop = self._stop or "time limit"
+        if self._stop is not None or (self._is_due(trainer.global_step) and self._is_cheap()):
+            self._save(trainer)
+        if self._stop is not None:
+            raise Interrupted(self._stop)
+
+    def _is_due(self, step: int) -> bool:
+        if step == self._step:
+            return False
+        by_step = self._steps is not None and step % self._steps == 0
+        return by_step or time.monotonic() - self._saved >= self._seconds
+
+    def _is_cheap(self) -> bool:
+        """Whether another save like the last one stays within the share."""
+        elapsed = self._trained + time.monotonic() - self._started
+        cheap = self._spent + self._last <= self._share * elapsed or self._count == 0
+        if not cheap and not self._said:
+            self._said = True
+            log.info(
+                "a checkpoint takes %.1f s; they come less often, so that they take less than "
+                "%.0f %% of the time",
+                self._last,
+                100 * self._share,
+            )
+        return cheap
+
+    def _save(self, trainer: L.Trainer) -> None:
+        start = time.monotonic()
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):
+                logger.write()
+        with replacing(self._path) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._best.forget()
+        self._saved, self._step = time.monotonic(), trainer.global_step
+        self._last = self._saved - start
+        self._count, self._spent = self._count + 1, self._spent + self._last
+
+    def cost(self) -> dict[str, float]:
+        """How often it saved, and the seconds and the share of training time that took."""
+        elapsed = self._trained + time.monotonic() - self._started
+        return {
+            "saved": self._count,
+            "seconds": round(self._spent, 2),
+            "share": round(self._spent / elapsed, 4),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whose checkpoint it is, and what saving has cost."""
+        trained = self._trained + time.monotonic() - self._started
+        costs = {"count": self._count, "spent": self._spent, "last": self._last}
+        return {"run": self._run, "trained": trained, **costs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._count, self._spent = state_dict["count"], state_dict["spent"]
+        self._trained, self._last = state_dict["trained"], state_dict["last"]
+
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Give the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stop is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait
+        self._stop = signal.Signals(number).name
+
+
+def check_checkpoint(path: Path, run: str) -> None:
+    """Refuse a checkpoint that is damaged, foreign, or no plain data.
+
+    Nothing in the file is executed: its checksums are compared first, then its tensors and plain
+    values are read without pickle's imports.
+
+    Raises:
+        UserError: It is not a whole checkpoint of this run.
+    """
+    try:
+        with ZipFile(path) as archive:
+            bad = archive.testzip()
+        if bad is not None:
+            raise BadZipFile(f"{bad} has another checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        owner = content["callbacks"]["Checkpoint"]["run"]
+    except (BadZipFile, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = "other objects than tensors" if isinstance(error, UnpicklingError) else ""
+        raise _refused(path, f"damaged or foreign: {reason or reason_of(error)}") from None
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise _refused(path, "not a checkpoint of mlkd") from None
+    if owner != run:
+        raise _refused(path, f"it belongs to {str(owner)[:80]!r}")
+
+
+def _refused(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: refused ({reason}); remove it to start the link from its beginning")

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkd.files import digest, file_sha256, replacing_folder, write_json
+from mlkd.files import digest, new_array, remove_folder, replacing_folder
+from mlkd.integrity import Damaged, check_seal, seal
 from mlkd.runs.lock import Lock
 from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
+
+_SEGMENT = 1 << 18
+"""Sentences a segment: so many are lost at most when the process is killed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ def compute_targets(
         if missing.any():
             _, first = np.unique(keys[missing], return_index=True)
             fresh = np.flatnonzero(missing)[first]
-            write_segment(encoder, [texts[i] for i in fresh], keys[fresh], folder, name)
+            for start in range(0, len(fresh), _SEGMENT):
+                part = fresh[start : start + _SEGMENT]
+                write_segment(encoder, [texts[i] for i in part], keys[part], folder, name)
             segments = _open_segments(folder)
     which = np.full(n_sentences, -1, np.int16)
     row = np.zeros(n_sentences, np.int64)
@@ -110,33 +116,29 @@ def write_segment(
     with replacing_folder(target) as part:
         np.save(part / "keys.npy", keys)
         shape = (len(keys), encoder.dimension)
-        vectors = np.lib.format.open_memmap(
-            part / "vectors.npy", mode="w+", dtype=np.float16, shape=shape
-        )
+        vectors = new_array(part / "vectors.npy", np.float16, shape)
 
         def write(rows: np.ndarray, values: np.ndarray) -> None:
             vectors[rows] = values
 
         encoder.encode(texts, description=f"vectors of {name}", write=write)
         vectors.flush()
-        names = ("keys.npy", "vectors.npy")
-        write_json(part / "sha256.json", {file: file_sha256(part / file) for file in names})
+        seal(part, f"{folder.name}/{target.name}")
 
 
 def _open_segments(folder: Path) -> list[Segment]:
-    """Open every segment whose files are whole; damaged ones are left out and said."""
+    """Open every segment; damaged ones are removed and said."""
     segments = []
     for path in sorted(folder.glob("segment-*")):
         try:
-            segment = Segment(
-                np.load(path / "keys.npy", mmap_mode="r", allow_pickle=False),
-                np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False),
-            )
-            whole = len(segment.keys) == len(segment.vectors) > 0
-        except (OSError, ValueError):
-            whole = False
-        if whole:
-            segments.append(segment)
-        else:
-            log.warning("%s is damaged; its vectors are computed again", path)
+            check_seal(path, f"{folder.name}/{path.name}")
+        except Damaged as error:
+            log.warning("%s; its vectors are computed again", error)
+            remove_folder(path)
+            continue
+        keys, vectors = (
+            np.load(path / f"{x}.npy", mmap_mode="r", allow_pickle=False)
+            for x in ("keys", "vectors")
+        )
+        segments.append(Segment(keys, vectors))
     return segments
