@@ -2,52 +2,79 @@
 
 from __future__ import annotations
 
+import _thread
+import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mlkd.process import machine, started
+
 log = logging.getLogger(__name__)
 
-_BEAT = 5.0
-"""Seconds between signs of life."""
-_STALE = 60.0
-"""A lock of another host without a sign of life for so long is taken over (seconds)."""
+_POLL = 0.2
+"""Seconds between looks at a lock that another process holds."""
 
 
 class Lock:
     """A lock file that names its host and process and shows signs of life.
 
-    Waiting processes say once what they wait for. A lock is taken over when its process is dead
-    (same host) or has given no sign of life for a minute (other hosts, where pids mean nothing).
+    Waiting processes say what they wait for. A lock is taken over when its process is dead (same
+    machine), or when its file has not been touched for a minute of the waiting process's own clock
+    (other machines, where pids mean nothing and clocks differ).
     """
 
-    def __init__(self, path: Path, *, waiting_for: str) -> None:
-        self._path = path
-        self._waiting_for = waiting_for
-        self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    def __init__(
+        self, path: Path, *, waiting_for: str, beat: float = 5.0, patience: float = 60.0
+    ) -> None:
+        """Set up.
+
+        Args:
+            path: The lock file.
+            waiting_for: What the log says that a waiting process waits for.
+            beat: Seconds between signs of life.
+            patience: Seconds without one after which a lock of another machine is taken over.
+        """
+        self._path, self._waiting_for = path, waiting_for
+        self._beat, self._patience = beat, patience
+        pid = os.getpid()
+        self._owner = {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "machine": machine(),
+            "started": started(pid),
+            "thread": threading.get_ident(),
+            "time": time.time(),
+        }
         self._released = threading.Event()
 
     def __enter__(self) -> Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        said = False
+        said: Any = None
+        seen, since = (0, 0), time.monotonic()  # the file and its time, and how long it is so
         while not self._take():
-            if not said:
-                owner = self._read() or {}
-                log.info(
-                    "waiting for %s: process %s on %s is at it",
-                    self._waiting_for,
-                    owner.get("pid", "?"),
-                    owner.get("host", "?"),
-                )
-                said = True
-            time.sleep(0.2)
-        threading.Thread(target=self._beat, daemon=True).start()
+            status = _status(self._path)
+            if status is None:
+                continue
+            if seen != (now := (status.st_ino, status.st_mtime_ns)):
+                seen, since = now, time.monotonic()
+            owner = _read(self._path)
+            if self._is_dead(owner, time.monotonic() - since) and self._take_over(seen):
+                log.info("took over the lock of %s from %s", self._waiting_for, _name(owner))
+                break
+            if owner is not None and said != owner:
+                said = owner
+                log.info("waiting for %s: %s is at it", self._waiting_for, _name(owner))
+            time.sleep(_POLL)
+        threading.Thread(target=self._show_life, daemon=True).start()
         return self
 
     def __exit__(
@@ -57,73 +84,81 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._released.set()
-        if self._read() == self._owner:
+        if _read(self._path) == self._owner:
             self._path.unlink(missing_ok=True)
 
     def _take(self) -> bool:
-        """Create the lock file, or take over one whose owner is gone."""
-        mine = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}")
-        mine.write_text(json.dumps(self._owner))
+        """Create the lock file unless it exists."""
+        mine = self._write()
         try:
             # A link appears with its content at once, also on network file systems.
             os.link(mine, self._path)
             return True
         except FileExistsError:
-            if self._is_stale():
-                self._break()
             return False
         finally:
             mine.unlink(missing_ok=True)
 
-    def _break(self) -> None:
-        """Move a dead owner's lock away; only one of several waiting processes succeeds."""
-        grave = self._path.with_name(f".{self._path.name}.dead.{os.getpid()}")
+    def _take_over(self, seen: tuple[int, int]) -> bool:
+        """Replace a dead owner's lock file; only one of several waiting processes succeeds."""
         try:
-            self._path.rename(grave)
-        except FileNotFoundError:
-            return
-        # Between the check and the move another process may have taken over: give it back.
-        if json.loads(grave.read_text()).get("pid") == os.getpid() or _alive(grave):
-            try:
-                os.link(grave, self._path)
-            except FileExistsError:
-                pass
-        grave.unlink(missing_ok=True)
-
-    def _is_stale(self) -> bool:
-        try:
-            return not _alive(self._path)
+            file = self._path.open("rb+")
         except FileNotFoundError:
             return False
+        with file:
+            # Whoever else wants to take over waits here, and then finds another file in its place.
+            with suppress(OSError):  # a file system without it has only the comparison
+                fcntl.flock(file, fcntl.LOCK_EX)
+            status = _status(self._path)
+            if status is None or (status.st_ino, status.st_mtime_ns) != seen:
+                return False
+            self._write().replace(self._path)
+            return True
 
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            owner: dict[str, Any] = json.loads(self._path.read_text())
-            return owner
-        except (FileNotFoundError, ValueError):
-            return None
+    def _write(self) -> Path:
+        """The lock's content under another name."""
+        name = f".{self._path.name}.{threading.get_ident()}.{machine()}-{os.getpid()}.part"
+        mine = self._path.with_name(name)
+        mine.write_text(json.dumps(self._owner))
+        return mine
 
-    def _beat(self) -> None:
-        while not self._released.wait(_BEAT):
-            try:
-                os.utime(self._path)
-            except OSError:
+    def _is_dead(self, owner: dict[str, Any] | None, silent: float) -> bool:
+        """Whether the owner of a lock file ``silent`` seconds without a sign of life is gone."""
+        if owner is not None and owner.get("machine") == machine():
+            pid = owner.get("pid")
+            start = started(pid) if isinstance(pid, int) else None
+            return start is None or start != owner.get("started")
+        return silent > self._patience
+
+    def _show_life(self) -> None:
+        while not self._released.wait(self._beat):
+            owner = _read(self._path)
+            if self._released.is_set():
                 return
+            if owner != self._owner:  # this process was suspended, or cut off from the disk
+                log.warning("%s has taken over %s; this process stops", _name(owner), self._path)
+                _thread.interrupt_main(signal.SIGTERM)
+                return
+            with suppress(OSError):
+                os.utime(self._path)
 
 
-def _alive(path: Path) -> bool:
-    """Whether the owner named in a lock file still works."""
-    age = time.time() - path.stat().st_mtime
+def _status(path: Path) -> os.stat_result | None:
     try:
-        owner = json.loads(path.read_text())
-    except ValueError:
-        return age < _STALE
-    if owner["host"] != socket.gethostname():
-        return age < _STALE
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Content of a lock file; None if there is none that can be read."""
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) else None
+
+
+def _name(owner: dict[str, Any] | None) -> str:
+    owner = owner or {}
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
