@@ -77,9 +77,19 @@ class Chain:
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known."""
         settings, max_tokens = self.config.eval, self.config.data.max_tokens
-        texts = [[s.name, s.pair, s.left, s.right] for s in self.sets]
+        texts = [
+            [
+                s.name,
+                s.pair,
+                s.left,
+                s.right,
+                None if s.scores is None else list(map(float, s.scores)),
+            ]
+            for s in self.sets
+        ]
         key = [
             encoder_fingerprint(folder),
+            encoder_fingerprint(self.teacher),
             settings.model_dump(exclude={"root"}),
             max_tokens,
             texts,

@@ -15,6 +15,7 @@ from mlkd.files import file_sha256
 from mlkd.metrics.scoring import score, share_of
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.size import folder_mib, parameters
+from mlkd.metrics.speed import latency
 from mlkd.metrics.table import Row
 from mlkd.schema import EncoderConfig, EvalConfig
 from mlkd.targets.encoder import FrozenEncoder
@@ -58,7 +59,7 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
 def measure(
     folder: Path, sets: list[EvalSet], config: EvalConfig, max_tokens: int, *, teacher: Path | None
 ) -> dict[str, Any]:
-    """Score an encoder in fp32 and measure its size and throughput.
+    """Score an encoder in fp32 and measure its size and speed.
 
     Args:
         folder: The encoder.
@@ -69,12 +70,13 @@ def measure(
     """
     encoder = FrozenEncoder.open(folder, max_tokens=max_tokens)
     imitated = FrozenEncoder.open(teacher, max_tokens=max_tokens).encode if teacher else None
-    speed: dict[str, float] = {}
+    speed: dict[str, Any] = {}
 
     def encode(sentences: Sequence[str]) -> np.ndarray:
         start = time.perf_counter()
         vectors = encoder.encode(sentences, description="evaluate")
         speed["sentences_per_s"] = len(sentences) / (time.perf_counter() - start)
+        speed["latency_ms"] = latency(encoder.encode, sentences)
         return vectors
 
     scores = score(encode, sets, bootstrap=config.bootstrap, teacher=imitated)
@@ -96,4 +98,5 @@ def table_row(name: str, measured: dict[str, Any], assistant: dict[str, Any] | N
         scores=measured["scores"],
         share=share,
         sentences_per_s=measured["sentences_per_s"],
+        latency_ms=measured["latency_ms"]["p50"],
     )

@@ -28,7 +28,7 @@ from mlkd.metrics.scoring import Scores, score, select_value, share_of
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.metrics.size import folder_mib, parameters, weights_mib
-from mlkd.metrics.speed import throughput
+from mlkd.metrics.speed import latency, throughput
 from mlkd.metrics.table import Row, rows_to_table, to_markdown
 
 RNG = np.random.default_rng(3)
@@ -318,7 +318,7 @@ def test_size_on_disk(tmp_path: Path) -> None:
         folder_mib(tmp_path / "absent")
 
 
-def test_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that only the encoder moves: 2 s a call, and 10 s for the second timed pass."""
     clock, calls = [0.0], []
 
@@ -327,12 +327,28 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += 10.0 if 6 < len(calls) <= 9 else 2.0
 
     monkeypatch.setattr("mlkd.metrics.speed.perf_counter", lambda: clock[0])
-    result = throughput(encode, ["aa", "b", "cccc", "dd", "e"], batch_size=2)
-    assert result["sentences_per_s"] == pytest.approx(5 / 6)
-    assert result["latency_ms"] == {"p50": 2000.0, "p95": 2000.0}
-    assert calls == [2, 2, 1] * 4 + [1] * 5
+    rate = throughput(encode, ["aa", "b", "cccc", "dd", "e"], batch_size=2)
+    assert rate == pytest.approx(5 / 6)
+    assert calls == [2, 2, 1] * 4
     with pytest.raises(ValueError, match="needs sentences"):
         throughput(encode, [], batch_size=2)
+
+
+def test_latency_is_that_of_single_sentences_after_a_warm_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, calls = [0.0], []
+
+    def encode(batch: Sequence[str]) -> None:
+        calls.append(list(batch))
+        clock[0] += 50.0 if len(calls) == 1 else 0.001 * len(calls)
+
+    monkeypatch.setattr("mlkd.metrics.speed.perf_counter", lambda: clock[0])
+    result = latency(encode, ["a", "b", "c", "d"])
+    assert calls == [["a"], ["a"], ["b"], ["c"], ["d"]]
+    assert result == {"p50": pytest.approx(3.5), "p95": pytest.approx(4.85)}
+    with pytest.raises(ValueError, match="needs sentences"):
+        latency(encode, [])
 
 
 # --- table ------------------------------------------------------------------------------------

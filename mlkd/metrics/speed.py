@@ -1,4 +1,7 @@
-"""Speed of an encoder: sentences a second and latency of one sentence."""
+"""Speed of an encoder: sentences a second and latency of one sentence.
+
+Times depend on the machine and its load: compare only what was measured in one run.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,14 @@ def throughput(
     sentences: Sequence[str],
     batch_size: int,
     repeats: int = 3,
-) -> dict[str, float | dict[str, float]]:
-    """Time an encoder after one untimed pass.
-
-    Times depend on the machine and its load: compare only what was measured in one run.
+) -> float:
+    """Sentences a second, median of some passes after an untimed one.
 
     Args:
         encode: Turns a list of sentences into vectors and returns when they are there.
         sentences: What is encoded.
         batch_size: Sentences a call.
         repeats: Timed passes over the sentences.
-
-    Returns:
-        ``sentences_per_s`` (median of the passes) and ``latency_ms``, the milliseconds of a call
-        with one sentence (``p50``, ``p95``, over the first sentences).
     """
     if not sentences or batch_size < 1 or repeats < 1:
         raise ValueError("throughput needs sentences, batch_size >= 1 and repeats >= 1")
@@ -46,11 +43,18 @@ def throughput(
         return perf_counter() - start
 
     passed()
-    rate = len(sentences) / median(passed() for _ in range(repeats))
-    single = []
+    return len(sentences) / median(passed() for _ in range(repeats))
+
+
+def latency(encode: Callable[[Sequence[str]], Any], sentences: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of a call with one sentence, over the first sentences: ``p50`` and ``p95``."""
+    if not sentences:
+        raise ValueError("latency needs sentences")
+    encode([sentences[0]])
+    taken = []
     for sentence in sentences[:LATENCY_SENTENCES]:
         start = perf_counter()
         encode([sentence])
-        single.append(1000 * (perf_counter() - start))
-    p50, p95 = np.percentile(single, [50, 95])
-    return {"sentences_per_s": rate, "latency_ms": {"p50": float(p50), "p95": float(p95)}}
+        taken.append(1000 * (perf_counter() - start))
+    p50, p95 = np.percentile(taken, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
