@@ -1,0 +1,150 @@
+"""The multilingual vocabulary of an assistant made from the teacher, and where its rows start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ENGLISH, GERMAN, wordpiece
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import BertConfig, BertModel
+
+from mlkd.schema import VocabularyConfig
+from mlkd.student.alignment import aligned_rows
+from mlkd.student.backbone import backbone_of
+from mlkd.student.folder import load_folder
+from mlkd.student.vocabulary import assistant_from_teacher, subword_rows
+
+PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
+
+
+@pytest.fixture(scope="module")
+def english_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT sentence encoder that knows no German piece, and is uncased as MiniLM is."""
+    folder = tmp_path_factory.mktemp("english")
+    tokenizer = wordpiece(ENGLISH)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    backbone = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            intermediate_size=32,
+            max_position_embeddings=32,
+            pad_token_id=0,
+            initializer_range=0.2,
+            **sizes,
+        ),
+        add_pooling_layer=False,
+    )
+    backbone.save_pretrained(folder / "backbone")
+    tokenizer.save_pretrained(folder / "backbone")
+    modules = [
+        Transformer(str(folder / "backbone"), max_seq_length=32),
+        Pooling(16, pooling_mode="mean"),
+    ]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(
+        str(folder / "model"), create_model_card=False
+    )
+    return folder / "model"
+
+
+def grown(folder: Path, **settings: object) -> tuple[SentenceTransformer, SentenceTransformer]:
+    teacher = load_folder(folder)
+    config = VocabularyConfig.model_validate({"size": 100, "keep_teacher": True} | settings)
+    return teacher, assistant_from_teacher(teacher, config, lambda: GERMAN, lambda: PAIRS)
+
+
+def table(model: SentenceTransformer) -> torch.Tensor:
+    return backbone_of(model).get_input_embeddings().weight.detach()
+
+
+def test_the_teachers_pieces_keep_their_ids_and_rows(english_encoder: Path) -> None:
+    teacher, assistant = grown(english_encoder)
+    old, new = teacher.tokenizer.get_vocab(), assistant.tokenizer.get_vocab()
+    assert len(new) > len(old)
+    assert old.items() <= new.items()
+    assert torch.equal(table(assistant)[: len(old)], table(teacher))
+    same = [
+        t for t in ENGLISH if teacher.tokenizer(t).input_ids == assistant.tokenizer(t).input_ids
+    ]
+    assert len(same) >= 3
+    assert torch.equal(
+        teacher.encode(same, convert_to_tensor=True), assistant.encode(same, convert_to_tensor=True)
+    )
+
+
+def test_accents_and_the_dotted_i_survive(english_encoder: Path) -> None:
+    _, assistant = grown(english_encoder)
+    pieces = assistant.tokenizer.tokenize("die schläft fährt")
+    assert "ä" in "".join(pieces)
+    assert "[UNK]" not in assistant.tokenizer.tokenize("läuft schläft")
+
+
+def test_growing_twice_gives_the_same_vocabulary(english_encoder: Path) -> None:
+    first, second = (grown(english_encoder)[1].tokenizer.get_vocab() for _ in range(2))
+    assert first == second
+
+
+def test_a_new_row_is_the_mean_of_the_pieces_that_spell_it() -> None:
+    old = wordpiece(["ab cd"])
+    new = wordpiece(["abcd abcd abcd"])
+    rows = torch.randn(len(old), 5)
+    vocabulary = old.get_vocab()
+    assert {"ab", "##d"} <= vocabulary.keys()
+    made = subword_rows(rows, old, new)[new.get_vocab()["abcd"]]
+    unknown = "##c" not in vocabulary  # then the c is left out
+    spelled = ["ab", "##d"] if unknown else ["ab", "##c", "##d"]
+    if "##cd" in vocabulary:
+        spelled = ["ab", "##cd"]
+    assert torch.allclose(made, rows[[vocabulary[piece] for piece in spelled]].mean(0))
+
+
+def test_an_aligned_row_is_the_mean_of_its_translations() -> None:
+    tokenizer = wordpiece(["dog cat hund katze"] * 3)
+    ids = tokenizer.get_vocab()
+    assert {"dog", "cat", "hund", "katze"} <= ids.keys()
+    rows = torch.randn(len(ids), 5)
+    fresh = torch.zeros(len(ids), dtype=torch.bool)
+    fresh[[ids["hund"], ids["katze"]]] = True
+    result = aligned_rows(rows, fresh, tokenizer, [("dog", "hund")] * 3 + [("cat", "katze")])
+    # Three occurrences of dog against one of the spelled row, at the spelled row's length.
+    mixed = (3 * rows[ids["dog"]] + rows[ids["hund"]]) / 4
+    expected = mixed / mixed.norm() * rows[ids["hund"]].norm()
+    assert torch.allclose(result[ids["hund"]], expected, atol=1e-6)
+    assert torch.equal(result[~fresh], rows[~fresh])
+
+
+def test_alignment_tells_words_of_a_sentence_apart() -> None:
+    english, german = ["dog", "cat", "bird"], ["hund", "katze", "vogel"]
+    tokenizer = wordpiece([" ".join(english + german)] * 3)
+    ids = tokenizer.get_vocab()
+    assert set(english + german) <= ids.keys()
+    rows = torch.eye(len(ids))
+    fresh = torch.zeros(len(ids), dtype=torch.bool)
+    fresh[[ids[word] for word in german]] = True
+    both = [(0, 1), (1, 2), (2, 0)] * 4
+    pairs = [
+        (f"{english[a]} {english[b]}", f"{german[b]} {german[a]}") for a, b in both
+    ]  # word order is no help
+    result = aligned_rows(rows, fresh, tokenizer, pairs)
+    for left, right in zip(english, german, strict=True):
+        weights = result[ids[right]][[ids[word] for word in english]]
+        assert int(weights.argmax()) == english.index(left)
+        assert weights.max() > 2 * weights.sort().values[-2]
+
+
+def test_aligned_is_a_choice_of_the_configuration(english_encoder: Path) -> None:
+    teacher, spelled = grown(english_encoder)
+    _, aligned = grown(english_encoder, rows="aligned")
+    old = len(teacher.tokenizer)
+    assert torch.equal(table(aligned)[:old], table(spelled)[:old])
+    assert not torch.equal(table(aligned)[old:], table(spelled)[old:])
+
+
+@pytest.mark.parametrize("size", [100, 130])
+def test_the_size_bounds_what_is_learned(english_encoder: Path, size: int) -> None:
+    teacher, assistant = grown(english_encoder, size=size)
+    assert len(assistant.tokenizer) - len(teacher.tokenizer) <= size
