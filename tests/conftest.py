@@ -55,17 +55,14 @@ def wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-@pytest.fixture(scope="session")
-def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real BERT sentence encoder: 4 layers, 16 wide."""
-    folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = wordpiece(ENGLISH + GERMAN)
+def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) -> Path:
+    """A real BERT sentence encoder, 16 wide, with random weights."""
     torch.manual_seed(0)
     model = BertModel(
         BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
-            num_hidden_layers=4,
+            num_hidden_layers=depth,
             num_attention_heads=2,
             intermediate_size=64,
             max_position_embeddings=32,
@@ -82,6 +79,12 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "model"), create_model_card=False
     )
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence encoder of 4 layers that knows both languages."""
+    return write_encoder(tmp_path_factory.mktemp("encoder"), wordpiece(ENGLISH + GERMAN), depth=4)
 
 
 @pytest.fixture

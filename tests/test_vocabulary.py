@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN, wordpiece
+from conftest import ENGLISH, GERMAN, wordpiece, write_encoder
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import BertConfig, BertModel
 
 from mlkd.schema import VocabularyConfig
 from mlkd.student.alignment import aligned_rows
@@ -23,32 +20,8 @@ PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
 
 @pytest.fixture(scope="module")
 def english_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real BERT sentence encoder that knows no German piece, and is uncased as MiniLM is."""
-    folder = tmp_path_factory.mktemp("english")
-    tokenizer = wordpiece(ENGLISH)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    backbone = BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            intermediate_size=32,
-            max_position_embeddings=32,
-            pad_token_id=0,
-            initializer_range=0.2,
-            **sizes,
-        ),
-        add_pooling_layer=False,
-    )
-    backbone.save_pretrained(folder / "backbone")
-    tokenizer.save_pretrained(folder / "backbone")
-    modules = [
-        Transformer(str(folder / "backbone"), max_seq_length=32),
-        Pooling(16, pooling_mode="mean"),
-    ]
-    SentenceTransformer(modules=modules, device="cpu").save_pretrained(
-        str(folder / "model"), create_model_card=False
-    )
-    return folder / "model"
+    """A sentence encoder that knows no German piece, and is uncased as MiniLM is."""
+    return write_encoder(tmp_path_factory.mktemp("english"), wordpiece(ENGLISH), depth=1)
 
 
 def grown(folder: Path, **settings: object) -> tuple[SentenceTransformer, SentenceTransformer]:
