@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,3 +21,17 @@ class EvaluateConfig(Section):
     output: str | None = None
     """JSON file to write; null = ``outputs/evaluation.json``."""
     allow_download: bool = False
+
+
+ExportFormat = Literal["sentence_transformers", "dense"]
+
+
+class ExportConfig(Section):
+    """The whole of ``python -m mlkd.export``."""
+
+    run: str
+    """Folder of a finished run, or of a student."""
+    format: list[ExportFormat] = Field(min_length=1)
+    """What to write, each into a folder of its name."""
+    output: str | None = None
+    """Folder of the results; null = ``outputs/export/<name of the run>``."""

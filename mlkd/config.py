@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlkd.errors import Interrupted, UserError
@@ -64,7 +64,10 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
     Raises:
         UserError: A key is unknown, a value out of range, or a combination impossible.
     """
-    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…") from None
     assert isinstance(values, dict)
     for helper in ("experiment", "debug", "sweep"):
         values.pop(helper, None)

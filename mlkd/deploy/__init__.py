@@ -1,0 +1,1 @@
+"""Export: plain checkpoints, ONNX graphs, vocabulary trimming, model card, latency."""

@@ -1,0 +1,86 @@
+"""What is exported and where it goes; free of torch, so that wrong input is refused at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from mlkd.commands import ExportConfig, ExportFormat
+from mlkd.errors import UserError
+from mlkd.files import encoder_fingerprint
+
+_MODULE_CONFIG = "mlkd_config.json"
+"""Written by every student, by no other sentence encoder."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder that is ready to be exported.
+
+    Attributes:
+        name: Id of the run, or name of the folder.
+        folder: The encoder.
+        record: ``run.json`` of its run; empty for a folder without one.
+    """
+
+    name: str
+    folder: Path
+    record: dict[str, Any]
+
+
+def open_source(run: str) -> Source:
+    """Find the encoder of a run folder, of the ``student`` in it, or of a student folder.
+
+    Raises:
+        UserError: The run is unfinished or damaged, or the folder is no student.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"run={run}: no such folder; give a finished run or a student folder")
+    owner = folder if (folder / "run.json").is_file() else folder.absolute().parent
+    if (owner / "run.json").is_file() and (owner is folder or folder.name == "student"):
+        return _of_run(owner)
+    if not ((folder / "modules.json").is_file() and (folder / _MODULE_CONFIG).is_file()):
+        raise UserError(
+            f"run={run}: no student (it has no run.json, and not both modules.json and "
+            f"{_MODULE_CONFIG}); give a finished run or a student folder"
+        )
+    return Source(folder.absolute().name, folder, {})
+
+
+def _of_run(folder: Path) -> Source:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        status, name = record["status"], record["id"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / 'run.json'}: no run record") from None
+    if status != "finished":
+        raise UserError(
+            f"run={folder}: the run is unfinished ({status}); "
+            "the command that started it goes on with it"
+        )
+    student = folder / "student"
+    if not student.is_dir() or encoder_fingerprint(student) != record["student"]:
+        raise UserError(f"run={folder}: its student folder is not the one that the run wrote")
+    return Source(name, student, record)
+
+
+def target_folder(config: ExportConfig, source: Source) -> Path:
+    """Folder that gets a folder a format.
+
+    Raises:
+        UserError: It holds something else, or one of the formats already.
+    """
+    given = config.output
+    target = Path(given).expanduser() if given else Path("outputs", "export", source.name)
+    if not target.exists():
+        return target
+    if not target.is_dir():
+        raise UserError(f"output={target}: a file; give a new or an empty folder")
+    others = set(get_args(ExportFormat)) - set(config.format)
+    found = sorted(path.name for path in target.iterdir() if path.name not in others)
+    if found:
+        raise UserError(f"output={target}: not empty ({found[0]}); give a new or an empty folder")
+    return target

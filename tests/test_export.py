@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ENGLISH, GERMAN
+from sentence_transformers import SentenceTransformer
+from test_hub_models import XLMR_ROWS, xlmr  # noqa: F401 - a fixture
+
+from mlkd.commands import ExportConfig
+from mlkd.deploy.source import open_source, target_folder
+from mlkd.errors import UserError
+from mlkd.files import encoder_fingerprint
+from mlkd.schema import InitConfig, StudentConfig
+from mlkd.student.backbone import backbone_of
+from mlkd.student.folder import load_folder, save_folder
+from mlkd.student.initialise import build_student
+
+TEXTS = [*ENGLISH, *GERMAN]
+REPOSITORY = Path(__file__).parent.parent
+
+
+def small(folder: Path, bottleneck: int | None, **size: int) -> SentenceTransformer:
+    source = load_folder(folder)
+    embedding: Any = "svd" if bottleneck else "copy"
+    init = InitConfig(source="teacher", layers="ends", embedding=embedding)
+    frequency = torch.ones(backbone_of(source).config.vocab_size)
+    student = StudentConfig(bottleneck=bottleneck, **size)
+    return build_student(source, student, init, frequency, 16)
+
+
+@pytest.fixture(scope="module", params=["bert", "bert_full", "xlmr"])
+def student(
+    request: pytest.FixtureRequest, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Recurrent students, with a bottleneck and without, of both kinds of backbone."""
+    source = request.getfixturevalue("xlmr") if request.param == "xlmr" else encoder_folder
+    bottleneck = None if request.param == "bert_full" else 4
+    folder = tmp_path_factory.mktemp(request.param) / "student"
+    save_folder(small(source, bottleneck, layers=2, recurrence=2), folder)
+    return folder
+
+
+def export(run: Path, output: Path, *formats: str, **more: Any) -> Path:
+    from mlkd.export import main
+
+    values = {"run": str(run), "format": list(formats), "output": str(output), **more}
+    main(ExportConfig.model_validate(values))
+    return output
+
+
+def test_the_compact_folder_is_bit_equal(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "sentence_transformers") / "sentence_transformers"
+    assert (load_folder(out).encode(TEXTS) == load_folder(student).encode(TEXTS)).all()
+    # The public way, with mlkd installed; the folder brings no code of its own.
+    loaded = SentenceTransformer(str(out), device="cpu", trust_remote_code=True)
+    assert (loaded.encode(TEXTS) == load_folder(student).encode(TEXTS)).all()
+    assert (out / "model.safetensors").stat().st_size == (
+        (student / "model.safetensors").stat().st_size
+    )
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_the_dense_folder_loads_without_mlkd(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "dense") / "dense"
+    script = """
+import json, sys
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+vectors = SentenceTransformer(folder, device="cpu").encode(texts)
+model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+hidden = model(**batch).last_hidden_state
+mask = batch["attention_mask"][..., None]
+pooled = (hidden * mask).sum(1) / mask.sum(1)
+assert "mlkd" not in sys.modules
+json.dump([vectors.tolist(), pooled.tolist(), model.config.num_hidden_layers], sys.stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out), json.dumps(TEXTS)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    vectors, pooled, depth = json.loads(done.stdout.splitlines()[-1])
+    expected = load_folder(student).encode(TEXTS)
+    assert depth == 4
+    assert np.abs(np.array(vectors) - expected).max() <= 1e-5
+    assert np.abs(np.array(pooled) - expected).max() <= 1e-5
+
+
+def test_the_report_says_sizes_and_differences(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "sentence_transformers", "dense")
+    sizes = {}
+    for name in ("sentence_transformers", "dense"):
+        report = json.loads((out / name / "export.json").read_text())
+        assert report["max_difference"] <= 1e-5
+        sizes[name] = report["mib"]
+    assert sizes["dense"] > sizes["sentence_transformers"]
+
+
+def test_a_format_that_differs_is_refused_and_leaves_nothing(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.deploy import dense
+
+    original = dense.unrolled
+
+    def wrong(model: SentenceTransformer) -> torch.nn.Module:
+        plain = original(model)
+        with torch.no_grad():
+            plain.encoder.layer[3].output.dense.bias[0] += 0.01  # type: ignore
+        return plain
+
+    monkeypatch.setattr(dense, "unrolled", wrong)
+    with pytest.raises(UserError, match="differ from the student's"):
+        export(student, tmp_path / "out", "sentence_transformers", "dense")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
+    shutil.copytree(encoder, folder / "student")
+    record = {
+        "id": "contrastive-0",
+        "status": "finished",
+        "student": encoder_fingerprint(encoder),
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_run_its_student_and_a_copy_are_found(student: Path, tmp_path: Path) -> None:
+    run = as_run(student, tmp_path / "contrastive-0")
+    assert open_source(str(run)) == open_source(str(run / "student"))
+    assert open_source(str(run)).name == "contrastive-0"
+    assert open_source(str(student)).record == {}
+
+
+def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: Path) -> None:
+    unfinished = as_run(student, tmp_path / "unfinished", status="running")
+    changed = as_run(student, tmp_path / "changed", student="0")
+    full = tmp_path / "full"
+    (full / "mine").mkdir(parents=True)
+    out = str(tmp_path / "out")
+    for arguments, message in [
+        ([f"run={unfinished}"], "unfinished (running)"),
+        ([f"run={changed}"], "not the one that the run wrote"),
+        ([f"run={encoder_folder}"], "no student"),
+        ([f"run={full}"], "no student"),
+        ([f"run={tmp_path / 'nowhere'}"], "no such folder"),
+        ([f"run={student}", "format=[onxn]"], "format.0=onxn"),
+        ([f"run={student}", "format=[]"], "format"),
+        ([f"run={student}", f"output={full}"], "not empty (mine)"),
+        ([], "run: a value is needed"),
+    ]:  # fmt: skip
+        extra = [] if any(a.startswith("output=") for a in arguments) else [f"output={out}"]
+        before = sorted(tmp_path.rglob("*"))
+        done = subprocess.run(
+            [sys.executable, "-m", "mlkd.export", *arguments, *extra],
+            capture_output=True, text=True, check=False, cwd=REPOSITORY,
+        )  # fmt: skip
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert message in done.stderr
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_second_format_joins_the_first(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "sentence_transformers")
+    export(student, out, "dense")
+    assert sorted(p.name for p in out.iterdir()) == ["dense", "sentence_transformers"]
+    source = open_source(str(student))
+    again = ExportConfig(run=str(student), format=["dense"], output=str(out))
+    with pytest.raises(UserError, match="not empty"):
+        target_folder(again, source)
+
+
+def test_wrong_input_is_refused_without_importing_torch() -> None:
+    code = "import mlkd.export, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
