@@ -12,5 +12,8 @@ class UserError(Exception):
     """
 
 
-class Interrupted(Exception):
-    """The user or the scheduler asked the process to stop; everything needed to go on is saved."""
+class Interrupted(BaseException):
+    """The user or the scheduler asked the process to stop; everything needed to go on is saved.
+
+    Like KeyboardInterrupt no Exception, so that nothing on the way takes it for a failure.
+    """

@@ -102,8 +102,9 @@ class CompactTransformer(InputModule):
         """Load a folder written by :meth:`save`; weights come from safetensors only."""
         folder = Path(model_name_or_path, subfolder)
         settings = json.loads((folder / cls.config_file_name).read_text())
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_config(config, add_pooling_layer=False)
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **local)
+        model = AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
         if settings["bottleneck"] is not None:
             model.set_input_embeddings(
                 BottleneckEmbedding(
@@ -115,7 +116,7 @@ class CompactTransformer(InputModule):
             )
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         set_layers(model, list(layers(model)), settings["recurrence"])
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         return cls(model.eval(), tokenizer, **settings)
 
 

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 
 # Loading takes a second; its bars and reports would drown what the user waits for.
 transformers_logging.disable_progress_bar()
@@ -20,6 +21,10 @@ transformers_logging.set_verbosity_error()
 logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
 
 _OURS = "mlkd.student.encoder.CompactTransformer"
+_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout")
+"""Modules of sentence-transformers that are opened; their weights are safetensors or they have
+none."""
+_WEIGHTS = {"Transformer", "CompactTransformer", "Dense", "LayerNorm"}
 
 
 def save_folder(model: SentenceTransformer, folder: Path) -> None:
@@ -36,41 +41,53 @@ def load_folder(folder: Path) -> SentenceTransformer:
     Raises:
         UserError: The folder is no sentence encoder, or names foreign module classes.
     """
-    listing = folder / "modules.json"
-    if not listing.is_file():
-        raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
+    entries = _module_list(folder)
     try:
-        entries = json.loads(listing.read_text())
-        types = [entry["type"] for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{listing}: not a module list ({error})") from None
-    foreign = [t for t in types if t != _OURS and not t.startswith("sentence_transformers.")]
-    if foreign:
-        raise UserError(
-            f"{listing}: module {foreign[0]} is refused; allowed: sentence_transformers.*, {_OURS}"
-        )
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}: no model.safetensors; other weight formats are refused")
-    try:
-        if _OURS in types:
-            modules = [_load_module(folder, entry) for entry in entries]
+        if any(kind == _OURS for kind, _ in entries):
+            modules = [_load_module(folder, *entry) for entry in entries]
             return SentenceTransformer(modules=modules, device="cpu").eval()
         return SentenceTransformer(
             os.fspath(folder),
             device="cpu",
             local_files_only=True,
+            trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         ).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: cannot be loaded ({reason})") from error
+    except Exception as error:  # a damaged file fails in any of four libraries
+        raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error
 
 
-def _load_module(folder: Path, entry: dict[str, str]) -> Any:
-    """Load one entry of ``modules.json``, whose path must lie inside the folder."""
-    subfolder = entry["path"]
-    if not (folder / subfolder).resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder / 'modules.json'}: path {subfolder} leaves the folder")
-    module, name = entry["type"].rsplit(".", 1)
+def _module_list(folder: Path) -> list[tuple[str, str]]:
+    """Class and subfolder of each module, if all of them may be opened."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
+    try:
+        content = json.loads(listing.read_text(encoding="utf-8"))
+        entries = [(str(entry["type"]), str(entry["path"])) for entry in content]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{listing}: not a module list ({reason_of(error)})") from None
+    if not entries:
+        raise UserError(f"{listing}: it names no module")
+    for kind, subfolder in entries:
+        name = kind.rpartition(".")[2]
+        if kind != _OURS and not (kind.startswith("sentence_transformers.") and name in _MODULES):
+            raise UserError(
+                f"{listing}: module {kind} is refused; allowed: {_OURS} and, of "
+                f"sentence_transformers, {', '.join(_MODULES)}"
+            )
+        place = folder / subfolder
+        if "\0" in subfolder or not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{listing}: path {subfolder!r} leaves the folder")
+        if name in _WEIGHTS and not (place / "model.safetensors").is_file():
+            raise UserError(f"{place}: no model.safetensors; other weight formats are refused")
+        if (place / "adapter_config.json").exists():  # it names a model somewhere else
+            raise UserError(f"{place / 'adapter_config.json'}: adapters are refused; merge it")
+    return entries
+
+
+def _load_module(folder: Path, kind: str, subfolder: str) -> Any:
+    """Load one checked entry of ``modules.json``."""
+    module, name = kind.rsplit(".", 1)
     cls = getattr(importlib.import_module(module), name)
     return cls.load(os.fspath(folder), subfolder=subfolder, local_files_only=True)

@@ -1,0 +1,125 @@
+"""A full disk, a read-only folder, a kill while writing: what was there before stays valid."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_chain import tiny, weights
+
+from mlkd.errors import UserError
+from mlkd.files import new_array, replacing, replacing_folder, sweep, write_json
+from mlkd.schema import TrainConfig
+
+__all__ = ["tiny"]  # the fixture
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file may grow beyond ``size`` bytes; writing fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_at_every_file_is_one_line_and_harms_nothing(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny("trainer.save_steps=2", stage="assistant"))
+    expected = weights(tmp_path / "out", "assistant")
+    again = tiny("trainer.save_steps=2", f"output_dir={tmp_path / 'again'}", stage="assistant")
+    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    # Just too small for each file that the chain writes, the training state (larger) included.
+    sizes = sorted({p.stat().st_size - 1 for p in files if p.stat().st_size > 300})
+    messages = []
+    for size in [*sizes[:: max(1, len(sizes) // 12)], sizes[-1], 2 * sizes[-1]]:
+        with largest_file(size), pytest.raises(UserError) as error:
+            run_chain(again)
+        messages.append(str(error.value))
+        assert "\n" not in messages[-1]
+        assert f"{tmp_path / 'again'}/" in messages[-1]
+        assert "cannot be written (" in messages[-1]
+        assert "File too large" in messages[-1]
+        for record in (tmp_path / "again/runs").glob("*/run.json"):
+            json.loads(record.read_text())
+        assert not list((tmp_path / "again").rglob("*.part"))
+    for name in ("cache/pairs-", "cache/assistant-", "last.ckpt"):
+        assert any(name in message for message in messages)
+    run_chain(again)
+    resumed = weights(tmp_path / "again", "assistant")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_space_of_an_array_is_taken_before_it_is_filled(tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises(OSError, match="too large"):
+        new_array(tmp_path / "a.npy", np.float32, (1000,))
+
+
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a file system nobody may write to")
+def test_a_folder_that_cannot_be_written_is_one_line_and_status_two() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlkd.train", "debug=tiny", "output_dir=/sys/mlkd"],
+        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error: /sys/mlkd" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_read_only_files_stay_and_the_path_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"state": "old"})
+    user = os.geteuid()
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own folders are private
+        folder.chmod(0o755)
+    tmp_path.chmod(0o555)
+    if user == 0:
+        os.seteuid(65534)  # the superuser may write anywhere
+    try:
+        with pytest.raises(UserError, match="cannot be written") as error:
+            write_json(path, {"state": "new"})
+        assert str(path) in str(error.value)
+        with pytest.raises(UserError, match="cannot be written"), replacing_folder(tmp_path / "f"):
+            pass
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o755)
+    assert json.loads(path.read_text()) == {"state": "old"}
+
+
+def test_a_kill_while_writing_leaves_the_old_file_and_is_cleaned_up(tmp_path: Path) -> None:
+    write_json(tmp_path / "file.json", "old")
+    code = f"""
+import os, signal
+from pathlib import Path
+from mlkd.files import replacing, replacing_folder
+folder = Path({str(tmp_path)!r})
+with replacing(folder / "file.json") as part, replacing_folder(folder / "cache") as inner:
+    part.write_text('"ne')
+    (inner / "half").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    assert json.loads((tmp_path / "file.json").read_text()) == "old"
+    with replacing(tmp_path / "mine") as mine:
+        mine.write_text("of a living process")
+        sweep(tmp_path)
+        assert mine.is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.json", "mine"]

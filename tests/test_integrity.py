@@ -1,0 +1,154 @@
+"""Damaged and foreign files are noticed when they are opened; caches are made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_chain import tiny, weights
+
+from mlkd.errors import UserError
+from mlkd.files import encoder_fingerprint
+from mlkd.integrity import Damaged, compare, hashes
+from mlkd.schema import TrainConfig
+
+__all__ = ["tiny"]  # the fixture
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def one_line(error: pytest.ExceptionInfo[UserError], path: Path) -> None:
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def largest(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, vanish])
+def test_damaged_caches_are_named_and_made_again(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    harm: Callable[[Path], None],
+) -> None:  # fmt: skip
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="assistant"))
+    expected = weights(tmp_path / "out", "assistant")
+    cache = tmp_path / "out/cache"
+    kinds = ("pairs-*", "tokens-*", "targets-*/segment-*", "assistant-*", "scores-*")
+    harmed = [largest(folder) for kind in kinds for folder in cache.glob(kind)]
+    assert len(harmed) >= len(kinds)
+    for path in harmed:
+        harm(path)
+    shutil.rmtree(tmp_path / "out/runs")
+    run_chain(tiny(stage="assistant"))
+    for path in harmed:
+        (line,) = [r for r in caplog.messages if str(path) in r]
+        assert "again" in line
+    again = weights(tmp_path / "out", "assistant")
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+
+
+def test_cache_of_another_corpus_is_noticed(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlkd.chain import open_chain
+
+    first = open_chain(tiny(stage="assistant")).pairs
+    other = open_chain(tiny("data.dev_fraction=0.3", stage="assistant")).pairs
+    assert first.fingerprint != other.fingerprint
+    shutil.rmtree(first.folder)
+    shutil.copytree(other.folder, first.folder)
+    assert open_chain(tiny(stage="assistant")).pairs.fingerprint == first.fingerprint
+    assert f"{first.folder}: its files belong to something else; it is made again" in caplog.text
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, vanish])
+@pytest.mark.parametrize("name", ["student/model.safetensors", "student/config.json", "run.json"])
+def test_a_damaged_finished_run_is_refused_and_left_alone(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="assistant"))
+    (folder,) = (tmp_path / "out/runs").glob("assistant-*")
+    harm(folder / name)
+    before = hashes(folder)
+    with pytest.raises(UserError, match="move the folder of the run away") as error:
+        run_chain(tiny(stage="assistant"))
+    one_line(error, folder / name)
+    assert hashes(folder) == before
+
+
+def test_student_of_another_run_is_refused(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="assistant"))
+    run_chain(tiny("seed=1", stage="assistant"))
+    first, second = (tmp_path / "out/runs").glob("assistant-*")
+    shutil.rmtree(first / "student")
+    shutil.copytree(second / "student", first / "student")
+    record = (first / "run.json").read_text()
+    with pytest.raises(UserError, match="damaged") as error:
+        for config in (tiny(stage="assistant"), tiny("seed=1", stage="assistant")):
+            run_chain(config)
+    one_line(error, first)
+    shutil.copy(second / "run.json", first / "run.json")
+    with pytest.raises(UserError, match="not the record of this run") as error:
+        for config in (tiny(stage="assistant"), tiny("seed=1", stage="assistant")):
+            run_chain(config)
+    one_line(error, first / "run.json")
+    assert (first / "run.json").read_text() != record
+
+
+def test_upstream_changed_under_a_finished_run_is_not_reused(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="recurrent"))
+    (folder,) = (tmp_path / "out/runs").glob("bottleneck-*")
+    file = folder / "student/model.safetensors"
+    tensors = load_file(file)
+    save_file({k: v + 0.01 for k, v in tensors.items()}, file, metadata={"format": "pt"})
+    record = json.loads((folder / "run.json").read_text())
+    record |= {"student": encoder_fingerprint(folder / "student")}
+    record |= {"files": hashes(folder / "student")}  # as if it had been made so elsewhere
+    (folder / "run.json").write_text(json.dumps(record))
+    (run,) = (tmp_path / "out/runs").glob("recurrent-*")
+    before = hashes(run)
+    caplog.set_level("INFO")
+    run_chain(tiny(stage="recurrent"))
+    assert f"{run.name}: not reused, the student that it started from is another" in caplog.text
+    assert "bottleneck: reused (" in caplog.text
+    assert "recurrent: ran (" in caplog.text
+    kept = tmp_path / "out/runs/superseded" / f"{run.name}-1"
+    assert hashes(kept) == before
+
+
+def test_names_in_checksums_do_not_leave_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    for name in ("../outside", str(tmp_path / "outside"), "a/../../outside"):
+        with pytest.raises(Damaged, match="leaves the folder"):
+            compare(tmp_path / "cache", {name: "0"})
