@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlkd.schema import EncoderConfig, EvalConfig, Section
+from mlkd.schema import EncoderConfig, EvalConfig, Positive, Section, TrainConfig
 
 
 class EvaluateConfig(Section):
@@ -35,3 +35,36 @@ class ExportConfig(Section):
     """What to write, each into a folder of its name."""
     output: str | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
+
+
+CaseName = Literal[
+    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "chain", "pairs"
+]
+
+
+class CasesConfig(Section):
+    """What is measured, and how long."""
+
+    cases: list[CaseName] = Field(min_length=1)
+    steps: Positive
+    """Optimiser steps a turn."""
+    batch_size: Positive
+    """Pairs a step."""
+    turns: Positive
+    """Turns of each contestant that count, after one that does not."""
+    clock: Literal["wall", "cpu"]
+    """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
+    rows: Annotated[int, Field(ge=40_000)]
+    """Rows of the large vocabulary."""
+    synthetic: list[Positive] = Field(min_length=1)
+    """Numbers of synthetic pairs whose preparation is measured."""
+    sentences: Positive
+    """Sentences whose targets are computed."""
+    output: str
+    """JSON file to write."""
+
+
+class BenchmarkConfig(TrainConfig):
+    """The whole of ``python -m mlkd.benchmark``: a training and what to measure of it."""
+
+    benchmark: CasesConfig

@@ -45,10 +45,10 @@ class Job:
     """``time.monotonic()`` at which training saves and stops."""
 
 
-def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
+def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[str, Any]:
     """Train ``model`` in place, from the run's checkpoint if there is one.
 
-    The best weights on dev are in ``model`` at the end.
+    The best weights on dev are in ``model`` at the end. ``callbacks`` watch the training.
 
     Returns:
         Steps, wall time and the dev curve, for the run record.
@@ -95,7 +95,7 @@ def fit(job: Job, model: SentenceTransformer) -> dict[str, Any]:
             val_check_interval=-(-steps // config.trainer.validations),
             check_val_every_n_epoch=None,
             log_every_n_steps=10,
-            callbacks=[ProgressBar(job.name), checkpoint, best],
+            callbacks=[ProgressBar(job.name), checkpoint, best, *callbacks],
             logger=loggers,
             default_root_dir=job.run.folder,
             enable_progress_bar=False,

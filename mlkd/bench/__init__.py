@@ -1,0 +1,49 @@
+"""The benchmark: one file a case."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mlkd.bench import bottleneck, chain, minilm, multilingual, pairs, targets, vocabulary
+from mlkd.bench.contest import Line
+from mlkd.commands import BenchmarkConfig
+from mlkd.files import write_json
+from mlkd.hardware import describe, device_of
+from mlkd.runs.record import environment
+
+log = logging.getLogger(__name__)
+
+CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
+    "minilm": minilm.measure,
+    "multilingual": multilingual.measure,
+    "vocabulary": vocabulary.measure,
+    "bottleneck": bottleneck.measure,
+    "targets": targets.measure,
+    "chain": chain.measure,
+    "pairs": pairs.measure,
+}
+"""Name in ``benchmark.cases`` and function."""
+
+
+def measure_cases(config: BenchmarkConfig) -> Iterator[tuple[str, list[Line]]]:
+    """Give the lines of each case as soon as they are there."""
+    for name in config.benchmark.cases:
+        log.info("case %s", name)
+        yield name, CASES[name](config)
+
+
+def save(config: BenchmarkConfig, name: str, lines: list[Line]) -> None:
+    """Put the lines of a case into the JSON file; other cases in it stay."""
+    path = Path(config.benchmark.output)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entry = {
+        "hardware": describe(device_of(config.trainer.accelerator)),
+        "environment": environment(),
+        "settings": config.benchmark.model_dump(exclude={"cases", "output"}),
+        "data": sorted(config.data.corpora),
+        "lines": lines,
+    }
+    write_json(path, known | {name: entry})

@@ -1,0 +1,82 @@
+"""What the machine gives: matrix products a second, the clock, peak memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+_SECONDS = 0.1
+_SHAPES = ((2048, 384, 1536), (2048, 1536, 384), (1024, 1024, 1024), (2048, 2048, 2048))
+"""Rows, inner and outer width of products that are timed: MiniLM's own and two square ones."""
+
+
+def matrix_gflops(precision: str, device: torch.device, clock: str) -> float:
+    """Best rate of plain matrix products over some shapes (1e9 floating-point operations a second).
+
+    Args:
+        precision: ``fp32`` or ``bf16``.
+        device: Where they run.
+        clock: See :func:`seconds`.
+    """
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for rows, inner, outer in _SHAPES:
+        left = torch.randn(rows, inner, device=device, dtype=kind)
+        right = torch.randn(inner, outer, device=device, dtype=kind)
+        torch.matmul(left, right)
+        finish(device)
+        start, wall, count = seconds(clock), time.perf_counter(), 0
+        while time.perf_counter() - wall < _SECONDS:
+            torch.matmul(left, right)
+            finish(device)
+            count += 1
+        rate = 2 * rows * inner * outer * count / (seconds(clock) - start) / 1e9
+        best = max(best, rate)
+    return best
+
+
+def seconds(clock: str) -> float:
+    """``wall``: time that passes; ``cpu``: this process's CPU time a thread.
+
+    On a shared machine the second says what the process would take alone; it means nothing where
+    work waits for a GPU or a disk.
+    """
+    if clock == "wall":
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring the peak memory anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux: the peak stays that of the whole process
+        pass
+
+
+def peak_mib(device: torch.device) -> float:
+    """Largest memory since :func:`reset_peak`: the GPU's, or what the process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resident_mib("VmHWM")
+
+
+def resident_mib(field: str) -> float:
+    """A field of ``/proc/self/status`` in MiB; NaN where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) / 1024 if found else float("nan")

@@ -1,0 +1,13 @@
+"""Case: a MiniLM assistant with its own vocabulary and one translation language."""
+
+from __future__ import annotations
+
+from mlkd.bench.contest import Line
+from mlkd.bench.training import contest, open_for_training, with_languages
+from mlkd.commands import BenchmarkConfig
+
+
+def measure(config: BenchmarkConfig) -> list[Line]:
+    """English and German (or the first language that the data offers)."""
+    chain = open_for_training(with_languages(config, 1, "de"))
+    return contest(config, chain, chain.base)

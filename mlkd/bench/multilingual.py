@@ -1,0 +1,13 @@
+"""Case: three translation languages, so that English sentences come up again."""
+
+from __future__ import annotations
+
+from mlkd.bench.contest import Line
+from mlkd.bench.training import contest, open_for_training, with_languages
+from mlkd.commands import BenchmarkConfig
+
+
+def measure(config: BenchmarkConfig) -> list[Line]:
+    """English with German, French and Czech (or the first languages that the data offers)."""
+    chain = open_for_training(with_languages(config, 3, "de", "fr", "cs"))
+    return contest(config, chain, chain.base)

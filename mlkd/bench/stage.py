@@ -1,0 +1,131 @@
+"""A contestant: one stage of mlkd, run by the same ``fit`` as in a chain."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch import Tensor
+
+from mlkd.bench.contest import Turn
+from mlkd.bench.machine import finish, seconds
+from mlkd.chain import Chain
+from mlkd.data.module import PairBatch
+from mlkd.fit import Job, fit
+from mlkd.hardware import device_of
+from mlkd.runs.record import Run
+from mlkd.schema import LossConfig, PairMSEConfig, StageName, TrainConfig
+from mlkd.student.backbone import backbone_of, layers
+from mlkd.student.bottleneck import BottleneckEmbedding
+from mlkd.student.folder import load_folder
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, by whom: every contestant gets the same."""
+
+    config: TrainConfig
+    """Of one stage, from :func:`one_stage`."""
+    chain: Chain
+    model: Path
+    """Encoder folder that every contestant starts from."""
+    clock: str
+
+
+class Meter(L.Callback):
+    """Times the steps of a stage and counts what they ran; validation is left out."""
+
+    def __init__(self, clock: str) -> None:
+        self._clock = clock
+        self.tokens, self.cells = 0, 0
+        self.pairs: list[np.ndarray] = []
+        self.losses: list[Tensor] = []
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Start the clock before the first batch is made."""
+        self.operations = operations_a_token(module.model)
+        self._start = self._now(module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: PairBatch, batch_idx: int
+    ) -> None:
+        """Count the batch; the last one stops the clock."""
+        self.tokens += int(batch.mask.sum())
+        self.cells += batch.mask.numel()
+        self.pairs.append(batch.pairs.cpu().numpy())
+        self.losses.append(outputs["loss"].detach())
+        if trainer.global_step == trainer.max_steps:
+            self.seconds = self._now(module) - self._start
+
+    def _now(self, module: Any) -> float:
+        finish(module.device)
+        return seconds(self._clock)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished stage."""
+
+    turn: Turn
+    pairs: np.ndarray
+    """Pairs in the order of training ``(steps, batch size)``."""
+    losses: list[float] = field(default_factory=list)
+
+
+def one_stage(config: TrainConfig, stage: StageName, batch_size: int, steps: int) -> TrainConfig:
+    """A stage of some steps with the peer's loss: the mean squared error over both sides."""
+    values = config.model_dump()
+    values["stages"][stage] |= {
+        "loss": LossConfig(pair_mse=PairMSEConfig(weight=0.5)).model_dump(),
+        "batch_size": batch_size,
+        "max_steps": steps,
+        "epochs": 1000.0,
+        "dropout": 0.0,
+    }
+    values["trainer"] |= {"validations": 1, "save_minutes": 1000.0, "save_steps": None}
+    return type(config).model_validate(values | {"stage": stage})
+
+
+def run_stage(lesson: Lesson, precision: str) -> Report:
+    """Train a fresh copy of the model."""
+    trainer = lesson.config.trainer.model_copy(update={"precision": precision})
+    config = lesson.config.model_copy(update={"trainer": trainer})
+    chain, meter = lesson.chain, Meter(lesson.clock)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), config.stage, {})
+        stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
+        job = Job(config, *stores, run, config.stage, deadline=None)
+        fit(job, load_folder(lesson.model), meter)
+    pairs = np.stack(meter.pairs)
+    turn = Turn(
+        seconds=meter.seconds,
+        sentences=2 * pairs.size,
+        tokens=meter.tokens,
+        cells=meter.cells,
+        operations=meter.operations * meter.tokens,
+        pairs=pairs.size,
+    )
+    return Report(turn, pairs, [float(loss) for loss in meter.losses])
+
+
+def operations_a_token(model: Any) -> float:
+    """Operations of a token, forward and backward: 6 a parameter that multiplies it.
+
+    Layers that are run again count again. The products of queries with keys are left out, as is
+    usual; at these lengths they are a few per cent.
+    """
+    backbone = backbone_of(model)
+    parameters = sum(p.numel() for layer in layers(backbone) for p in layer.parameters())
+    embedding = backbone.get_input_embeddings()
+    if isinstance(embedding, BottleneckEmbedding):
+        parameters += embedding.projection.weight.numel()
+    return 6.0 * parameters
+
+
+def device(config: TrainConfig) -> Any:
+    """Where the stages run."""
+    return device_of(config.trainer.accelerator)

@@ -1,0 +1,72 @@
+"""Case: target vectors, beside ``SentenceTransformer.encode`` at its best batch size."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlkd.bench.contest import Contestant, Line, Turn, against, compete
+from mlkd.bench.machine import finish, seconds
+from mlkd.bench.stage import device, operations_a_token
+from mlkd.bench.training import open_for_training, with_languages
+from mlkd.commands import BenchmarkConfig
+from mlkd.hardware import autocast, resolve_precision
+from mlkd.student.folder import load_folder
+from mlkd.targets.encoder import FrozenEncoder
+
+log = logging.getLogger(__name__)
+
+_SIZES = (8, 16, 32, 64, 128)
+"""Batch sizes that the peer may choose from."""
+
+
+def measure(config: BenchmarkConfig) -> list[Line]:
+    """The teacher encodes distinct English sentences of the corpus."""
+    settings = config.benchmark
+    chain = open_for_training(with_languages(config, 1, "de"))
+    place = device(chain.config)
+    sources = np.unique(chain.pairs.source)
+    drawn = np.random.default_rng(0).permutation(sources)[: settings.sentences]
+    texts = chain.pairs.texts(drawn)
+    best = resolve_precision(config.trainer.precision, place)
+    peer = load_folder(chain.teacher).to(place)
+    lengths = [len(ids) for ids in peer.tokenizer(texts)["input_ids"]]
+    work = operations_a_token(peer) / 3 * sum(lengths)  # forward only
+
+    def turn(encode: Any) -> Turn:
+        finish(place)
+        start = seconds(settings.clock)
+        encode(texts)
+        finish(place)
+        taken = seconds(settings.clock) - start
+        return Turn(taken, len(texts), sum(lengths), sum(lengths), work)
+
+    def peer_encode(precision: str, size: int, texts: list[str]) -> None:
+        with autocast(precision, place):
+            peer.encode(texts, batch_size=size, show_progress_bar=False)
+
+    contestants = []
+    for precision in ["fp32"] if best == "fp32" else ["fp32", best]:
+        times = {size: turn(partial(peer_encode, precision, size)).seconds for size in _SIZES}
+        size = min(times, key=times.__getitem__)
+        encoder = FrozenEncoder.open(
+            chain.teacher,
+            max_tokens=chain.config.data.max_tokens,
+            accelerator=chain.config.trainer.accelerator,
+            precision=precision,
+        )
+        contestants += [
+            Contestant(
+                f"SentenceTransformer.encode, {precision}, batch size {size}",
+                precision,
+                partial(turn, partial(peer_encode, precision, size)),
+            ),
+            Contestant(f"mlkd, {precision}", precision, partial(turn, encoder.encode)),
+        ]
+    lines = compete(contestants, turns=settings.turns, device=place, clock=settings.clock)
+    for line in lines:
+        del line["padding"]  # neither says what it padded
+    return against(lines, lines[0]["name"], "sentences_per_s")

@@ -1,0 +1,39 @@
+"""``python -m mlkd.benchmark``: mlkd beside sentence-transformers' trainer, in one run."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from mlkd.commands import BenchmarkConfig
+from mlkd.config import run
+from mlkd.errors import UserError
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Measure the cases, print a table each and write the JSON.
+
+    Raises:
+        UserError: The peer's trainer lacks ``accelerate``, which is an extra.
+    """
+    if importlib.util.find_spec("accelerate") is None:
+        raise UserError(
+            "sentence-transformers' trainer, the peer, needs accelerate; "
+            "pip install -c constraints.txt -e '.[benchmark]'"
+        )
+    import torch
+    from rich.console import Console
+
+    from mlkd.bench import measure_cases, save
+    from mlkd.bench.table import terminal
+
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    console = Console(width=160)
+    for name, lines in measure_cases(config):
+        console.print(terminal(name, lines))
+        save(config, name, lines)
+    print(f"numbers: {config.benchmark.output}")
+
+
+if __name__ == "__main__":
+    run("benchmark", BenchmarkConfig, main)

@@ -1,0 +1,129 @@
+"""The benchmark on a tiny model: a fair contest, and numbers that can be read back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENGLISH, GERMAN
+from test_chain import tiny
+
+from mlkd.commands import BenchmarkConfig
+from mlkd.schema import TrainConfig
+
+__all__ = ["tiny"]  # the fixture
+
+
+@pytest.fixture
+def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> BenchmarkConfig:
+    with gzip.open(corpus / "pairs.en-de.tsv.gz", "at", encoding="utf-8") as file:
+        file.writelines(  # second translations: a batch holds English sentences twice
+            f"{e} {i}\t{g} {i} {i}\n"
+            for i in range(50)
+            for e, g in zip(ENGLISH, GERMAN, strict=True)
+        )
+    settings = {
+        "cases": ["minilm", "bottleneck", "targets", "pairs"],
+        "steps": 2,
+        "batch_size": 32,
+        "turns": 1,
+        "clock": "wall",
+        "rows": 40_000,
+        "synthetic": [200],
+        "sentences": 40,
+        "output": str(tmp_path / "numbers.json"),
+    }
+    train = tiny(stage="assistant")
+    return BenchmarkConfig.model_validate(train.model_dump() | {"benchmark": settings})
+
+
+def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
+    from mlkd.bench.peer import peer_data, run_peer
+    from mlkd.bench.stage import Lesson, run_stage
+    from mlkd.bench.training import open_for_training, teacher_vectors
+    from mlkd.stages import STAGES
+
+    longer = config.model_copy(
+        update={"benchmark": config.benchmark.model_copy(update={"steps": 6})}
+    )
+    chain = open_for_training(longer)
+    lesson = Lesson(chain.config, chain, chain.base, "wall")
+    ours = run_stage(lesson, "fp32")
+    pairs = ours.pairs.ravel()
+    assert ours.pairs.shape == (6, 32)
+    settings = chain.config.stages["assistant"]
+
+    def optimizer(model):  # type: ignore[no-untyped-def]
+        stage = STAGES["assistant"](model, settings, chain.config.optim, 6)
+        made = stage.configure_optimizers()
+        return made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+    peer = run_peer(
+        lesson,
+        peer_data(lesson, pairs, teacher_vectors(lesson, pairs)),
+        "fp32",
+        ordered=True,
+        optimizer=optimizer,
+    )
+    assert ours.losses == pytest.approx(peer.losses, rel=1e-4)
+    assert min(ours.losses) > 0
+    assert len(set(ours.losses)) == 6
+    assert ours.turn.sentences == peer.turn.sentences == 384
+    assert ours.turn.tokens < peer.turn.tokens  # each distinct sentence once
+
+
+def test_numbers_of_every_case_are_written(config: BenchmarkConfig) -> None:
+    from mlkd.benchmark import main
+
+    main(config)
+    numbers = json.loads(Path(config.benchmark.output).read_text())
+    assert set(numbers) == set(config.benchmark.cases)
+    for case in numbers.values():
+        assert case["hardware"]
+        assert case["environment"]["torch"]
+    for name in ("minilm", "bottleneck"):
+        lines = numbers[name]["lines"]
+        assert lines[0]["ratio"] == 1
+        ours = [line for line in lines if line["name"].startswith("mlkd")]
+        for line in ours:
+            assert line["pairs_per_s"] / lines[0]["pairs_per_s"] == pytest.approx(line["ratio"])
+            assert line["sentences_per_s"] == pytest.approx(2 * line["pairs_per_s"])
+            assert 0 <= line["padding"] < 1
+            assert line["matrix_share"] == pytest.approx(
+                line["gflops"] / line["matrix_gflops"], rel=0.01
+            )
+            assert line["peak_mib"] > 50
+    (synthetic,) = numbers["pairs"]["lines"]
+    assert synthetic["pairs_per_s"] == pytest.approx(200 / synthetic["seconds"])
+
+
+def test_synthetic_pairs_repeat_english_sentences(tmp_path: Path) -> None:
+    from mlkd.bench.pairs import write_pairs
+
+    write_pairs(tmp_path / "pairs.tsv", 100)
+    rows = [line.split("\t") for line in (tmp_path / "pairs.tsv").read_text().splitlines()]
+    assert len(rows) == 100
+    assert len({row[0] for row in rows}) == 91
+    assert np.mean([len(row[1].split()) for row in rows]) == pytest.approx(12, abs=1)
+
+
+def test_without_the_extra_it_is_refused_in_one_line() -> None:
+    code = (
+        "import importlib.util as u; real = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'accelerate' else real(name, *a);"
+        "import runpy; runpy.run_module('mlkd.benchmark', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert ".[benchmark]" in done.stderr
