@@ -20,6 +20,7 @@ from mlkd.data.plan import BatchPlan
 from mlkd.data.tokens import TokenStore, tokenise
 from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
 from mlkd.runs.curves import Curves
+from mlkd.runs.guard import Guard
 from mlkd.runs.record import Run
 from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar, check_checkpoint
 from mlkd.runs.wandb_logger import close_wandb, open_wandb
@@ -28,6 +29,9 @@ from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of, set_dropout
 from mlkd.targets.cache import Targets, compute_targets
 from mlkd.targets.encoder import FrozenEncoder
+
+_SAMPLE = 256
+"""Dev pairs whose vectors show whether the embedding space is sound."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,19 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     set_dropout(model, settings.dropout)
     L.seed_everything(config.seed, verbose=False)
     module = stage(model, settings, config.optim, steps)
+    guard = Guard(
+        job.run.folder,
+        job.pairs,
+        source.batch(dev[np.linspace(0, len(dev) - 1, min(len(dev), _SAMPLE)).astype(int)]),
+        skip=config.trainer.skip_bad_batches,
+        checkpoint=job.run.last_step,
+    )
     best = KeepBest(job.run.best)
     checkpoint = Checkpoint(
         job.run.checkpoint,
         job.run.id,
         best,
+        guard.settle,
         minutes=config.trainer.save_minutes,
         steps=config.trainer.save_steps,
         share=config.trainer.save_cost,
@@ -95,7 +107,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
             val_check_interval=-(-steps // config.trainer.validations),
             check_val_every_n_epoch=None,
             log_every_n_steps=10,
-            callbacks=[ProgressBar(job.name), checkpoint, best, *callbacks],
+            callbacks=[ProgressBar(job.name), guard, checkpoint, best, *callbacks],
             logger=loggers,
             default_root_dir=job.run.folder,
             enable_progress_bar=False,
@@ -123,6 +135,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         "best": best.best,
         "curve": best.curve,
         "checkpoints": checkpoint.cost(),
+        "skipped_batches": guard.skipped,
     }
 
 

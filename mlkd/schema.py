@@ -239,6 +239,9 @@ class TrainerConfig(Section):
     """CPU threads; null = what torch finds."""
     validations: Positive = 4
     """Validations a stage, spread evenly, the last one at the end."""
+    skip_bad_batches: Annotated[int, Field(ge=0)] = 0
+    """So many batches with a loss or gradient that is not finite are left out and counted; one
+    more stops the run."""
     save_minutes: Annotated[float, Field(gt=0.0)] = 5.0
     """Minutes between checkpoints."""
     save_steps: Positive | None = None

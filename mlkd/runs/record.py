@@ -45,6 +45,12 @@ class Run:
         """Weights of the best validation, there only while the run is unfinished."""
         return self.folder / f"best-{step}.safetensors"
 
+    def last_step(self) -> str:
+        """From where the run can go on, in words."""
+        if not self.checkpoint.is_file():
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.checkpoint}"
+
     def read(self) -> dict[str, Any]:
         """Content of ``run.json``; empty if there is none."""
         try:

@@ -129,6 +129,7 @@ class Checkpoint(L.Callback):
         path: Path,
         run: str,
         best: KeepBest,
+        check: Callable[[], None],
         *,
         minutes: float,
         steps: int | None,
@@ -141,12 +142,13 @@ class Checkpoint(L.Callback):
             path: The file.
             run: Id of the run, written into it.
             best: Told when a checkpoint is written.
+            check: Called before one is written; raises if the state is not worth it.
             minutes: Save after so many minutes,
             steps: or whenever the step is a multiple of this.
             share: Saving may take at most this share of the time.
             deadline: ``time.monotonic()`` at which to save and stop.
         """
-        self._path, self._run, self._best = path, run, best
+        self._path, self._run, self._best, self._check = path, run, best, check
         self._seconds, self._steps, self._share = 60 * minutes, steps, share
         self._deadline = deadline
         self._stop: str | None = None
@@ -198,6 +200,7 @@ class Checkpoint(L.Callback):
         return cheap
 
     def _save(self, trainer: L.Trainer) -> None:
+        self._check()
         start = time.monotonic()
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
