@@ -292,8 +292,6 @@ class EvalConfig(Section):
     sets: dict[str, EvalSetConfig] = Field(min_length=1)
     bootstrap: Annotated[int, Field(ge=0)] = 1000
     """Resamples of the 95 % interval; 0 = none."""
-    batch_size: Positive = 64
-    """Sentences a batch while encoding."""
 
 
 class TrainConfig(Section):
