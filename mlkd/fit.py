@@ -18,6 +18,7 @@ from mlkd.data.module import PairSource, ParallelPairs
 from mlkd.data.pairs import PairStore
 from mlkd.data.plan import BatchPlan
 from mlkd.data.tokens import TokenStore, tokenise
+from mlkd.errors import UserError
 from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
 from mlkd.runs.curves import Curves
 from mlkd.runs.guard import Guard
@@ -142,7 +143,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
 def _plan(job: Job, tokens: TokenStore) -> tuple[BatchPlan, int]:
     """Batches of a stage and the number of its steps."""
     data, settings = job.config.data, job.config.stages[job.name]
-    train = job.pairs.train_pairs()
+    train = _share(job.pairs, settings.fraction)
     plan = BatchPlan(
         train,
         np.asarray(job.pairs.group[train]),
@@ -154,6 +155,18 @@ def _plan(job: Job, tokens: TokenStore) -> tuple[BatchPlan, int]:
     )
     steps = max(1, round(settings.epochs * plan.steps_per_epoch))
     return plan, min(steps, settings.max_steps or steps)
+
+
+def _share(pairs: PairStore, fraction: float) -> np.ndarray:
+    """Training pairs of a share of the source sentences; a smaller share is part of a larger."""
+    train = pairs.train_pairs()
+    if fraction == 1.0:
+        return train
+    rank = np.random.default_rng(0).permutation(pairs.n_sentences)
+    drawn = rank[pairs.source[train]] < fraction * pairs.n_sentences
+    if not drawn.any():
+        raise UserError(f"stages.*.fraction={fraction}: no pair is left of {len(train)}")
+    return train[drawn]
 
 
 def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:
