@@ -232,7 +232,7 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
     target = chain.teacher if stage.target_encoder == "teacher" else chain.assistant
     result: dict[str, Any] = {
         "format": 1,
-        "stage": config.stages[name].model_dump(exclude={"enabled"}),
+        "stage": config.stages[name].model_dump(exclude={"enabled", "fraction"}),
         "target": encoder_fingerprint(target),
         "data": chain.pairs.fingerprint,
         "batches": config.data.model_dump(
@@ -243,6 +243,8 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
         "validations": config.trainer.validations,
         "seed": config.seed,
     }
+    if config.stages[name].fraction < 1.0:
+        result["fraction"] = config.stages[name].fraction
     if start is not None and start.stage != "assistant":
         return result | {"start": start.id}
     result["assistant"] = encoder_fingerprint(chain.assistant)

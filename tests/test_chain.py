@@ -157,12 +157,16 @@ def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
         ("data.mixing=random", "uniform"),
     ],
 )
-def test_wrong_input_gets_one_line_and_status_two(override: str, message: str) -> None:
+def test_wrong_input_gets_one_line_and_status_two(
+    override: str, message: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mlkd.train", override],
-        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False,
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(CONF_DIR.parent)},
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr
 

@@ -108,6 +108,28 @@ def test_a_batch_encodes_each_sentence_once(tiny: Callable[..., TrainConfig], se
             assert ids == tokenizer(text, truncation=True, max_length=16)["input_ids"]
 
 
+def test_a_stage_on_a_share_of_the_data_sees_no_more(
+    tiny: Callable[..., TrainConfig], seen: Seen
+) -> None:
+    from mlkd.chain import run_chain
+
+    sources: dict[float, set[int]] = {}
+    for share in (1.0, 0.5, 0.2):
+        seen.batches.clear()
+        run_chain(
+            tiny(
+                f"stages.assistant.fraction={share}",
+                "stages.assistant.max_steps=30",
+                stage="assistant",
+            )
+        )
+        trained = [set(made.pairs.tolist()) for store, made in seen.batches]
+        held = set(seen.batches[0][0].pairs.dev_pairs().tolist())
+        sources[share] = set().union(*trained) - held
+    assert sources[0.2] < sources[0.5] < sources[1.0]
+    assert 0.3 < len(sources[0.5]) / len(sources[1.0]) < 0.7
+
+
 def test_every_link_starts_from_the_one_before(
     tiny: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
