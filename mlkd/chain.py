@@ -31,7 +31,7 @@ from mlkd.files import (
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes, sealed
 from mlkd.measure import measure, open_encoder_folder, table_row
-from mlkd.metrics.scoring import select_value
+from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.table import rows_to_table, to_markdown
 from mlkd.runs.lock import Lock
@@ -220,10 +220,20 @@ def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
             _train(chain, run, name, start, upstream)
         word = {"reuse": "reused", "resume": "resumed"}.get(state, "ran")
         log.info("%s: %s (%s), %s", name, word, reason, run.folder)
-        metrics = chain.measure(name, run.student)
-        if run.read().get("metrics") != metrics:
-            run.write("finished", metrics=metrics)
+        results = _results(chain, name, run)
+        if results != {key: run.read().get(key) for key in results}:
+            run.write("finished", **results)
     return run
+
+
+def _results(chain: Chain, name: StageName, run: Run) -> dict[str, Any]:
+    """Numbers of a link for its record; the chain's last link also has those of its references."""
+    results: dict[str, Any] = {"metrics": chain.measure(name, run.student)}
+    assistant = chain.measured["assistant"]
+    results["share"] = share_of(assistant["scores"], results["metrics"]["scores"])["share"]
+    if name == chain.config.stage:
+        results["references"] = {key: chain.measured[key] for key in ("teacher", "assistant")}
+    return results
 
 
 def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]:
@@ -263,7 +273,13 @@ def _train(
         remove_folder(run.student)
     if not run.checkpoint.is_file():
         run.clear()
-    run.write("running", started=now(), environment=environment(), upstream=upstream)
+    run.write(
+        "running",
+        started=now(),
+        environment=environment(),
+        upstream=upstream,
+        config=config.model_dump(mode="json"),
+    )
     try:
         model = _model(chain, name, start)
         stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
@@ -284,7 +300,6 @@ def _train(
         files=hashes(run.student),
         training=summary,
         peak_memory_mib=peak_memory_mib(),
-        config=config.model_dump(mode="json"),
     )
     run.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mlkd.schema import EncoderConfig, EvalConfig, Positive, Section, TrainConfig
 
@@ -68,3 +68,24 @@ class BenchmarkConfig(TrainConfig):
     """The whole of ``python -m mlkd.benchmark``: a training and what to measure of it."""
 
     benchmark: CasesConfig
+
+
+class ReportConfig(Section):
+    """The whole of ``python -m mlkd.report``."""
+
+    action: Literal["draw", "select"] = "draw"
+    """``draw`` writes the report, ``select`` names the best student within a budget."""
+    sources: list[str] = Field(min_length=1)
+    """Output folders, multirun folders, folders of runs."""
+    budget_mib: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest size on disk (MiB) of a student that may be selected."""
+    output: str | None = None
+    """Folder of the report; null = ``report`` in the first source."""
+
+    @model_validator(mode="after")
+    def _budget_selects(self) -> ReportConfig:
+        if (self.action == "select") != (self.budget_mib is not None):
+            raise ValueError(
+                "select needs budget_mib=<MiB>, as in: python -m mlkd.report select budget_mib=20"
+            )
+        return self

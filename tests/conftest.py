@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import make_records
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -90,7 +91,10 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """A parallel corpus of 300 pairs and evaluation sets, as TSV files."""
-    root = tmp_path / "corpus"
+    return write_corpus(tmp_path / "corpus")
+
+
+def write_corpus(root: Path) -> Path:
     root.mkdir()
     rows = [
         (f"{e} {i}", f"{g} {i}") for i in range(50) for e, g in zip(ENGLISH, GERMAN, strict=True)
@@ -99,8 +103,17 @@ def corpus(tmp_path: Path) -> Path:
         file.writelines(f"{e}\t{g}\n" for e, g in rows)
     for language, texts in (("en", ENGLISH), ("de", GERMAN)):
         lines = [
-            f"{a}\t{b}\t{abs(i - j)}\n" for i, a in enumerate(texts) for j, b in enumerate(texts)
+            f"{a}\t{b}\t{5 - abs(i - j)}\n"
+            for i, a in enumerate(texts)
+            for j, b in enumerate(texts)
         ]
         for split, part in (("dev", lines[::2]), ("test", lines[1::2])):
             (root / f"sts-{split}-{language}.tsv").write_text("".join(part), encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def sweep(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The multirun folder of a small sweep with a failed and a missing cell; not to be changed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    return make_records(encoder_folder, write_corpus(folder / "corpus"), folder / "outputs")

@@ -1,0 +1,1 @@
+"""Reading run records back: comparison, pictures, tables, the page."""

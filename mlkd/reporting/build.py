@@ -1,0 +1,31 @@
+"""Writes all files of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlkd.reporting.collect import Cell
+from mlkd.reporting.compare import comparable, group_seeds, numbers
+from mlkd.reporting.figures import draw
+from mlkd.reporting.page import write_page
+from mlkd.reporting.tables import write_csv, write_markdown
+
+
+def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
+    """Write ``report.html``, ``report.md``, ``table.csv`` and PNG pictures.
+
+    Returns:
+        The page.
+    """
+    kept, odd = comparable(cells)
+    groups = group_seeds(kept)
+    references: dict[str, dict[str, Any]] = {}
+    for cell in kept:
+        references |= cell.record.get("references", {}) if cell.measured else {}
+    pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, folder)
+    write_csv(folder / "table.csv", groups)
+    write_markdown(folder / "report.md", groups, odd, references, pictures)
+    write_page(folder / "report.html", groups, odd, references, title)
+    return folder / "report.html"

@@ -1,0 +1,208 @@
+"""Finds run records and turns them into cells; reads nothing but JSON and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mlkd.errors import UserError
+
+Status = Literal["finished", "failed", "interrupted", "running", "missing"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One chain of a comparison: a cell of a sweep, or the last link of a chain on its own."""
+
+    id: str
+    """Of the last link's run; of the sweep's entry where there is no run yet."""
+    status: Status
+    config: dict[str, Any]
+    """Resolved configuration; empty where only ``overrides`` are known."""
+    record: dict[str, Any]
+    """Run record of the last link; empty where there is none."""
+    links: tuple[Path, ...]
+    """Run folders of the chain so far, in order."""
+    sweep: str | None = None
+    """Name of the multirun folder."""
+    overrides: dict[str, str] = field(default_factory=dict)
+    """What sets a cell apart in its sweep."""
+    error: str | None = None
+    log: str | None = None
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Scores, size and speed; empty unless the cell is finished."""
+        metrics = self.record.get("metrics") if self.status == "finished" else None
+        return metrics or {}
+
+    @property
+    def evaluation(self) -> frozenset[tuple[str, str, str]]:
+        """What it was scored on: (set, split, language pair). Only equal ones compare."""
+        sets = self.measured.get("scores", {}).get("sets", {})
+        return frozenset(
+            (n, entry["split"], p) for n, entry in sets.items() for p in entry["pairs"]
+        )
+
+
+def collect(sources: Sequence[str]) -> list[Cell]:
+    """All cells of sweeps and folders, each once.
+
+    Args:
+        sources: Multirun folders (or their ``sweep.json``), output folders, folders of runs, or
+            folders of single runs.
+
+    Raises:
+        UserError: A source does not exist or holds no run.
+    """
+    cells: dict[tuple[str | None, str], Cell] = {}
+    taken: set[Path] = set()
+    for source in sources:
+        sweeps, runs = _open(Path(source).expanduser())
+        found: list[Cell] = []
+        for folder in sweeps:
+            found += _sweep_cells(folder)
+        taken |= {link.resolve() for cell in found for link in cell.links}
+        found += [c for c in _run_cells(runs) if c.links[-1].resolve() not in taken]
+        if not found:
+            raise UserError(f"{source}: no runs and no sweeps in it; give an output folder, a "
+                            "multirun folder, or the folder of a run")  # fmt: skip
+        cells |= {(c.sweep, c.id): c for c in found}
+    return list(cells.values())
+
+
+def curve(folder: Path, points: int = 200) -> dict[str, list[tuple[int, float]]]:
+    """Curves of a run by the name of the value, thinned to at most so many points each."""
+    path = folder / "curves" / "metrics.csv"
+    found: dict[str, list[tuple[int, float]]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and "/" in (name or "") and (row.get("step") or "").isdigit():
+                        found.setdefault(name, []).append((int(row["step"]), float(value)))
+    return {name: _thinned(values, points) for name, values in found.items()}
+
+
+def _thinned(values: list[Any], points: int) -> list[Any]:
+    """Evenly spread values, the last one among them."""
+    step = -(-len(values) // points)
+    return values[::-1][:: max(1, step)][::-1]
+
+
+def _open(path: Path) -> tuple[list[Path], list[Path]]:
+    """Multirun folders and run folders of a source."""
+    if path.name == "sweep.json":
+        path = path.parent
+    if (path / "sweep.json").is_file():
+        return [path], []
+    if (path / "run.json").is_file():
+        return [], [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give an output folder, a multirun folder, or "
+                        "the folder of a run")  # fmt: skip
+    sweeps = [p.parent for p in sorted(path.glob("multirun/**/sweep.json"))]
+    runs = path / "runs" if (path / "runs").is_dir() else path
+    return sweeps, [p.parent for p in sorted(runs.glob("*/run.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; ``{"status": "damaged"}`` where the file is no such thing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        content = None
+    return content if isinstance(content, dict) else {"status": "damaged"}
+
+
+def _sweep_cells(folder: Path) -> list[Cell]:
+    """Cells of one sweep, those without a run included."""
+    cells = []
+    for entry in _read(folder / "sweep.json").get("cells", []):
+        job = _read(folder / "jobs" / f"{entry['id']}.json")
+        runs = [_run_folder(folder, name, job.get("config", {})) for name in entry["runs"]]
+        known = tuple(path for path in runs if path is not None)
+        record = _read(known[-1] / "run.json") if known else {}
+        status, error = entry["status"], entry.get("error")
+        if status == "finished":
+            status, error = _status(record)
+        elif record.get("status") in {"running", "interrupted"} and status == "missing":
+            status = record["status"]
+        cells.append(
+            Cell(
+                id=known[-1].name if status == "finished" else entry["id"],
+                status=status,
+                config=job.get("config") or record.get("config") or {},
+                record=record,
+                links=known,
+                sweep=folder.name,
+                overrides=entry["overrides"],
+                error=error,
+                log=entry.get("log"),
+            )
+        )
+    return cells
+
+
+def _run_folder(sweep: Path, name: str, config: dict[str, Any]) -> Path | None:
+    """Where the run of a sweep lies: below the same output folder as the sweep itself."""
+    places = [parent / "runs" / name for parent in sweep.resolve().parents]
+    places.append(Path(config.get("output_dir", "outputs"), "runs", name))
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _run_cells(folders: Iterable[Path]) -> list[Cell]:
+    """Last links of chains among run folders."""
+    asked = list(folders)
+    siblings = {p.parent for folder in asked for p in folder.parent.glob("*/run.json")}
+    records = {folder: _read(folder / "run.json") for folder in sorted(siblings)}
+    before = {folder: _before(folder, records) for folder in records}
+    followed = set(before.values())
+    cells = []
+    for folder in asked:
+        record = records[folder]
+        # The last link of a chain has the numbers of its references, also where another chain
+        # goes on from it.
+        if len(asked) > 1 and folder in followed and not record.get("references"):
+            continue
+        chain = [folder]
+        while (previous := before[chain[0]]) is not None:
+            chain.insert(0, previous)
+        config = record.get("config") or {}
+        status, error = _status(record)
+        stops = status == "finished" and "references" not in record
+        if stops and config.get("stage", record["stage"]) != record["stage"]:
+            status, error = "missing", f"the chain stopped after {record['stage']}"
+        elif config:
+            config = config | {"stage": record["stage"]}
+        cells.append(Cell(folder.name, status, config, record, tuple(chain), error=error))
+    return cells
+
+
+def _status(record: dict[str, Any]) -> tuple[Status, str | None]:
+    """Status of a run record, and a word on what went wrong."""
+    status = record.get("status", "missing")
+    if status == "damaged":
+        return "failed", "run.json is damaged"
+    if status == "finished" and not record.get("metrics"):
+        return "interrupted", "it is trained, but not evaluated yet"
+    return status, record.get("reason")
+
+
+def _before(folder: Path, records: dict[Path, dict[str, Any]]) -> Path | None:
+    """The link that a run goes on from, as far as its folder is there."""
+    identity = records[folder].get("identity", {})
+    if "start" in identity:
+        start = folder.parent / identity["start"]
+        return start if start in records else None
+    for other, record in records.items():
+        made = record.get("stage") == "assistant" and record.get("student")
+        if made and made == identity.get("assistant") and other.parent == folder.parent:
+            return other
+    return None

@@ -1,0 +1,175 @@
+"""Pictures for papers, as PNG files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlkd.files import replacing
+from mlkd.reporting.collect import curve
+from mlkd.reporting.compare import MEASURES, Group, Spread, front, heat_maps
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Told apart by colour-blind people (Okabe and Ito, 2008); black last."""
+
+_DPI = 200
+
+
+def draw(
+    groups: Sequence[Group], references: dict[str, dict[str, float]], folder: Path
+) -> list[Path]:
+    """Write the pictures that the cells have numbers for.
+
+    Args:
+        groups: Cells by settings.
+        references: Numbers of the teacher and the assistant.
+        folder: Where the files go.
+    """
+    pictures = {
+        "front": _front(groups, references),
+        "heat-maps": _heat_maps(groups),
+        "languages": _languages(groups),
+        "curves": _curves(groups),
+    }
+    written = []
+    for name, figure in pictures.items():
+        path = folder / f"{name}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)  # of an earlier report
+            continue
+        with replacing(path) as part:
+            figure.savefig(part, format="png", dpi=_DPI)
+        written.append(path)
+    return written
+
+
+def _front(groups: Sequence[Group], references: dict[str, dict[str, float]]) -> Figure | None:
+    known = [g for g in groups if {"mib", "test_sts"} <= g.numbers.keys()]
+    if not known:
+        return None
+    figure, axes = _figure(6.0, 4.0)
+    best = front(groups, "mib", "test_sts")
+    axes.plot(
+        [g.numbers["mib"].mean for g in best],
+        [g.numbers["test_sts"].mean for g in best],
+        color=COLOURS[0],
+        drawstyle="steps-post",
+        label="front",
+    )
+    for group in known:
+        size, score = group.numbers["mib"], group.numbers["test_sts"]
+        on_front = group in best
+        axes.errorbar(
+            size.mean,
+            score.mean,
+            yerr=score.sd,
+            color=COLOURS[0 if on_front else 1],
+            marker="o" if on_front else "s",
+            capsize=3,
+        )
+    for name, number in (("teacher", 2), ("assistant", 3)):
+        values = references.get(name, {})
+        if {"mib", "test_sts"} <= values.keys():
+            axes.plot(
+                values["mib"], values["test_sts"], "^", color=COLOURS[number], label=name, ms=8
+            )
+    axes.set_xlabel(MEASURES["mib"])
+    axes.set_ylabel(MEASURES["test_sts"])
+    axes.legend(frameon=False)
+    return figure
+
+
+def _heat_maps(groups: Sequence[Group]) -> Figure | None:
+    maps = [m for m in heat_maps(groups) if any("test_sts" in g.numbers for g in m.groups.values())]
+    if not maps:
+        return None
+    figure = Figure(figsize=(4.0 * len(maps), 3.4), layout="constrained")
+    low, high = _range([g.numbers.get("test_sts") for m in maps for g in m.groups.values()])
+    for axes, item in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+        grid = np.full((len(item.bottlenecks), len(item.recurrences)), np.nan)
+        for (i, e), (j, r) in itertools.product(
+            enumerate(item.bottlenecks), enumerate(item.recurrences)
+        ):
+            group = item.groups.get((e, r))
+            value = group.numbers.get("test_sts") if group else None
+            if value is not None:
+                grid[i, j] = value.mean
+            word = f"{value.mean:.1f}" if value else status_of(group) if group else ""
+            # cividis is dark at its lower end.
+            light = value is not None and value.mean < (low + high) / 2
+            axes.text(j, i, word, ha="center", va="center", color="w" if light else "k")
+        image = axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+        axes.set_xticks(range(len(item.recurrences)), [str(r) for r in item.recurrences])
+        axes.set_yticks(range(len(item.bottlenecks)), [width(e) for e in item.bottlenecks])
+        axes.set_xlabel("recurrence R")
+        axes.set_ylabel("bottleneck e")
+        axes.set_title(item.title, fontsize=9)
+    figure.colorbar(image, ax=figure.axes, label=MEASURES["test_sts"])
+    return figure
+
+
+def _languages(groups: Sequence[Group]) -> Figure | None:
+    rows = [g for g in groups if g.pairs]
+    columns = list(dict.fromkeys(k for g in rows for k in g.pairs if k[0] == "test"))
+    if not columns:
+        return None
+    figure, axes = _figure(2.5 + 0.6 * len(columns), 1.5 + 0.35 * len(rows))
+    grid = np.array([[g.pairs[c].mean if c in g.pairs else np.nan for c in columns] for g in rows])
+    image = axes.imshow(grid, cmap="cividis", aspect="auto")
+    low, high = np.nanmin(grid), np.nanmax(grid)
+    for (i, j), value in np.ndenumerate(grid):
+        colour = "w" if value < (low + high) / 2 else "k"
+        axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=7)
+    labels = [f"{name} {pair}" for _, name, pair in columns]
+    axes.set_xticks(range(len(columns)), labels, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), [g.label for g in rows], fontsize=7)
+    figure.colorbar(image, label="test score ×100")
+    return figure
+
+
+def _curves(groups: Sequence[Group]) -> Figure | None:
+    """Dev loss of each stage, one line a run; runs that cells share are drawn once."""
+    folders = list(dict.fromkeys(link for g in groups for c in g.cells for link in c.links))
+    stages: dict[str, list[Any]] = {}
+    for folder in folders:
+        points = curve(folder).get("dev/loss")
+        if points:
+            stages.setdefault(folder.name.split("-")[0], []).append(points)
+    if not stages:
+        return None
+    figure = Figure(figsize=(3.2 * len(stages), 3.0), layout="constrained")
+    drawn = zip(figure.subplots(1, len(stages), squeeze=False)[0], stages.items(), strict=True)
+    for axes, (stage, lines) in drawn:
+        for number, points in enumerate(lines):
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, color=COLOURS[number % len(COLOURS)], marker=".", lw=1)
+        axes.set_title(stage)
+        axes.set_xlabel("step")
+        axes.set_ylabel("dev loss")
+    return figure
+
+
+def status_of(group: Group) -> str:
+    """Word for a group without numbers."""
+    return group.cells[0].status
+
+
+def width(bottleneck: Any) -> str:
+    """Word for a bottleneck; null is the full width."""
+    return "full" if bottleneck is None else str(bottleneck)
+
+
+def _figure(wide: float, high: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(wide, high), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _range(values: Sequence[Spread | None]) -> tuple[float, float]:
+    means = [value.mean for value in values if value is not None]
+    return min(means), max(means)

@@ -1,0 +1,138 @@
+"""The comparison as text: ``table.csv`` for programs, ``report.md`` for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlkd.command_line import command_of
+from mlkd.files import replacing
+from mlkd.metrics.table import Row, to_markdown
+from mlkd.reporting.collect import Cell
+from mlkd.reporting.compare import MEASURES, Group, front, numbers, pair_scores
+
+
+def write_csv(path: Path, groups: Sequence[Group]) -> None:
+    """One row a cell, failed and missing ones included; empty fields where there is no number."""
+    rows: list[dict[str, Any]] = []
+    for group in groups:
+        for cell in group.cells:
+            row: dict[str, Any] = {"id": cell.id, "sweep": cell.sweep, "status": cell.status}
+            row |= group.settings | {"seed": cell.config.get("seed")}
+            row |= numbers(cell.measured, cell.record.get("share"))
+            row |= {"_".join(key): value for key, value in pair_scores(cell.measured).items()}
+            row |= {"seconds": seconds(cell), "error": cell.error, "log": cell.log}
+            row["folder"] = cell.links[-1] if cell.links else None
+            row["command"] = command_of(cell.config) if cell.config else None
+            rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_markdown(
+    path: Path,
+    groups: Sequence[Group],
+    odd: Sequence[Cell],
+    references: dict[str, dict[str, Any]],
+    pictures: Sequence[Path],
+) -> None:
+    """The same for a Markdown reader: tables, front, seeds, failures, pictures."""
+    cells = [cell for group in groups for cell in group.cells]
+    parts = ["# Comparison\n", f"{summary(cells)}\n"]
+    labels = {cell.id: group.label for group in groups for cell in group.cells}
+    measured = [cell for cell in cells if cell.measured]
+    if measured:
+        rows = [_row(name, values, None) for name, values in references.items()]
+        rows += [_row(labels[c.id], c.measured, c.record.get("share")) for c in measured]
+        parts += ["## Scores\n", "Scores are ×100; test sets selected nothing.\n"]
+        parts.append(to_markdown(rows))
+    best = front(groups, "mib", "test_sts")
+    if best:
+        parts.append("## Front: no other is smaller and better\n")
+        parts += [
+            f"- {g.label}: {g.numbers['mib'].mean:.1f} MiB, {_written(g, 'test_sts')}\n"
+            for g in best
+        ]
+    if any(len(group.cells) > 1 for group in groups):
+        parts += ["## Over seeds\n", _seeds(groups)]
+    bad = [cell for cell in cells if cell.status != "finished"]
+    if bad:
+        parts.append("## Not finished\n")
+        parts += [f"- {labels[c.id]}: {c.status}{_because(c)}\n" for c in bad]
+    if odd:
+        parts.append("## Scored on other evaluation sets, so not compared\n")
+        parts += [f"- {cell.id}\n" for cell in odd]
+    parts += [f"![{picture.stem}]({picture.name})\n" for picture in pictures]
+    with replacing(path) as part:
+        part.write_text("\n".join(parts), encoding="utf-8")
+
+
+def describe(cell: Cell) -> str:
+    """What a selected student is, and how to get it into a program."""
+    values = numbers(cell.measured, cell.record.get("share"))
+    lines = [f"{MEASURES[name]}: {value:.2f}" for name, value in values.items()]
+    folder = cell.links[-1]
+    return "\n".join(
+        [
+            *lines,
+            f"trained by: {command_of(cell.config)}",
+            f"export it: python -m mlkd.export run={folder}",
+            f"student: {folder / 'student'}",
+        ]
+    )
+
+
+def summary(cells: Sequence[Cell]) -> str:
+    """How many cells there are of each status."""
+    counts = {
+        status: sum(cell.status == status for cell in cells)
+        for status in ("finished", "running", "interrupted", "failed", "missing")
+    }
+    told = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    return f"{len(cells)} cells: {told}"
+
+
+def seconds(cell: Cell) -> float | None:
+    """Training time of a cell's last link; the links before it may be shared."""
+    training = cell.record.get("training")
+    return training["seconds"] if training else None
+
+
+def _row(name: str, measured: dict[str, Any], share: float | None) -> Row:
+    known = numbers(measured, share)
+    return Row(
+        name,
+        parameters=measured["parameters"]["total"],
+        mib=measured["mib"],
+        scores=measured["scores"],
+        share=share,
+        sentences_per_s=known.get("sentences_per_s"),
+        latency_ms=known.get("latency_ms"),
+    )
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    shown = [name for name in MEASURES if any(name in group.numbers for group in groups)]
+    lines = ["| cell | seeds | " + " | ".join(MEASURES[name] for name in shown) + " |"]
+    lines.append("| :-- |" + " --: |" * (1 + len(shown)))
+    for group in groups:
+        done = sum(bool(cell.measured) for cell in group.cells)
+        fields = [_written(group, name) for name in shown]
+        lines.append(f"| {group.label} | {done} | " + " | ".join(fields) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _written(group: Group, name: str) -> str:
+    value = group.numbers.get(name)
+    if value is None:
+        return "-"
+    return f"{value.mean:.2f}" + (f" ± {value.sd:.2f}" if value.sd is not None else "")
+
+
+def _because(cell: Cell) -> str:
+    return f" ({cell.error})" if cell.error else ""
