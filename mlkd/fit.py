@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.loggers import Logger
 from sentence_transformers import SentenceTransformer
 
@@ -28,6 +29,7 @@ from mlkd.runs.wandb_logger import close_wandb, open_wandb
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of, set_dropout
+from mlkd.student.rows import WholeTable
 from mlkd.targets.cache import Targets, compute_targets
 from mlkd.targets.encoder import FrozenEncoder
 
@@ -70,6 +72,9 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     precision = resolve_precision(config.trainer.precision, device)
     choose_attention(backbone_of(model), precision, device)
     set_dropout(model, settings.dropout)
+    vocabulary = backbone_of(model).config.vocab_size
+    occurs = torch.from_numpy(tokens.frequency(vocabulary) > 0)
+    words = WholeTable.take_out(backbone_of(model), occurs)
     L.seed_everything(config.seed, verbose=False)
     module = stage(model, settings, config.optim, steps)
     guard = Guard(
@@ -126,6 +131,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
                 close_wandb()
     module.cpu()
     best.restore(model)
+    words.put_back(module.decay_until(int(best.best["step"])))
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
     return {

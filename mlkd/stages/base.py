@@ -145,6 +145,11 @@ class Stage(L.LightningModule):
         left = max(0.0, (self._steps - step) / max(1, self._steps - warmup))
         return left if self._optim.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
+    def decay_until(self, step: int) -> float:
+        """Factor that weight decay puts on a matrix entry without gradient by some step."""
+        rates = (self._config.lr * self._rate(earlier) for earlier in range(step))
+        return math.prod(1 - rate * self._optim.weight_decay for rate in rates)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, so that dropout goes on where it stopped."""
         checkpoint["rng"] = torch.get_rng_state()
