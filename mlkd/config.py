@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlkd.errors import Interrupted, UserError
 from mlkd.schema import EncoderConfig, TrainConfig
+from mlkd.secrets import guard_output
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 """The configuration tree; mlkd is an editable install, so it lies beside the package."""
@@ -39,6 +40,7 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
     def job(composed: DictConfig) -> Any:
+        guard_output()
         try:
             return main(validate(composed, schema))
         except UserError as error:
@@ -184,5 +186,5 @@ def _terminate(number: int, frame: Any) -> None:
 
 def _fail(message: str) -> NoReturn:
     logging.shutdown()
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {UserError(message)}", file=sys.stderr)  # one line, without secrets
     sys.exit(2)

@@ -15,6 +15,8 @@ from mlkd.errors import UserError
 
 _MAX_LINE = 1 << 20
 """Longer lines (bytes) are rejected without being held in memory."""
+MAX_SKIPPED = 256 << 20
+"""A line of more bytes says that a file is no text, however small it was when packed."""
 _BOM = b"\xef\xbb\xbf"
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
@@ -82,8 +84,12 @@ def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
                 place = f"{path}:{number}"
                 if len(line) == _MAX_LINE and not line.endswith(b"\n"):
                     yield place, Reject("line too long", place, line[:200])
+                    skipped = len(line)
                     while line and not line.endswith(b"\n"):
                         line = file.readline(_MAX_LINE)
+                        skipped += len(line)
+                        if skipped > MAX_SKIPPED:
+                            raise UserError(f"{place}: no text, the line does not end")
                     continue
                 yield place, _decode(line.removeprefix(_BOM) if number == 1 else line, place)
     except (EOFError, OSError, zlib.error) as error:
@@ -93,8 +99,12 @@ def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
 def count_lines(path: Path) -> int:
     """Lines of a plain or gzipped file, without decoding them."""
     try:
+        number = since = 0
         with _open(path) as file:
-            return sum(part.count(b"\n") for part in iter(lambda: file.read(_MAX_LINE), b""))
+            while (part := file.read(_MAX_LINE)) and since <= MAX_SKIPPED:
+                found = part.count(b"\n")
+                number, since = number + found, 0 if found else since + len(part)
+        return number
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 

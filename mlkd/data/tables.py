@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -49,7 +50,16 @@ def _parquet(name: str, columns: list[str], path: Path) -> Iterator[Any]:
 def _saved(folder: Path) -> Iterator[Any]:
     from datasets import load_from_disk
 
-    yield from load_from_disk(str(folder)).with_format("arrow").iter(_BATCH)
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        names = [str(file["filename"]) for file in state["_data_files"]]
+        outside = [n for n in names if not (folder / n).resolve().is_relative_to(folder.resolve())]
+        if outside:
+            raise ValueError(f"path {outside[0]!r} leaves the folder")
+        dataset = load_from_disk(str(folder)).with_format("arrow")
+    except Exception as error:  # whatever the library trips over in a damaged file
+        raise UserError(f"{folder}: not a saved dataset ({one_line(error)})") from None
+    yield from dataset.iter(_BATCH)
 
 
 def _path(name: str, schema: Any, column: str, file: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 
 from mlkd.errors import UserError
 from mlkd.schema import EvalConfig, EvalSetConfig
+
+_MAX_BYTES = 256 << 20
+"""Of an evaluation set, unpacked."""
 
 Table = tuple[Path | Traversable, dict[int, list[str]]]
 """A file and its cells by line number, counted from 1: two sentences, and the score of STS."""
@@ -201,7 +205,10 @@ def _lines(key: str, path: Path | Traversable) -> Iterator[tuple[int, list[str]]
     try:
         content = path.read_bytes()
         if path.name.endswith(".gz"):
-            content = gzip.decompress(content)
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; no evaluation set")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file ({key}.path, under eval.root)") from None
     except (OSError, EOFError, zlib.error) as error:

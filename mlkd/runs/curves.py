@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 
 from mlkd.files import replacing
+
+log = logging.getLogger(__name__)
 
 _EVERY = 30.0
 """Seconds between writings, so that the file can be watched."""
@@ -25,8 +28,14 @@ class Curves(Logger):
         self._rows: list[dict[str, Any]] = []
         self._written = time.monotonic()
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                self._rows = list(csv.DictReader(file))
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = list(csv.DictReader(file))
+                self._rows = [{k: v for k, v in row.items() if k and v} for row in rows]
+            except (ValueError, csv.Error):
+                aside = path.with_name(f"damaged-{path.name}")
+                path.replace(aside)
+                log.warning("%s: no CSV; it is now %s", path, aside)
 
     @property
     def name(self) -> str:

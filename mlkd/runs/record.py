@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mlkd.files import digest, encoder_fingerprint, write_json
 from mlkd.integrity import Damaged, compare
+from mlkd.secrets import redacted
 
 State = Literal["reuse", "resume", "run", "damaged", "superseded"]
 _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hydra-core")
@@ -83,15 +84,18 @@ class Run:
             return "reuse", f"finished {record['finished']}"
         if self.checkpoint.is_file():
             return "resume", f"it was {record.get('status', 'cut off')}"
-        return "run", f"it was {record['status']}" if record else self._why_new()
+        return "run", f"it was {record.get('status')}" if record else self._why_new()
 
     def _check(self, record: dict[str, Any]) -> None:
         """Compare a finished run with its record."""
         if record.get("identity") != json.loads(json.dumps(self.identity)):
             raise Damaged(f"{self.file}: damaged (its identity is not that of its name)")
-        if "files" in record:
-            compare(self.student, record["files"])
-        if not self.student.is_dir() or encoder_fingerprint(self.student) != record["student"]:
+        files = record.get("files", {})
+        if not isinstance(files, dict):
+            raise Damaged(f"{self.file}: damaged (its checksums are none)")
+        compare(self.student, files)
+        known = record.get("student"), record.get("finished")
+        if known[0] != encoder_fingerprint(self.student) or not isinstance(known[1], str):
             raise Damaged(f"{self.student}: not the folder that the run wrote")
 
     def _why_new(self) -> str:
@@ -126,7 +130,7 @@ class Run:
     def write(self, status: str, **more: Any) -> None:
         """Update ``run.json``."""
         record = self.read() | {"id": self.id, "stage": self.stage, "status": status}
-        write_json(self.file, record | {"identity": self.identity} | more)
+        write_json(self.file, redacted(record | more) | {"identity": self.identity})
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

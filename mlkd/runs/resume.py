@@ -259,7 +259,7 @@ def check_checkpoint(path: Path, run: str) -> None:
             raise BadZipFile(f"{bad} has another checksum")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         owner = content["callbacks"]["Checkpoint"]["run"]
-    except (BadZipFile, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (BadZipFile, UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
         reason = "other objects than tensors" if isinstance(error, UnpicklingError) else ""
         raise _refused(path, f"damaged or foreign: {reason or reason_of(error)}") from None
     except (KeyError, TypeError, IndexError, AttributeError):

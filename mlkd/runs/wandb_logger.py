@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from mlkd.files import reason_of
 from mlkd.runs.record import Run
 from mlkd.schema import LoggerConfig
+from mlkd.secrets import redact, redacted
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,12 @@ def open_wandb(run: Run, settings: LoggerConfig) -> WandbLogger:
             log.warning(
                 "W&B cannot be reached (%s); curves are written offline, send them later with "
                 "wandb sync %s",
-                reason_of(error)[:150],
+                redact(reason_of(error))[:150],
                 run.folder / "wandb" / "offline-run-*",
             )
-            close_wandb()
+            import wandb
+
+            wandb.teardown()  # its service would hold the id of the run
     return _logger(run, settings, "offline")
 
 
@@ -42,7 +45,9 @@ def close_wandb() -> None:
     try:
         wandb.finish()
     except Exception as error:  # whatever happens there, the training is done
-        log.warning("W&B: %s; what was not sent is in the run folder", reason_of(error)[:150])
+        log.warning(
+            "W&B: %s; what was not sent is in the run folder", redact(reason_of(error))[:150]
+        )
 
 
 def _logger(run: Run, settings: LoggerConfig, mode: Literal["online", "offline"]) -> WandbLogger:
@@ -66,11 +71,11 @@ def _logger(run: Run, settings: LoggerConfig, mode: Literal["online", "offline"]
         id=run.id,
         name=run.id,
         resume="allow",
-        group=settings.group,
+        group=redacted(settings.group),
         job_type=run.stage,
-        tags=settings.tags,
+        tags=redacted(settings.tags),
         offline=mode == "offline",
         save_dir=run.folder,
-        config=run.identity,
+        config=redacted(run.identity),
         settings=private,
     )
