@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -26,11 +25,10 @@ from mlkd.files import (
     replacing,
     replacing_folder,
     sweep,
-    write_json,
 )
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes, sealed
-from mlkd.measure import measure, open_encoder_folder, table_row
+from mlkd.measure import cached_measure, measure_speed, open_encoder_folder, table_row
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.table import rows_to_table, to_markdown
@@ -44,6 +42,11 @@ from mlkd.student.initialise import build_student
 from mlkd.student.vocabulary import assistant_from_teacher
 
 log = logging.getLogger(__name__)
+
+_FORMAT = 2
+"""Version of the assistant before stage 1; a change makes it anew."""
+_VOCABULARY_PAIRS = 150_000
+"""At most so many pairs are aligned (about 1.5 GB)."""
 
 
 @dataclass
@@ -60,8 +63,10 @@ class Chain:
     """The assistant after stage 1, once that has run; until then ``base``."""
     deadline: float | None = None
     """``time.monotonic()`` at which the process saves and stops."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Each model of the result table,"""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Numbers of each model of the result table."""
+    """and its numbers."""
 
     @property
     def cache(self) -> Path:
@@ -74,36 +79,23 @@ class Chain:
             return None
         return str(start.read()["student"])
 
+    def lock(self, run: Run) -> Lock:
+        """For whoever works on a run or writes its record."""
+        return Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id)
+
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known."""
-        settings, max_tokens = self.config.eval, self.config.data.max_tokens
-        texts = [
-            [
-                s.name,
-                s.pair,
-                s.left,
-                s.right,
-                None if s.scores is None else list(map(float, s.scores)),
-            ]
-            for s in self.sets
-        ]
-        key = [
-            encoder_fingerprint(folder),
-            encoder_fingerprint(self.teacher),
-            settings.model_dump(exclude={"root"}),
-            max_tokens,
-            texts,
-        ]
-        path = self.cache / f"scores-{digest(key)}"
-
-        def make(part: Path) -> None:
-            log.info("evaluate %s", name)
-            values = measure(folder, self.sets, settings, max_tokens, teacher=self.teacher)
-            write_json(part / "scores.json", values)
-
-        with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
-            scores = sealed(path, make) / "scores.json"
-        self.measured[name] = json.loads(scores.read_text(encoding="utf-8"))
+        self.folders[name] = folder
+        self.measured[name] = cached_measure(
+            folder,
+            self.sets,
+            self.config.eval,
+            self.config.data.max_tokens,
+            teacher=self.teacher,
+            accelerator=self.config.trainer.accelerator,
+            cache=self.cache,
+            name=name,
+        )
         return self.measured[name]
 
 
@@ -129,14 +121,28 @@ def run_chain(config: TrainConfig) -> float:
         if name == "assistant":
             chain.assistant = run.student
     assert run is not None
-    reference = chain.measured["assistant"]
-    rows = [table_row(name, values, reference) for name, values in chain.measured.items()]
+    _report(chain, run)
+    return select_value(chain.measured[config.stage]["scores"])
+
+
+def _report(chain: Chain, run: Run) -> None:
+    """Time all models, print the table and write it into the folder of the last run."""
+    config, measured = chain.config, chain.measured
+    # In this process, one after the other: times of other days and machines do not compare.
+    speed = measure_speed(
+        chain.folders, chain.sets, config.data.max_tokens, config.trainer.accelerator
+    )
+    for name, values in speed.items():
+        measured[name] = measured[name] | values
+    with chain.lock(run):
+        references = {name: measured[name] for name in ("teacher", "assistant")}
+        run.write("finished", metrics=measured[config.stage], references=references)
+    rows = [table_row(name, values, measured["assistant"]) for name, values in measured.items()]
     Console(width=120).print(rows_to_table(rows))
     with replacing(run.folder / "table.md") as part:
         part.write_text(to_markdown(rows), encoding="utf-8")
     log.info("table: %s", run.folder / "table.md")
     log.info("student: %s", run.student)
-    return select_value(chain.measured[config.stage]["scores"])
 
 
 def links(config: TrainConfig) -> list[StageName]:
@@ -182,7 +188,7 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
         return open_encoder_folder(config.assistant.encoder, config.allow_download)
     vocabulary = config.assistant.vocabulary
     assert vocabulary is not None
-    key = [encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]
+    key = [_FORMAT, encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]
 
     def make(part: Path) -> None:
         log.info("assistant: learn up to %d new pieces from the pairs", vocabulary.size)
@@ -192,7 +198,10 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
             return map(pairs.text, np.unique(pairs.translation[train]))
 
         def both() -> Iterator[tuple[str, str]]:
-            sides = zip(pairs.source[train], pairs.translation[train], strict=True)
+            # Corpora and languages stand one after the other: a part has to be drawn from all.
+            drawn = np.random.default_rng(0).permutation(train)[:_VOCABULARY_PAIRS]
+            drawn.sort()
+            sides = zip(pairs.source[drawn], pairs.translation[drawn], strict=True)
             return ((pairs.text(a), pairs.text(b)) for a, b in sides)
 
         model = assistant_from_teacher(load_folder(teacher), vocabulary, translations, both)
@@ -204,7 +213,7 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
 def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
     """Reuse, resume or run one link and say which, and why."""
     run = Run(Path(chain.config.output_dir, "runs"), name, identity(chain, name, start))
-    with Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id):
+    with chain.lock(run):
         sweep(run.folder)
         if chain.deadline is not None and time.monotonic() > chain.deadline:
             raise Interrupted("time limit")
@@ -220,20 +229,11 @@ def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
             _train(chain, run, name, start, upstream)
         word = {"reuse": "reused", "resume": "resumed"}.get(state, "ran")
         log.info("%s: %s (%s), %s", name, word, reason, run.folder)
-        results = _results(chain, name, run)
-        if results != {key: run.read().get(key) for key in results}:
-            run.write("finished", **results)
+        metrics = chain.measure(name, run.student)
+        share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
+        if run.read().get("metrics", {}).get("scores") != metrics["scores"]:
+            run.write("finished", metrics=metrics, share=share)
     return run
-
-
-def _results(chain: Chain, name: StageName, run: Run) -> dict[str, Any]:
-    """Numbers of a link for its record; the chain's last link also has those of its references."""
-    results: dict[str, Any] = {"metrics": chain.measure(name, run.student)}
-    assistant = chain.measured["assistant"]
-    results["share"] = share_of(assistant["scores"], results["metrics"]["scores"])["share"]
-    if name == chain.config.stage:
-        results["references"] = {key: chain.measured[key] for key in ("teacher", "assistant")}
-    return results
 
 
 def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.schema import EncoderConfig, EvalConfig, Positive, Section, TrainConfig
+from mlkd.schema import Accelerator, EncoderConfig, EvalConfig, Positive, Section, TrainConfig
 
 
 class EvaluateConfig(Section):
@@ -20,6 +20,7 @@ class EvaluateConfig(Section):
     """Longer sentences are cut."""
     output: str | None = None
     """JSON file to write; null = ``outputs/evaluation.json``."""
+    accelerator: Accelerator = "auto"
     allow_download: bool = False
 
 

@@ -15,7 +15,7 @@ def main(config: EvaluateConfig) -> float:
     from rich.console import Console
 
     from mlkd.files import write_json
-    from mlkd.measure import measure, open_encoder_folder, table_row
+    from mlkd.measure import measure, measure_speed, open_encoder_folder, table_row
     from mlkd.metrics.scoring import select_value
     from mlkd.metrics.sets import load_sets
     from mlkd.metrics.table import rows_to_table
@@ -34,7 +34,16 @@ def main(config: EvaluateConfig) -> float:
         )
     sets = load_sets(config.eval)
     teacher = open_encoder_folder(config.teacher, config.allow_download)
-    measured = measure(folder, sets, config.eval, config.max_tokens, teacher=teacher)
+    measured = measure(
+        folder,
+        sets,
+        config.eval,
+        config.max_tokens,
+        teacher=teacher,
+        accelerator=config.accelerator,
+    )
+    speed = measure_speed({"model": folder}, sets, config.max_tokens, config.accelerator)
+    measured |= speed["model"]
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
     write_json(output, measured)
     Console(width=120).print(rows_to_table([table_row(folder.name, measured)]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,24 @@ import numpy as np
 
 from mlkd.config import encoder_folder
 from mlkd.errors import UserError
-from mlkd.files import file_sha256
+from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
+from mlkd.integrity import sealed
 from mlkd.metrics.scoring import score, share_of
-from mlkd.metrics.sets import EvalSet
+from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
-from mlkd.metrics.speed import latency
+from mlkd.metrics.speed import latency, throughput
 from mlkd.metrics.table import Row
+from mlkd.progress import progress
+from mlkd.runs.lock import Lock
 from mlkd.schema import EncoderConfig, EvalConfig
 from mlkd.targets.encoder import FrozenEncoder
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 2
+"""Version of cached scores; a change computes them anew."""
+_TIMED = 192
+"""Sentences that speed is measured with."""
 
 
 def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
@@ -57,9 +69,15 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
 
 
 def measure(
-    folder: Path, sets: list[EvalSet], config: EvalConfig, max_tokens: int, *, teacher: Path | None
+    folder: Path,
+    sets: list[EvalSet],
+    config: EvalConfig,
+    max_tokens: int,
+    *,
+    teacher: Path,
+    accelerator: str,
 ) -> dict[str, Any]:
-    """Score an encoder in fp32 and measure its size and speed.
+    """Score an encoder in fp32 and measure its size.
 
     Args:
         folder: The encoder.
@@ -67,25 +85,73 @@ def measure(
         config: Resamples of the intervals.
         max_tokens: Longer sentences are cut.
         teacher: For the agreement with its vectors.
+        accelerator: Where the encoders run.
     """
-    encoder = FrozenEncoder.open(folder, max_tokens=max_tokens)
-    imitated = FrozenEncoder.open(teacher, max_tokens=max_tokens).encode if teacher else None
-    speed: dict[str, Any] = {}
-
-    def encode(sentences: Sequence[str]) -> np.ndarray:
-        start = time.perf_counter()
-        vectors = encoder.encode(sentences, description="evaluate")
-        speed["sentences_per_s"] = len(sentences) / (time.perf_counter() - start)
-        speed["latency_ms"] = latency(encoder.encode, sentences)
-        return vectors
-
-    scores = score(encode, sets, bootstrap=config.bootstrap, teacher=imitated)
+    encoder, imitated = (
+        FrozenEncoder.open(path, max_tokens=max_tokens, accelerator=accelerator)
+        for path in (folder, teacher)
+    )
+    encode = partial(encoder.encode, description="evaluate")
+    scores = score(encode, sets, bootstrap=config.bootstrap, teacher=imitated.encode)
     return {
         "scores": scores,
         "parameters": parameters(encoder.model),
         "mib": folder_mib(folder),
-        **speed,
     }
+
+
+def cached_measure(
+    folder: Path,
+    sets: list[EvalSet],
+    config: EvalConfig,
+    max_tokens: int,
+    *,
+    teacher: Path,
+    accelerator: str,
+    cache: Path,
+    name: str,
+) -> dict[str, Any]:
+    """The same from the cache, where it is known; ``name`` is what the log calls the encoder."""
+    gold = [None if s.scores is None else [float(x) for x in s.scores] for s in sets]
+    texts = [[s.name, s.split, s.pair, s.left, s.right] for s in sets]
+    encoders = [encoder_fingerprint(folder), encoder_fingerprint(teacher)]
+    path = (
+        cache / f"scores-{digest([_FORMAT, encoders, config.bootstrap, max_tokens, texts, gold])}"
+    )
+
+    def make(part: Path) -> None:
+        log.info("evaluate %s", name)
+        values = measure(folder, sets, config, max_tokens, teacher=teacher, accelerator=accelerator)
+        write_json(part / "scores.json", values)
+
+    with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
+        written = sealed(path, make) / "scores.json"
+    content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    return content
+
+
+def measure_speed(
+    folders: Mapping[str, Path], sets: list[EvalSet], max_tokens: int, accelerator: str
+) -> dict[str, dict[str, Any]]:
+    """Time encoders one after the other on the same sentences of all languages, in fp32.
+
+    Returns:
+        By name ``sentences_per_s`` and ``latency_ms`` (see :mod:`mlkd.metrics.speed`).
+    """
+    texts = sorted(sentences(sets))
+    drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
+    sample = [texts[i] for i in drawn]
+    bar = progress("measure speed", total=len(folders), unit=" encoders")
+    result = {}
+    for name, folder in folders.items():
+        encode = FrozenEncoder.open(folder, max_tokens=max_tokens, accelerator=accelerator).encode
+        result[name] = {
+            "sentences_per_s": throughput(encode, sample, batch_size=32),
+            "latency_ms": latency(encode, sample),
+        }
+        bar.update()
+    bar.close()
+    return result
 
 
 def table_row(name: str, measured: dict[str, Any], assistant: dict[str, Any] | None = None) -> Row:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Accelerator = Literal["auto", "cpu", "gpu"]
 Positive = Annotated[int, Field(ge=1)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 """An ISO 639-1 code; three letters for a language without one."""
@@ -235,7 +236,7 @@ class OptimConfig(Section):
 class TrainerConfig(Section):
     """Where and how precisely training runs, how often it validates and saves."""
 
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Accelerator = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
     threads: Positive | None = None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -11,10 +13,11 @@ from mlkd.schema import LossConfig, MCLConfig, PairMSEConfig
 
 EYE = torch.eye(2)
 SWAPPED = EYE.flip(0)
+OWN = torch.arange(2)
 
 
 def vectors(source: torch.Tensor, translation: torch.Tensor) -> PairVectors:
-    return PairVectors(source, translation, EYE, EYE)
+    return PairVectors(source, translation, EYE, EYE, OWN, OWN)
 
 
 def test_swapped_translations_cost_one_in_both_terms() -> None:
@@ -43,9 +46,24 @@ def test_cross_entropy_by_hand() -> None:
 
 
 def test_bool_mode_aims_at_the_identity() -> None:
-    same = PairVectors(EYE, EYE, torch.ones(2, 2), torch.ones(2, 2))
+    same = PairVectors(EYE, EYE, torch.ones(2, 2), torch.ones(2, 2), OWN, OWN)
     assert MultilingualContrastive("bool", 1.0)(same).item() == 0.0
     assert MultilingualContrastive("soft", 1.0)(same).item() > 0.4
+
+
+def test_other_translations_of_a_sentence_are_no_negatives() -> None:
+    twice = torch.tensor([0, 0, 1])  # one source with two translations
+    apart = torch.arange(3)
+    source = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    perfect = PairVectors(source, source, source, source, twice, apart)
+    assert MultilingualContrastive("bool", 1.0)(perfect).item() == 0.0
+    e = torch.tensor(1.0).exp().item()
+    loss = MultilingualContrastive("ce", 1.0)(perfect).item()
+    # Rows 0 and 1 have one negative each; row 2 has both translations of the other source.
+    by_hand = -(2 * math.log(e / (e + 1)) + math.log(e / (e + 2))) / 3
+    assert loss == pytest.approx(by_hand, abs=1e-6)
+    shared = PairVectors(source, source, source, source, apart, twice)
+    assert MultilingualContrastive("ce", 1.0)(shared).item() == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_weights_are_applied_and_terms_logged_unweighted() -> None:

@@ -10,10 +10,10 @@ from conftest import ENGLISH, GERMAN, wordpiece, write_encoder
 from sentence_transformers import SentenceTransformer
 
 from mlkd.schema import VocabularyConfig
-from mlkd.student.alignment import aligned_rows
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder
 from mlkd.student.vocabulary import assistant_from_teacher, subword_rows
+from mlkd.student.word_alignment import aligned_rows
 
 PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
 

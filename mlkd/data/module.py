@@ -32,6 +32,8 @@ class PairBatch:
     """Token ids ``(U, S)``."""
     mask: Tensor
     """1 where ``ids`` is no padding ``(U, S)``."""
+    sentences: Tensor
+    """Index of each sentence in the pair store ``(U,)``."""
     source: Tensor
     """Row of each pair's source sentence ``(B,)``."""
     translation: Tensor
@@ -69,6 +71,7 @@ class PairSource:
         return PairBatch(
             ids=torch.from_numpy(ids),
             mask=torch.from_numpy(mask),
+            sentences=torch.from_numpy(sentences),
             source=torch.from_numpy(rows[: len(pairs)]),
             translation=torch.from_numpy(rows[len(pairs) :]),
             source_target=source_target,

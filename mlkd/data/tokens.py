@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from mlkd.runs.lock import Lock
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_FORMAT = 2
+"""Version of the files; a change makes every store anew."""
 _CHUNK = 20_000
 
 
@@ -61,8 +63,12 @@ def pad(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of everything that decides a fast tokenizer's ids."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
+    """Hash of everything that decides a fast tokenizer's ids, but for where it cuts and pads.
+
+    These two are left behind by whoever called it last, and are given anew at each call.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({k: v for k, v in state.items() if k not in {"truncation", "padding"}}, 32)
 
 
 def tokenise(
@@ -76,7 +82,7 @@ def tokenise(
         max_tokens: Longer sentences are cut.
         cache: Folder of all caches.
     """
-    key = digest([pairs.fingerprint, tokenizer_fingerprint(tokenizer), max_tokens])
+    key = digest([_FORMAT, pairs.fingerprint, tokenizer_fingerprint(tokenizer), max_tokens])
     folder = cache / f"tokens-{key}"
     with Lock(folder.with_suffix(".lock"), waiting_for="tokenisation"):
         sealed(folder, lambda part: _write(pairs, tokenizer, max_tokens, part))

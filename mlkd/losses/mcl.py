@@ -15,8 +15,9 @@ class MultilingualContrastive(nn.Module):
 
     Modes (Ding et al., 2022, section 3.4 and its ablation):
         ``soft``: mean squared error to the teacher's ``cos(source_i, source_j)``.
-        ``bool``: mean squared error to the identity.
-        ``ce``: cross-entropy of the identity, rows and columns averaged (InfoNCE both ways).
+        ``bool``: mean squared error to 1 where translation j translates source i, else 0.
+        ``ce``: cross-entropy of the pair, rows and columns averaged (InfoNCE both ways); other
+        translations of the same sentence are left out, since they are no negatives.
 
     With several ranks the matrix is that of the whole global batch.
     """
@@ -36,15 +37,22 @@ class MultilingualContrastive(nn.Module):
         source = gather_ranks(vectors.source)
         translation = gather_ranks(vectors.translation)
         predicted = cosines(source, translation) / self.temperature
-        identity = torch.eye(len(source), device=source.device)
-        if self.mode == "ce":
-            labels = identity.argmax(1)
-            rows, columns = F.cross_entropy(predicted, labels), F.cross_entropy(predicted.T, labels)
-            return (rows + columns) / 2
         if self.mode == "soft":
             target = gather_ranks(vectors.source_target)
-            identity = cosines(target, target)
-        return F.mse_loss(predicted, identity / self.temperature)
+            return F.mse_loss(predicted, cosines(target, target) / self.temperature)
+        match = _same(vectors.source_id) | _same(vectors.translation_id)
+        if self.mode == "bool":
+            return F.mse_loss(predicted, match.float() / self.temperature)
+        own = torch.arange(len(source), device=source.device)
+        others = match & (own != own[:, None])
+        predicted = predicted.masked_fill(others, -torch.inf)
+        return (F.cross_entropy(predicted, own) + F.cross_entropy(predicted.T, own)) / 2
+
+
+def _same(sentence: Tensor) -> Tensor:
+    """Which pairs of all ranks share a sentence ``(B, B)``, from each pair's sentence ``(B,)``."""
+    every = gather_ranks(sentence)
+    return every == every[:, None]
 
 
 def cosines(left: Tensor, right: Tensor) -> Tensor:

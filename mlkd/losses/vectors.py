@@ -15,3 +15,7 @@ class PairVectors:
     translation: Tensor
     source_target: Tensor
     translation_target: Tensor
+    source_id: Tensor
+    """Which sentence the source is ``(B,)``: the same one may come with several translations."""
+    translation_id: Tensor
+    """Which sentence the translation is ``(B,)``."""

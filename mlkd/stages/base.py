@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from mlkd.data.module import PairBatch
 from mlkd.losses import build_loss
+from mlkd.losses.mcl import cosines
 from mlkd.losses.vectors import PairVectors
 from mlkd.schema import OptimConfig, StageConfig
 
@@ -65,6 +66,7 @@ class Stage(L.LightningModule):
             {name: MeanMetric() for name in ("loss", "accuracy", *self.loss.terms)}
         )
         self._rng: Tensor | None = None
+        self._cuda_rng: Tensor | None = None
 
     def trained(self) -> nn.Module:
         """The part whose parameters are trained."""
@@ -79,17 +81,24 @@ class Stage(L.LightningModule):
 
     def vectors(self, batch: PairBatch) -> PairVectors:
         """Encode each distinct sentence once and hand out its vector to both sides."""
-        encoded = self.encode(batch.ids, batch.mask).float()  # (U, d); losses are fp32
+        encoded = self.encode(batch.ids, batch.mask).float()  # (U, d)
         return PairVectors(
             encoded[batch.source],
             encoded[batch.translation],
             batch.source_target,
             batch.translation_target,
+            batch.sentences[batch.source],
+            batch.sentences[batch.translation],
         )
 
     def step(self, batch: PairBatch) -> StepOutput:
-        """Loss of one batch."""
-        loss, logs = self.loss(self.vectors(batch))
+        """Loss of one batch, and on dev how often a translation finds its source in it."""
+        vectors = self.vectors(batch)
+        # Mixed precision is for the encoder: the products of a similarity matrix are fp32.
+        with torch.autocast(self.device.type, enabled=False):
+            loss, logs = self.loss(vectors)
+            if not self.training:
+                logs["accuracy"] = _retrieval(vectors)
         return StepOutput(loss, logs)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
@@ -100,11 +109,9 @@ class Stage(L.LightningModule):
         return output.loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Add a dev batch: loss terms, and how often a translation finds its source in it."""
-        vectors = self.vectors(batch)
-        loss, logs = self.loss(vectors)
-        logs["accuracy"] = _retrieval(vectors.translation, vectors.source, batch.source)
-        for name, value in {"loss": loss, **logs}.items():
+        """Add a dev batch to the means."""
+        output = self.step(batch)
+        for name, value in {"loss": output.loss, **output.logs}.items():
             self.dev[name].update(value, weight=len(batch.source))
 
     def on_validation_epoch_end(self) -> None:
@@ -153,10 +160,12 @@ class Stage(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, so that dropout goes on where it stopped."""
         checkpoint["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            checkpoint["cuda_rng"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random state over for the next step."""
-        self._rng = checkpoint["rng"]
+        self._rng, self._cuda_rng = checkpoint["rng"], checkpoint.get("cuda_rng")
 
     def on_train_start(self) -> None:
         """Train mode, also where the model came from a file in eval mode."""
@@ -166,10 +175,12 @@ class Stage(L.LightningModule):
         """Restore the random state here: making the loader's iterator has drawn from it."""
         if self._rng is not None:
             torch.set_rng_state(self._rng)
+            if self._cuda_rng is not None:
+                torch.cuda.set_rng_state(self._cuda_rng, self.device)
             self._rng = None
 
 
-def _retrieval(query: Tensor, candidates: Tensor, identity: Tensor) -> Tensor:
-    """Share of queries ``(B, d)`` whose nearest candidate by cosine is their own sentence."""
-    similarity = nn.functional.normalize(query, dim=-1) @ nn.functional.normalize(candidates).T
-    return (identity[similarity.argmax(1)] == identity).float().mean()
+def _retrieval(vectors: PairVectors) -> Tensor:
+    """Share of translations whose nearest source by cosine is their own."""
+    nearest = cosines(vectors.translation, vectors.source).argmax(1)
+    return (vectors.source_id[nearest] == vectors.source_id).float().mean()

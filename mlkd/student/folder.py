@@ -29,6 +29,10 @@ _WEIGHTS = {"Transformer", "CompactTransformer", "Dense", "LayerNorm"}
 
 def save_folder(model: SentenceTransformer, folder: Path) -> None:
     """Write the model as a sentence-transformers folder (safetensors, tokenizer, configs)."""
+    tokenizer: Any = model.tokenizer
+    if tokenizer.is_fast:  # where it last cut and padded is no part of the model
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     model.save_pretrained(os.fspath(folder), create_model_card=False)
 
 

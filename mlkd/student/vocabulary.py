@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mlkd.errors import UserError
 from mlkd.schema import VocabularyConfig
-from mlkd.student.alignment import aligned_rows
 from mlkd.student.backbone import backbone_of
+from mlkd.student.word_alignment import aligned_rows
 
 _PREFIX = "##"
 
