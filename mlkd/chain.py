@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from mlkd.files import (
 )
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes, sealed
+from mlkd.links import link_key, links
 from mlkd.measure import cached_measure, measure_speed, open_encoder_folder, table_row
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
@@ -42,6 +43,8 @@ from mlkd.student.initialise import build_student
 from mlkd.student.vocabulary import assistant_from_teacher
 
 log = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
 
 _FORMAT = 2
 """Version of the assistant before stage 1; a change makes it anew."""
@@ -99,27 +102,22 @@ class Chain:
         return self.measured[name]
 
 
-def run_chain(config: TrainConfig) -> float:
+def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
     """Run what ``config.stage`` needs and print the table of results.
+
+    Args:
+        config: The chain.
+        announce: Told the id of each link's run before it starts.
 
     Returns:
         The selecting dev score of the last link.
     """
     names = links(config)
-    limit = config.trainer.max_hours
-    deadline = None if limit is None else time.monotonic() + 3600 * limit
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     chain = open_chain(config)
-    chain.deadline = deadline
     chain.measure("teacher", chain.teacher)
     if "assistant" not in names:
         chain.measure("assistant", chain.assistant)
-    run: Run | None = None
-    for name in names:
-        run = run_link(chain, name, run)
-        if name == "assistant":
-            chain.assistant = run.student
+    run = run_links(chain, names, announce)
     assert run is not None
     _report(chain, run)
     return select_value(chain.measured[config.stage]["scores"])
@@ -145,26 +143,22 @@ def _report(chain: Chain, run: Run) -> None:
     log.info("student: %s", run.student)
 
 
-def links(config: TrainConfig) -> list[StageName]:
-    """Stages to run, in order: enabled, and of use for this student and assistant.
-
-    Raises:
-        UserError: The last stage itself is of no use.
-    """
-    useless = {}
-    if config.student.bottleneck is None:
-        useless["bottleneck"] = "a student.bottleneck"
-    if not config.assistant.train:
-        useless["assistant"] = "assistant.train=true"
-    if config.stage in useless:
-        raise UserError(f"stage={config.stage} has nothing to do: it needs {useless[config.stage]}")
-    order: list[Any] = list(STAGES)
-    upto = order[: order.index(config.stage) + 1]
-    return [n for n in upto if config.stages[n].enabled and n not in useless]
+def run_links(chain: Chain, names: list[StageName], announce: Announce | None = None) -> Run | None:
+    """Run the first links of a chain and give the last one; None if there is none."""
+    run: Run | None = None
+    for name in names:
+        run = run_link(chain, name, run, announce)
+        if name == "assistant":
+            chain.assistant = run.student
+    return run
 
 
 def open_chain(config: TrainConfig) -> Chain:
     """Prepare data and the assistant before stage 1."""
+    limit = config.trainer.max_hours
+    deadline = None if limit is None else time.monotonic() + 3600 * limit
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
     cache = Path(config.output_dir, "cache")
     sets = load_sets(config.eval)
     if not any(s.split == "dev" for s in sets):
@@ -179,7 +173,7 @@ def open_chain(config: TrainConfig) -> Chain:
         base = _base(config, pairs, teacher, cache)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
-    return Chain(config, pairs, sets, teacher, base, base)
+    return Chain(config, pairs, sets, teacher, base, base, deadline)
 
 
 def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> Path:
@@ -210,9 +204,13 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
     return sealed(cache / f"assistant-{digest(key)}", make)
 
 
-def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
+def run_link(
+    chain: Chain, name: StageName, start: Run | None, announce: Announce | None = None
+) -> Run:
     """Reuse, resume or run one link and say which, and why."""
     run = Run(Path(chain.config.output_dir, "runs"), name, identity(chain, name, start))
+    if announce is not None:
+        announce(run.id)
     with chain.lock(run):
         sweep(run.folder)
         if chain.deadline is not None and time.monotonic() > chain.deadline:
@@ -232,7 +230,9 @@ def run_link(chain: Chain, name: StageName, start: Run | None) -> Run:
         metrics = chain.measure(name, run.student)
         share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
         if run.read().get("metrics", {}).get("scores") != metrics["scores"]:
-            run.write("finished", metrics=metrics, share=share)
+            selected = select_value(metrics["scores"])
+            run.write("finished", metrics=metrics, share=share, selected=selected)
+        run.add_settings(link_key(chain.config, name))
     return run
 
 

@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -36,7 +37,6 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own report
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    stopped = signal.signal(signal.SIGTERM, _terminate)
 
     @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
     def job(composed: DictConfig) -> Any:
@@ -48,8 +48,18 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
         except OSError as error:  # a folder that cannot be read or written, a full disk
             _fail(f"{error.filename or name}: {error.strerror or error}")
 
-    try:
+    with reporting(schema):
         job()
+
+
+@contextmanager
+def reporting(schema: type[BaseModel]) -> Iterator[None]:
+    """End the process with one line and status 2 on wrong input, 130 or 143 on an interruption."""
+    stopped = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, schema))
     except (KeyboardInterrupt, Interrupted) as error:
@@ -71,12 +81,14 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…") from None
     assert isinstance(values, dict)
-    for helper in ("experiment", "debug", "sweep"):
+    for helper in ("experiment", "debug"):
         values.pop(helper, None)
+    if values.pop("sweep", None):
+        raise UserError("sweep: a sweep is many runs; start it with -m")
     try:
         config = schema.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(e, schema) for e in error.errors()[:3])) from None
+        raise UserError("; ".join(explain(e, schema) for e in error.errors()[:3])) from None
     if isinstance(config, TrainConfig):
         check_backbone(config)
     return config
@@ -138,7 +150,7 @@ def _backbone(config: EncoderConfig) -> dict[str, int] | None:
     return content if {"hidden_size", "num_hidden_layers"} <= content.keys() else None
 
 
-def _explain(error: Any, schema: type[BaseModel]) -> str:
+def explain(error: Any, schema: type[BaseModel]) -> str:
     """One pydantic error in words: key, value, what is allowed."""
     path = [str(part) for part in error["loc"]]
     key, message = ".".join(path), error["msg"].removeprefix("Value error, ")

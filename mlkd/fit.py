@@ -17,10 +17,9 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.data.module import PairSource, ParallelPairs
 from mlkd.data.pairs import PairStore
-from mlkd.data.plan import BatchPlan
-from mlkd.data.tokens import TokenStore, tokenise
-from mlkd.errors import UserError
+from mlkd.data.tokens import tokenise
 from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
+from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.runs.curves import Curves
 from mlkd.runs.guard import Guard
 from mlkd.runs.record import Run
@@ -30,8 +29,6 @@ from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of, set_dropout
 from mlkd.student.rows import WholeTable
-from mlkd.targets.cache import Targets, compute_targets
-from mlkd.targets.encoder import FrozenEncoder
 
 _SAMPLE = 256
 """Dev pairs whose vectors show whether the embedding space is sound."""
@@ -63,9 +60,11 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     config, stage, settings = job.config, STAGES[job.name], job.config.stages[job.name]
     started = time.monotonic()
     tokens = tokenise(job.pairs, model.tokenizer, config.data.max_tokens, job.cache)
-    plan, steps = _plan(job, tokens)
-    dev = _dev_pairs(job, tokens)
-    targets = _targets(job, np.concatenate([plan.pairs_until(steps), dev]))
+    plan, steps = batch_plan(config, job.pairs, tokens, job.name)
+    dev = dev_pairs(config, job.pairs, tokens)
+    wanted = target_sentences(config, job.pairs, tokens, job.name)
+    encoders = {"teacher": job.teacher, "assistant": job.assistant}
+    targets = target_vectors(config, job.pairs, job.cache, encoders, job.name, wanted)
     source = PairSource(job.pairs, tokens, targets, stage.translation_target)
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)
@@ -144,64 +143,3 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         "checkpoints": checkpoint.cost(),
         "skipped_batches": guard.skipped,
     }
-
-
-def _plan(job: Job, tokens: TokenStore) -> tuple[BatchPlan, int]:
-    """Batches of a stage and the number of its steps."""
-    data, settings = job.config.data, job.config.stages[job.name]
-    train = _share(job.pairs, settings.fraction)
-    plan = BatchPlan(
-        train,
-        np.asarray(job.pairs.group[train]),
-        _longer_side(job.pairs, tokens, train),
-        batch_size=settings.batch_size,
-        mixing=data.mixing,
-        temperature=data.temperature,
-        seed=job.config.seed,
-    )
-    steps = max(1, round(settings.epochs * plan.steps_per_epoch))
-    return plan, min(steps, settings.max_steps or steps)
-
-
-def _share(pairs: PairStore, fraction: float) -> np.ndarray:
-    """Training pairs of a share of the source sentences; a smaller share is part of a larger."""
-    train = pairs.train_pairs()
-    if fraction == 1.0:
-        return train
-    rank = np.random.default_rng(0).permutation(pairs.n_sentences)
-    drawn = rank[pairs.source[train]] < fraction * pairs.n_sentences
-    if not drawn.any():
-        raise UserError(f"stages.*.fraction={fraction}: no pair is left of {len(train)}")
-    return train[drawn]
-
-
-def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:
-    """Tokens of the longer side of each pair."""
-    lengths = tokens.lengths
-    return np.maximum(lengths[pairs.source[which]], lengths[pairs.translation[which]])
-
-
-def _dev_pairs(job: Job, tokens: TokenStore) -> np.ndarray:
-    """Held-out pairs that select: a random part, the same for every run, sorted by length."""
-    dev = np.random.default_rng(0).permutation(job.pairs.dev_pairs())
-    dev = dev[: job.config.data.max_dev_pairs]
-    return dev[np.argsort(_longer_side(job.pairs, tokens, dev), kind="stable")]
-
-
-def _targets(job: Job, pairs: np.ndarray) -> Targets:
-    """Target vectors of all sentences that training and dev will ask for."""
-    stage, trainer = STAGES[job.name], job.config.trainer
-    wanted = [job.pairs.source[pairs]]
-    if stage.translation_target == "translation":
-        wanted.append(job.pairs.translation[pairs])
-    indices = np.unique(np.concatenate(wanted)).astype(np.int64)
-    encoder = FrozenEncoder.open(
-        job.teacher if stage.target_encoder == "teacher" else job.assistant,
-        max_tokens=job.config.data.max_tokens,
-        accelerator=trainer.accelerator,
-        precision=trainer.precision,
-        embeddings_only=stage.target_encoder == "assistant_embeddings",
-    )
-    name = stage.target_encoder.replace("_", " ")
-    texts = job.pairs.texts(indices)
-    return compute_targets(encoder, texts, indices, job.pairs.n_sentences, job.cache, name)

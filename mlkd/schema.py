@@ -165,6 +165,8 @@ class InitConfig(Section):
     def _scratch_is_random(self) -> InitConfig:
         if self.source == "scratch" and self.embedding != "random":
             raise ValueError(f"source=scratch needs embedding=random, not {self.embedding}")
+        if self.source == "scratch" and self.layers != "first":
+            raise ValueError(f"source=scratch copies nothing; layers={self.layers} would be first")
         return self
 
 
@@ -239,6 +241,10 @@ class TrainerConfig(Section):
     accelerator: Accelerator = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
+    devices: Positive = 1
+    """GPUs, or processes where there is none, a node; several are tasks of a SLURM job."""
+    nodes: Positive = 1
+    """Machines; several are nodes of a SLURM job."""
     threads: Positive | None = None
     """CPU threads; null = what torch finds."""
     validations: Positive = 4

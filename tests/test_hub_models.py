@@ -186,7 +186,7 @@ def test_a_ready_assistant_with_the_full_vocabulary(
 def test_stage_one_may_train_a_ready_assistant(
     xlmr: Path, roberta: Path, settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    from mlkd.chain import links
+    from mlkd.links import links
 
     config = settings(
         "assistant=folder",

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from mlkd.config import CONF_DIR, validate
 from mlkd.schema import TrainConfig
+from mlkd.sweeps.grid import make_cells, read_request
 
 REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "README.md", *sorted(CONF_DIR.rglob("*.yaml"))]
@@ -31,6 +32,9 @@ def test_every_command_that_is_shown_composes(command: str) -> None:
     if "=models/my-" in command:
         pytest.skip("shows a folder that only the user has")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        if overrides[:1] == ["-m"]:
+            assert make_cells(read_request(overrides[1:]))[0]
+            return
         composed = compose("train", overrides)
     validate(composed, TrainConfig)
 

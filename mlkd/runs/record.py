@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from mlkd.files import digest, encoder_fingerprint, write_json
+from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
 from mlkd.integrity import Damaged, compare
 from mlkd.secrets import redacted
 
@@ -63,6 +63,12 @@ class Run:
         if not isinstance(content, dict) or content.get("id", self.id) != self.id:
             raise Damaged(f"{self.file}: not the record of this run")
         return content
+
+    def add_settings(self, key: str) -> None:
+        """Note that settings lead to this finished run (see :func:`mlkd.links.link_key`)."""
+        known = self.read().get("settings", [])
+        if key not in known:
+            self.write("finished", settings=[*known, key])
 
     def state(self, upstream: str | None) -> tuple[State, str]:
         """What to do with the run, and why.
@@ -152,6 +158,13 @@ def environment() -> dict[str, Any]:
     """Code and library versions."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **versions, "code": _code_version()}
+
+
+def code_digest() -> str:
+    """Hash of the package's own source files, committed or not."""
+    root = Path(__file__).parent.parent
+    files = sorted(root.rglob("*.py"))
+    return digest([(str(path.relative_to(root)), file_sha256(path)) for path in files])
 
 
 def peak_memory_mib() -> int:

@@ -1,0 +1,105 @@
+"""What a stage reads: its batches, its dev pairs, and the target vectors of their sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mlkd.data.pairs import PairStore
+from mlkd.data.plan import BatchPlan
+from mlkd.data.tokens import TokenStore
+from mlkd.errors import UserError
+from mlkd.schema import StageName, TrainConfig
+from mlkd.stages import STAGES
+from mlkd.targets.cache import Targets, compute_targets
+from mlkd.targets.encoder import FrozenEncoder
+
+
+def batch_plan(
+    config: TrainConfig, pairs: PairStore, tokens: TokenStore, name: StageName
+) -> tuple[BatchPlan, int]:
+    """Batches of a stage and the number of its steps."""
+    data, settings = config.data, config.stages[name]
+    train = _share(pairs, settings.fraction)
+    plan = BatchPlan(
+        train,
+        np.asarray(pairs.group[train]),
+        _longer_side(pairs, tokens, train),
+        batch_size=settings.batch_size,
+        mixing=data.mixing,
+        temperature=data.temperature,
+        seed=config.seed,
+    )
+    steps = max(1, round(settings.epochs * plan.steps_per_epoch))
+    return plan, min(steps, settings.max_steps or steps)
+
+
+def dev_pairs(config: TrainConfig, pairs: PairStore, tokens: TokenStore) -> np.ndarray:
+    """Held-out pairs that select: a random part, the same for every run, sorted by length."""
+    dev = np.random.default_rng(0).permutation(pairs.dev_pairs())
+    dev = dev[: config.data.max_dev_pairs]
+    return dev[np.argsort(_longer_side(pairs, tokens, dev), kind="stable")]
+
+
+def target_sentences(
+    config: TrainConfig, pairs: PairStore, tokens: TokenStore, name: StageName
+) -> np.ndarray:
+    """Sentences ``(n,)`` whose vectors training and dev of a stage will ask for."""
+    plan, steps = batch_plan(config, pairs, tokens, name)
+    used = np.concatenate([plan.pairs_until(steps), dev_pairs(config, pairs, tokens)])
+    wanted = [pairs.source[used]]
+    if STAGES[name].translation_target == "translation":
+        wanted.append(pairs.translation[used])
+    return np.unique(np.concatenate(wanted)).astype(np.int64)
+
+
+def target_vectors(
+    config: TrainConfig,
+    pairs: PairStore,
+    cache: Path,
+    encoders: dict[str, Path],
+    name: StageName,
+    sentences: np.ndarray,
+) -> Targets:
+    """Vectors of sentences by the target encoder of a stage, from the cache where they are known.
+
+    Args:
+        config: Precision and length limit of the encoder.
+        pairs: The sentences.
+        cache: Folder of all caches.
+        encoders: Folders of ``teacher`` and ``assistant``.
+        name: The stage.
+        sentences: Sentence indices ``(n,)``, distinct.
+    """
+    kind = STAGES[name].target_encoder
+    encoder = FrozenEncoder.open(
+        encoders[kind.removesuffix("_embeddings")],
+        max_tokens=config.data.max_tokens,
+        accelerator=config.trainer.accelerator,
+        precision=config.trainer.precision,
+        embeddings_only=kind == "assistant_embeddings",
+    )
+    texts = pairs.texts(sentences)
+    label = kind.replace("_", " ")
+    return compute_targets(encoder, texts, sentences, pairs.n_sentences, cache, label)
+
+
+def _share(pairs: PairStore, fraction: float) -> np.ndarray:
+    """Training pairs of a share of the source sentences; a smaller share is part of a larger."""
+    train = pairs.train_pairs()
+    if fraction == 1.0:
+        return train
+    rank = np.random.default_rng(0).permutation(pairs.n_sentences)
+    drawn = rank[pairs.source[train]] < fraction * pairs.n_sentences
+    if not drawn.any():
+        raise UserError(f"stages.*.fraction={fraction}: no pair is left of {len(train)}")
+    share: np.ndarray = train[drawn]
+    return share
+
+
+def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:
+    """Tokens of the longer side of each pair."""
+    lengths = tokens.lengths
+    longer: np.ndarray = np.maximum(lengths[pairs.source[which]], lengths[pairs.translation[which]])
+    return longer

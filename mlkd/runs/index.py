@@ -1,0 +1,55 @@
+"""What the finished runs of an output folder are known to be the result of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run."""
+
+    id: str
+    stage: str
+    seconds: float
+    """Wall time of its training."""
+    score: float | None
+    """Its selecting dev score."""
+    mib: float | None
+    """Size of its student on disk."""
+    budget: dict[str, Any]
+    """Settings of its stage."""
+    fraction: float
+    """Share of the data that its stage trained on."""
+    depth: int
+    """Layers that a sentence passes in its student."""
+
+
+def finished_runs(output_dir: Path) -> dict[str, Finished]:
+    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_key`)."""
+    found: dict[str, Finished] = {}
+    for path in sorted((output_dir / "runs").glob("*/run.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if record.get("status") == "finished":
+            found |= dict.fromkeys(record.get("settings", []), _read(record))
+    return found
+
+
+def _read(record: dict[str, Any]) -> Finished:
+    student = record["config"]["student"]
+    return Finished(
+        id=record["id"],
+        stage=record["stage"],
+        seconds=record["training"]["seconds"],
+        score=record.get("selected"),
+        mib=record.get("metrics", {}).get("mib"),
+        budget=record["identity"]["stage"],
+        fraction=record["identity"].get("fraction", 1.0),
+        depth=student["layers"] * student["recurrence"],
+    )

@@ -1,0 +1,45 @@
+"""What several chains share, made once before they run: links, token store, target vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlkd.chain import Announce, Chain, open_chain, run_links
+from mlkd.data.tokens import tokenise
+from mlkd.links import links
+from mlkd.needs import target_sentences, target_vectors
+from mlkd.schema import StageName, TrainConfig
+from mlkd.stages import STAGES
+from mlkd.student.folder import load_folder
+
+
+def prepare(config: TrainConfig, upto: StageName | None, announce: Announce | None = None) -> None:
+    """Run the links up to ``upto`` (None = no link) and compute all targets of the whole chain.
+
+    The teacher sees every sentence of all stages in one pass, before the first of them.
+    """
+    chain = open_chain(config)
+    names = links(config)
+    chain.measure("teacher", chain.teacher)
+    if "assistant" not in names:
+        chain.measure("assistant", chain.assistant)
+    teacher = [name for name in names if STAGES[name].target_encoder == "teacher"]
+    _targets(chain, teacher)
+    run_links(chain, names[: names.index(upto) + 1] if upto else [], announce)
+    if "assistant" not in names or upto is not None:
+        for name in names:
+            if name not in teacher:
+                _targets(chain, [name])
+
+
+def _targets(chain: Chain, names: list[StageName]) -> None:
+    """Compute the targets of some stages, which have the same target encoder, in one pass."""
+    if not names:
+        return
+    config, pairs = chain.config, chain.pairs
+    tokenizer = load_folder(chain.base).tokenizer  # that of every link
+    tokens = tokenise(pairs, tokenizer, config.data.max_tokens, chain.cache)
+    wanted = [target_sentences(config, pairs, tokens, name) for name in names]
+    sentences = np.unique(np.concatenate(wanted))
+    encoders = {"teacher": chain.teacher, "assistant": chain.assistant}
+    target_vectors(config, pairs, chain.cache, encoders, names[0], sentences)

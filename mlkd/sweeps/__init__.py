@@ -1,0 +1,1 @@
+"""Sweeps: many chains of one command, their shared links once, on this machine or on SLURM."""

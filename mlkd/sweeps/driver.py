@@ -1,0 +1,140 @@
+"""``python -m mlkd.train -m ...``: plan a sweep, run what is missing, say what came of it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from rich.console import Console
+
+from mlkd.config import CONF_DIR, reporting
+from mlkd.files import digest
+from mlkd.links import link_key, links
+from mlkd.runs.index import Finished, finished_runs
+from mlkd.schema import TrainConfig
+from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
+from mlkd.sweeps.job import write_job
+from mlkd.sweeps.local import run_in_processes, run_in_turn
+from mlkd.sweeps.plan import describe, summary
+from mlkd.sweeps.record import SweepRecord
+from mlkd.sweeps.schema import LocalConfig, SlurmConfig
+from mlkd.sweeps.tree import Job, make_jobs
+
+log = logging.getLogger(__name__)
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Run the sweep of a command line; the process ends with status 1 unless all cells finished."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    with reporting(TrainConfig):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            request = read_request(overrides)
+            cells, impossible = make_cells(request)
+        identity = digest(sorted(cell.id for cell in cells), length=8)
+        folder = Path(cells[0].config.output_dir, "multirun", f"{request.sweep.name}-{identity}")
+        command = shlex.join(["python", "-m", "mlkd.train", "-m", *overrides])
+        record = SweepRecord(folder)
+        run_cells(record, request, cells, impossible, command)
+        finished = finish(record, finished_runs(Path(cells[0].config.output_dir)))
+    if not finished:
+        sys.exit(1)
+
+
+def run_cells(
+    record: SweepRecord,
+    request: Request,
+    cells: Sequence[Cell],
+    impossible: Mapping[str, str],
+    command: str,
+) -> None:
+    """Run the cells that are not finished, after what they share.
+
+    Args:
+        record: Where to enter what comes of them.
+        request: The sweep and its launcher.
+        cells: All cells.
+        impossible: Combinations that are left out, and why.
+        command: What the user gave.
+    """
+    jobs = make_jobs(cells)
+    output_dir = cells[0].config.output_dir
+    known = finished_runs(Path(output_dir))
+    launcher = request.launcher
+    name = "this process" if launcher is None else launcher.kind
+    entries = record.entries()
+    queued = _queued(entries) if isinstance(launcher, SlurmConfig) else set()
+    pending = [job for job in unfinished(jobs, entries, known) if job.id not in queued]
+    log.info("sweep %s, %s", request.sweep.name, record.folder)
+    for line in describe(jobs, pending, impossible, known, name):
+        log.info("%s", line)
+    if queued:
+        log.info("still queued or running on SLURM since an earlier call: %d jobs", len(queued))
+    fields = {job.id: _finished(job, known) for job in jobs if job.key in known}
+    fields |= {job.id: {"status": "missing", "error": None, "job": None} for job in pending}
+    head: dict[str, Any] = {"name": request.sweep.name, "command": command, "launcher": name}
+    head |= {"output_dir": output_dir, "impossible": dict(impossible)}
+    record.start(head, jobs, fields)
+    for job in pending:
+        write_job(record, job)
+    if launcher is None:
+        run_in_turn(record, pending)
+    elif isinstance(launcher, LocalConfig):
+        run_in_processes(record, pending, launcher)
+    else:
+        from mlkd.sweeps.slurm import submit, watch
+
+        submit(record, pending, launcher)
+        watch(record, [job for job in jobs if job in pending or job.id in queued])
+
+
+def unfinished(
+    jobs: Sequence[Job], entries: Mapping[str, Mapping[str, Any]], known: Mapping[str, Finished]
+) -> list[Job]:
+    """Cells that have no finished run, and the shared jobs that they need."""
+    needed: list[Job] = []
+    for job in reversed(jobs):
+        wanted = job.is_cell or any(other.parent == job.id for other in needed)
+        entry = entries.get(job.id)
+        done = job.key in known
+        if job.upto is None:
+            done = entry is not None and entry["status"] == "finished"
+        if wanted and not done:
+            needed.append(job)
+    return needed[::-1]
+
+
+def finish(record: SweepRecord, known: Mapping[str, Finished]) -> bool:
+    """Print the cells and where the record is; gives whether all are finished."""
+    cells = record.read()["cells"]
+    Console(width=160).print(summary(cells, known))
+    left = [entry for entry in cells if entry["status"] != "finished"]
+    for entry in left:
+        log.info("%s %s, log: %s", entry["id"], entry["status"], entry["log"])
+    if left:
+        log.info(
+            "%d of %d cells are not finished; the same command runs them", len(left), len(cells)
+        )
+    log.info("sweep: %s", record.path)
+    return not left
+
+
+def _finished(job: Job, known: Mapping[str, Finished]) -> dict[str, Any]:
+    """Entry of a job whose last run exists."""
+    assert job.upto is not None
+    names = links(job.config)
+    keys = [link_key(job.config, name) for name in names[: names.index(job.upto) + 1]]
+    runs = [known[key].id for key in keys if key in known]
+    return {"status": "finished", "error": None, "runs": runs, "score": known[job.key].score}
+
+
+def _queued(entries: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Entries whose SLURM job of an earlier call still waits or runs."""
+    from mlkd.sweeps.slurm import queued_jobs
+
+    numbers = queued_jobs()
+    return {identity for identity, entry in entries.items() if entry["job"] in numbers}

@@ -1,0 +1,163 @@
+"""The cells of a sweep: which settings they combine, which of them are possible."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import ValidationError
+
+from mlkd.config import explain, validate
+from mlkd.errors import UserError
+from mlkd.links import link_key, links
+from mlkd.schema import Section, StageName, TrainConfig
+from mlkd.sweeps.schema import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
+
+T = TypeVar("T", bound=Section)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of settings: a chain up to ``config.stage``."""
+
+    overrides: dict[str, str]
+    """What sets this cell apart, as on the command line."""
+    config: TrainConfig
+    links: tuple[tuple[StageName | None, str], ...]
+    """Its links and the hashes of their settings (see :func:`mlkd.links.link_key`); before them
+    the settings of all links, without a name."""
+
+    @property
+    def id(self) -> str:
+        """Names the cell's files; the same settings have the same id."""
+        return self.links[-1][1][:8]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line of a sweep, taken apart."""
+
+    fixed: tuple[str, ...]
+    """Overrides of every cell."""
+    sweep: SweepConfig
+    launcher: Launcher
+
+
+def read_request(overrides: Sequence[str]) -> Request:
+    """Take the command line of a sweep apart; needs an initialised Hydra.
+
+    Args:
+        overrides: As on the command line, without ``-m``.
+
+    Raises:
+        UserError: The sweep or its launcher has wrong settings, or nothing is swept.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    single = {o.get_key_element(): str(o.input_line) for o in parsed if not o.is_sweep_override()}
+    swept: dict[str, list[Value]] = {
+        o.get_key_element(): list(o.sweep_string_iterator())
+        for o in parsed
+        if o.is_sweep_override()
+    }
+    composed = compose("train", list(single.values()), return_hydra_config=True)
+    settings: Any = (
+        OmegaConf.to_container(composed.sweep) if "sweep" in composed else {"name": "grid"}
+    )
+    if settings.get("optuna"):
+        if swept:
+            raise UserError(f"{next(iter(swept))}: give one value; sweep.optuna.space draws others")
+    else:
+        kept = {k: v for k, v in settings.get("grid", {}).items() if k not in single}
+        settings["grid"] = kept | swept
+        if not settings["grid"]:
+            raise UserError("-m sweeps nothing: give sweep=<name>, or several values as key=a,b")
+    own = ("hydra/launcher=", "hydra.launcher.")
+    fixed = tuple(line for line in single.values() if not line.lstrip("+~").startswith(own))
+    return Request(fixed, _check(SweepConfig, settings, "sweep"), _launcher(composed))
+
+
+def combinations(grid: dict[str, list[Value]]) -> Iterable[dict[str, Value]]:
+    """All combinations of a grid's values, the last setting varying fastest."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
+    """Compose and validate one cell; needs an initialised Hydra.
+
+    Raises:
+        UserError: The combination is impossible.
+    """
+    overrides = {key: _written(value) for key, value in values.items()}
+    lines = [*fixed, *(f"{key}={value}" for key, value in overrides.items())]
+    composed = compose("train", lines)
+    with open_dict(composed):
+        composed.pop("sweep", None)
+    config = validate(composed, TrainConfig)
+    names: list[StageName | None] = [None, *links(config)]
+    return Cell(overrides, config, tuple((name, link_key(config, name)) for name in names))
+
+
+def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
+    """The possible cells of a grid, and the others with a word why not.
+
+    Raises:
+        UserError: No cell is possible.
+    """
+    cells: dict[str, Cell] = {}
+    impossible: dict[str, str] = {}
+    for values in combinations(request.sweep.grid):
+        label = " ".join(f"{key}={_written(value)}" for key, value in values.items())
+        try:
+            cell = make_cell(request.fixed, values)
+        except UserError as error:
+            impossible[label] = str(error)
+            continue
+        if cell.id in cells:
+            impossible[label] = f"the same as {' '.join(cells[cell.id].overrides.values())}"
+        else:
+            cells[cell.id] = cell
+    if not cells:
+        raise UserError(f"no cell is possible; the first one: {next(iter(impossible.values()))}")
+    return list(cells.values()), impossible
+
+
+def _written(value: Any) -> str:
+    """A value as on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _launcher(composed: DictConfig) -> Launcher:
+    """The launcher that ``hydra/launcher`` names.
+
+    Raises:
+        UserError: It is none of ours, or has wrong settings.
+    """
+    settings = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+    name = composed.hydra.runtime.choices["hydra/launcher"]
+    if name == "basic":
+        return None
+    kinds: dict[str, type[LocalConfig] | type[SlurmConfig]] = {
+        "local": LocalConfig,
+        "slurm": SlurmConfig,
+    }
+    if name not in kinds:
+        raise UserError(f"hydra/launcher={name}: allowed: basic, {', '.join(kinds)}")
+    checked: LocalConfig | SlurmConfig = _check(kinds[name], settings, "hydra.launcher")
+    return checked
+
+
+def _check(schema: type[T], settings: Any, prefix: str) -> T:
+    """Validate a section that is not part of the training configuration."""
+    try:
+        return schema.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(
+            "; ".join(f"{prefix}.{explain(e, schema)}" for e in error.errors()[:3])
+        ) from None

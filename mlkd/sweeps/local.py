@@ -1,0 +1,111 @@
+"""Launchers on this machine: one job after the other in this process, or a process a job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mlkd.errors import Interrupted
+from mlkd.sweeps.job import JobFailed, run_job
+from mlkd.sweeps.record import SweepRecord
+from mlkd.sweeps.schema import LocalConfig
+from mlkd.sweeps.tree import Job
+
+_POLL = 0.2
+"""Seconds between looks at the processes."""
+
+
+def run_in_turn(record: SweepRecord, jobs: Sequence[Job]) -> None:
+    """Run the jobs one after the other in this process; a failed one stops only what needs it."""
+    for job in jobs:
+        if not is_lost(record, job):
+            with suppress(JobFailed):  # it is in the record
+                run_job(record.folder, job.id)
+
+
+def run_in_processes(record: SweepRecord, jobs: Sequence[Job], settings: LocalConfig) -> None:
+    """Run each job in a process of its own, several at a time.
+
+    Each process has a GPU of its own, or its share of the CPU cores.
+    """
+    gpus = _gpus()
+    cores = len(os.sched_getaffinity(0))
+    slots = list(range(settings.processes or len(gpus) or cores))
+    threads = max(1, cores // len(slots))
+    waiting = list(jobs)
+    running: dict[str, tuple[int, subprocess.Popen[bytes]]] = {}
+    try:
+        while waiting or running:
+            for identity, (slot, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[identity]
+                    slots.append(slot)
+                    _note_death(record, identity, process)
+            for job in list(waiting):
+                if not slots or job.parent in running or job.parent in {j.id for j in waiting}:
+                    continue
+                waiting.remove(job)
+                if not is_lost(record, job):
+                    slot = slots.pop(0)
+                    process = _start(record, job, _environment(slot, gpus, threads))
+                    running[job.id] = slot, process
+            time.sleep(_POLL)
+    except (KeyboardInterrupt, Interrupted):
+        for _, process in running.values():
+            process.terminate()  # each saves and stops
+        for _, process in running.values():
+            process.wait()
+        raise
+
+
+def is_lost(record: SweepRecord, job: Job) -> bool:
+    """Whether what a job waits for has ended unfinished; this is then entered for the job too."""
+    parent = record.entries()[job.parent] if job.parent else None
+    if parent is None or parent["status"] == "finished":
+        return False
+    reason = f"not run: {parent['id']} is {parent['status']} ({parent['error']})"
+    record.update(job.id, status="missing", error=reason[:500])
+    return True
+
+
+def _start(record: SweepRecord, job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a job; what libraries print goes to a file beside its log."""
+    path = record.log(job.id).with_suffix(".out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlkd.sweeps.job", str(record.folder), job.id]
+    with path.open("ab") as output:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+
+def _environment(slot: int, gpus: list[str], threads: int) -> dict[str, str]:
+    """Environment of a process: its GPU, or its number of threads."""
+    own = {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    if gpus:
+        return os.environ | own | {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
+    return os.environ | own | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+
+def _note_death(record: SweepRecord, identity: str, process: subprocess.Popen[bytes]) -> None:
+    """Enter that a process ended without entering anything itself: it was killed."""
+    entry = record.entries()[identity]
+    if process.returncode != 0 and entry["status"] == "missing" and entry["error"] is None:
+        path = record.log(identity).with_suffix(".out")
+        status = f"ended with status {process.returncode} and no word; see {path}"
+        record.update(identity, status="failed", error=status)
+
+
+def _gpus() -> list[str]:
+    """GPUs that this process may use, by number or name; without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(i) for i in range(len(listed.stdout.splitlines()))] if not listed.returncode else []

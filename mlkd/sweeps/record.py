@@ -1,0 +1,106 @@
+"""``sweep.json``: what a sweep consists of and what has come of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlkd.files import write_json
+from mlkd.runs.lock import Lock
+from mlkd.runs.record import now
+from mlkd.sweeps.tree import Job
+
+
+class SweepRecord:
+    """The record of one multirun folder; jobs enter their own lines, wherever they run.
+
+    Fields of the whole: ``name``, ``command``, ``launcher``, ``output_dir`` (runs are in ``runs/``
+    of it), ``impossible`` (overrides in a line: why), ``updated``.
+
+    ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``,
+    ``overrides``, ``stage`` (the last link; null = only data and targets), ``runs`` (ids of the run
+    folders of its links so far, the last one last), ``status`` (``finished``, ``failed`` or
+    ``missing``), ``error`` (one line or null), ``log`` (a path), ``job`` (number of its SLURM job
+    or null), ``score`` (the selecting dev score or null) and ``seconds`` (null or of its last
+    call).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "sweep.json"
+
+    def read(self) -> dict[str, Any]:
+        """The whole content; empty before the first call of the sweep."""
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return content
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """All entries by their id."""
+        content = self.read()
+        return {e["id"]: e for e in [*content.get("shared", []), *content.get("cells", [])]}
+
+    def start(
+        self, head: dict[str, Any], jobs: Sequence[Job], known: dict[str, dict[str, Any]]
+    ) -> None:
+        """Write the plan of a call; entries of earlier calls are kept.
+
+        Args:
+            head: Fields of the whole.
+            jobs: All jobs of the sweep.
+            known: Fields of entries that this call knows better, by id.
+        """
+        with self._lock():
+            old = self.entries()
+            parts: dict[str, list[Any]] = {"shared": [], "cells": []}
+            for job in jobs:
+                entry = self._entry(job) | old.get(job.id, {}) | known.get(job.id, {})
+                parts["cells" if job.is_cell else "shared"].append(entry)
+            write_json(self.path, head | {"updated": now()} | parts)
+
+    def update(self, identity: str, **fields: Any) -> None:
+        """Change fields of one entry."""
+        with self._lock():
+            content = self.read()
+            for entry in [*content["shared"], *content["cells"]]:
+                if entry["id"] == identity:
+                    entry.update(fields)
+            write_json(self.path, content | {"updated": now()})
+
+    def log(self, identity: str) -> Path:
+        """The log file of one entry, appended to by each of its lives."""
+        return self.folder / "logs" / f"{identity}.log"
+
+    def job(self, identity: str) -> Path:
+        """What a job has to do: its resolved configuration, the version of the code."""
+        return self.folder / "jobs" / f"{identity}.json"
+
+    def link(self, name: str, run: Path) -> None:
+        """Make ``cells/<name>`` lead to the run folder of a cell."""
+        link = self.folder / "cells" / name
+        link.parent.mkdir(exist_ok=True)
+        temporary = link.with_name(f".{name[:200]}.{os.getpid()}")
+        temporary.symlink_to(os.path.relpath(run, link.parent))
+        temporary.replace(link)
+
+    def _entry(self, job: Job) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "overrides": job.overrides,
+            "stage": job.upto,
+            "runs": [],
+            "status": "missing",
+            "error": None,
+            "log": str(self.log(job.id)),
+            "job": None,
+            "score": None,
+            "seconds": None,
+        }
+
+    def _lock(self) -> Lock:
+        return Lock(self.folder / ".sweep.lock", waiting_for="the sweep's record")

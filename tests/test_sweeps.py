@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import initialize_config_dir
+
+from mlkd.config import CONF_DIR
+from mlkd.errors import UserError
+from mlkd.links import link_key
+from mlkd.sweeps.grid import make_cells, read_request
+from mlkd.sweeps.schema import LocalConfig, SlurmConfig
+from mlkd.sweeps.tree import Job, make_jobs
+
+REPOSITORY = Path(__file__).parent.parent
+STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
+GRID = [
+    "sweep=bottleneck_recurrence",
+    "student.bottleneck=4,8",
+    "student.layers=1",
+    "student.recurrence=1,2",
+]
+
+
+def plan(*overrides: str) -> tuple[list[Job], dict[str, str]]:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cells, impossible = make_cells(read_request(overrides))
+    return make_jobs(cells), impossible
+
+
+def test_the_named_sweep_has_twelve_cells_that_share_one_assistant() -> None:
+    jobs, impossible = plan("sweep=bottleneck_recurrence")
+    assert not impossible
+    shared = [job for job in jobs if not job.is_cell]
+    assert [(job.upto, job.cells, job.parent) for job in shared] == [("assistant", 12, None)]
+    cells = [job for job in jobs if job.is_cell]
+    assert len({job.id for job in cells}) == 12
+    assert {job.parent for job in cells} == {shared[0].id}
+    assert cells[0].overrides == {
+        "student.bottleneck": "64", "student.layers": "2", "student.recurrence": "1"
+    }  # fmt: skip
+
+
+def test_shared_work_is_a_tree() -> None:
+    jobs, _ = plan("seed=0,1", "loss@stages.contrastive.loss=pair_mse,pair_mse_mcl")
+    shared = {job.id: job for job in jobs if not job.is_cell}
+    assert sorted((str(job.upto), job.cells) for job in shared.values()) == [
+        ("recurrent", 2), ("recurrent", 2)
+    ]  # fmt: skip
+    assert len({job.parent for job in jobs if job.is_cell}) == 2
+    jobs, _ = plan("student.recurrence=1,2", "loss@stages.contrastive.loss=pair_mse,pair_mse_mcl")
+    uptos = [(job.upto, job.cells) for job in jobs if not job.is_cell]
+    assert uptos == [("assistant", 4), ("recurrent", 2), ("recurrent", 2)]
+    assert jobs[1].parent == jobs[2].parent == jobs[0].id
+
+
+def test_without_an_assistant_to_train_data_and_targets_are_shared(encoder_folder: Path) -> None:
+    jobs, _ = plan(
+        "student.recurrence=1,2", "assistant=folder", f"assistant.encoder.path={encoder_folder}",
+        "teacher=folder", f"teacher.path={encoder_folder}", "student.bottleneck=4",
+    )  # fmt: skip
+    assert (jobs[0].upto, jobs[0].is_cell) == (None, False)
+
+
+def test_impossible_cells_are_left_out_with_a_word() -> None:
+    jobs, impossible = plan("student.layers=2,9", "student.recurrence=1,2")
+    assert sum(job.is_cell for job in jobs) == 2
+    assert list(impossible) == [
+        "student.layers=9 student.recurrence=1", "student.layers=9 student.recurrence=2"
+    ]  # fmt: skip
+    assert "the backbone has 6 layers" in impossible["student.layers=9 student.recurrence=1"]
+    _, impossible = plan("sweep=init", "seed=0", "stages.contrastive.fraction=1")
+    assert all("scratch" in label and "ends" in label for label in impossible)
+    assert len(impossible) == 2
+
+
+def test_the_share_of_the_data_is_the_students() -> None:
+    jobs, _ = plan("sweep=init", "seed=0", "init=teacher", "init.layers=ends")
+    assert [job.upto for job in jobs if not job.is_cell] == ["assistant", "recurrent", "recurrent"]
+    assert {job.config.stages["recurrent"].fraction for job in jobs} == {0.1, 1.0}
+    assert {job.config.stages["assistant"].fraction for job in jobs} == {1.0}
+
+
+def test_a_value_on_the_command_line_takes_the_place_of_the_grids() -> None:
+    jobs, _ = plan("sweep=bottleneck_recurrence", "student.layers=2", "student.recurrence=1,2,3")
+    cells = [job for job in jobs if job.is_cell]
+    assert len(cells) == 9
+    assert {job.config.student.layers for job in cells} == {2}
+    assert {job.config.student.recurrence for job in cells} == {1, 2, 3}
+
+
+def test_what_does_not_decide_a_result_does_not_make_another_cell() -> None:
+    jobs, impossible = plan("student.recurrence=1,2", "trainer.threads=1,2")
+    assert sum(job.is_cell for job in jobs) == 2
+    assert all("the same as" in reason for reason in impossible.values())
+
+
+def test_a_link_is_decided_by_its_own_settings() -> None:
+    jobs, _ = plan("stages.contrastive.lr=1e-4,2e-4")
+    first, second = (job.config for job in jobs if job.is_cell)
+    assert link_key(first, "recurrent") == link_key(second, "recurrent")
+    assert link_key(first, "contrastive") != link_key(second, "contrastive")
+
+
+def test_launchers_are_settings() -> None:
+    def launcher(*overrides: str) -> Any:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return read_request(["seed=0,1", *overrides]).launcher
+
+    assert launcher() is None
+    local = launcher("hydra/launcher=local", "hydra.launcher.processes=3")
+    assert isinstance(local, LocalConfig) and local.processes == 3
+    slurm = launcher("hydra/launcher=slurm", "hydra.launcher.partition=gpu")
+    assert isinstance(slurm, SlurmConfig) and slurm.partition == "gpu"
+    for wrong in ("hydra.launcher.timeout_min=2", "+hydra.launcher.partitions=gpu"):
+        with pytest.raises(UserError, match=r"hydra\.launcher"):
+            launcher("hydra/launcher=slurm", wrong)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "sweeps nothing"),
+        (["sweep=bottleneck_recurence"], "bottleneck_recurrence"),
+        (["student.recurrences=1,2"], "did you mean student.recurrence"),
+        (["student.layers=8,9"], "no cell is possible"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_in_a_line(overrides: list[str], message: str) -> None:
+    done = sweep_command(*overrides)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+
+
+def sweep_command(*overrides: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlkd.train", "-m", *overrides],
+        capture_output=True, text=True, check=False, cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Overrides that make every link of a chain a matter of a second."""
+    (tmp_path / "eval").mkdir()
+    for file in corpus.glob("sts-*.tsv"):
+        shutil.copy(file, tmp_path / "eval")
+    sets = ",".join(
+        f"sts_{split}:{{kind:sts,split:{split},path:'sts-{split}-{{lang}}.tsv',languages:[en,de]}}"
+        for split in ("dev", "test")
+    )
+    return lambda *own: [
+        "data=tsv",
+        f"data.root={corpus}",
+        "data.dev_fraction=0.2",
+        "data.max_tokens=16",
+        "eval=base",
+        f"eval.root={tmp_path / 'eval'}",
+        f"+eval.sets={{{sets}}}",
+        "eval.bootstrap=0",
+        "teacher=folder",
+        f"teacher.path={encoder_folder}",
+        "assistant.vocabulary.size=120",
+        "trainer.precision=fp32",
+        "trainer.threads=1",
+        f"output_dir={tmp_path / 'out'}",
+        *(f"stages.{s}.{k}" for s in STAGES for k in ("max_steps=3", "epochs=9", "batch_size=16")),
+        *own,
+    ]
+
+
+def the_record(output: Path) -> dict[str, Any]:
+    (path,) = (output / "multirun").glob("*/sweep.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def runs(output: Path) -> dict[str, float]:
+    return {p.parent.name: p.stat().st_mtime for p in (output / "runs").glob("*/run.json")}
+
+
+def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
+    tiny: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """In this process, by Hydra's name ``basic``; one cell fails, then its cause goes away."""
+    output = tmp_path / "out"
+    command = tiny(*GRID, "hydra/launcher=basic")
+    first = sweep_command(*command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "cells: 4, 0 of them finished" in first.stdout
+    assert "shared: assistant, shared by 4 cells: to run first" in first.stdout
+    assert "no finished run with this budget to judge by" in first.stdout
+    record = the_record(output)
+    assert [entry["status"] for entry in record["cells"]] == ["finished"] * 4
+    assert [entry["stage"] for entry in record["shared"]] == ["assistant"]
+    stages = sorted(name.split("-")[0] for name in runs(output))
+    assert stages == ["assistant", *["bottleneck"] * 4, *["contrastive"] * 4, *["recurrent"] * 4]
+    # One pass of each encoder over the sentences: teacher, assistant, its embeddings.
+    segments = sorted((output / "cache").glob("targets-*/segment-*"))
+    assert len(segments) == 3
+    assert len({path.parent for path in segments}) == 3
+    assert all(len(np.load(path / "keys.npy")) > 0 for path in segments)
+    links = sorted((output / "multirun").glob("*/cells/*"))
+    assert links[0].name == "bottleneck=4,recurrence=1"
+    assert {link.resolve().name for link in links} == {e["runs"][-1] for e in record["cells"]}
+
+    victim = record["cells"][2]
+    last = output / "runs" / victim["runs"][-1]
+    shutil.rmtree(last)
+    last.write_text("in the way")  # a run folder that cannot be made
+    before = runs(output)
+    again = sweep_command(*command)
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "cells: 4, 3 of them finished" in again.stdout
+    assert "shared: assistant, shared by 4 cells: exists" in again.stdout
+    assert "1 links to train" in again.stdout
+    failed = the_record(output)["cells"][2]
+    assert failed["status"] == "failed" and failed["error"]
+    assert "Traceback" in Path(failed["log"]).read_text()
+    assert runs(output) == before
+
+    last.unlink()
+    mended = sweep_command(*command)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert [e["status"] for e in the_record(output)["cells"]] == ["finished"] * 4
+    changed = {name for name, time in runs(output).items() if before.get(name) != time}
+    assert changed == {victim["runs"][-1]}
+    last_line = mended.stdout.strip().splitlines()[-1]
+    assert Path(last_line.removeprefix("sweep: ")).is_file()
