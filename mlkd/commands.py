@@ -24,7 +24,7 @@ class EvaluateConfig(Section):
     allow_download: bool = False
 
 
-ExportFormat = Literal["sentence_transformers", "dense"]
+ExportFormat = Literal["sentence_transformers", "dense", "onnx", "onnx_int8"]
 
 
 class ExportConfig(Section):
@@ -36,6 +36,10 @@ class ExportConfig(Section):
     """What to write, each into a folder of its name."""
     output: str | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
+    max_loss: Annotated[float, Field(ge=0.0)] = 0.5
+    """Points of dev score that ``onnx_int8`` may lose; if it loses more, it is refused."""
+    eval: EvalConfig | None = None
+    """Dev sets for ``max_loss``; null = those of the run, the demo's for a folder without a run."""
 
 
 CaseName = Literal[

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mlkd.commands import ExportConfig
 from mlkd.config import run
-from mlkd.deploy.source import open_source, target_folder
+from mlkd.deploy.source import check_packages, open_source, target_folder
 
 
 def main(config: ExportConfig) -> None:
     """Check the input, then write and check every format."""
     source = open_source(config.run)
     target = target_folder(config, source)
+    check_packages(config)
 
     from mlkd.deploy.package import export  # torch and friends, only once the input is valid
 

@@ -16,10 +16,12 @@ from sentence_transformers import SentenceTransformer
 from test_hub_models import XLMR_ROWS, xlmr  # noqa: F401 - a fixture
 
 from mlkd.commands import ExportConfig
+from mlkd.deploy.formats import open_onnx
 from mlkd.deploy.source import open_source, target_folder
 from mlkd.errors import UserError
 from mlkd.files import encoder_fingerprint
-from mlkd.schema import InitConfig, StudentConfig
+from mlkd.metrics.similarity import cosines, unit
+from mlkd.schema import EvalConfig, EvalSetConfig, InitConfig, StudentConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
@@ -100,6 +102,101 @@ json.dump([vectors.tolist(), pooled.tolist(), model.config.num_hidden_layers], s
     assert np.abs(np.array(pooled) - expected).max() <= 1e-5
 
 
+def model_bytes(array_bytes: int) -> range:
+    """Size of a graph that stores so many bytes of weights: its nodes need some, too."""
+    return range(array_bytes, array_bytes + 40_000)
+
+
+def test_onnx_equals_the_student_and_stores_shared_weights_once(
+    student: Path, tmp_path: Path
+) -> None:
+    out = export(student, tmp_path / "out", "onnx") / "onnx"
+    model = load_folder(student)
+    report = json.loads((out / "export.json").read_text())
+    assert report["max_difference"] <= 1e-4
+    # Position rows behind the longest input and the second type vector are left out.
+    parts = backbone_of(model).embeddings
+    before = 2 if model[0].model.config.model_type == "xlm-roberta" else 0
+    left_out = parts.position_embeddings.num_embeddings - 16 - before
+    left_out += parts.token_type_embeddings.num_embeddings
+    stored = sum(p.numel() for p in model.parameters()) - 16 * left_out
+    assert (out / "model.onnx").stat().st_size in model_bytes(4 * stored - 200)
+
+
+def test_the_onnx_folder_needs_three_packages_only(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "onnx") / "onnx"
+    script = """
+import json, sys
+from encode import Encoder
+vectors = Encoder().encode(json.loads(sys.argv[1]))
+assert not {"torch", "transformers", "mlkd", "onnx"} & set(sys.modules)
+json.dump(vectors.tolist(), sys.stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(TEXTS)],
+        capture_output=True, text=True, check=False, cwd=out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = unit(load_folder(student).encode(TEXTS))
+    assert np.abs(np.array(json.loads(done.stdout)) - expected).max() <= 1e-4
+    lines = (out / "encode.py").read_text().split('"""')[-1].splitlines()
+    assert {p.name for p in out.iterdir()} >= {"model.onnx", "tokenizer.json", "config.json"}
+    assert len(lines) < 15
+
+
+def test_onnx_takes_any_batch_and_length(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "onnx") / "onnx"
+    encode = open_onnx(out)
+    together = encode([*TEXTS, " ".join(TEXTS)])
+    assert np.abs(encode(TEXTS[3:4]) - together[3]).max() <= 1e-5
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert encode([]).shape == (0, 16)
+
+
+def test_int8_is_small_and_does_not_depend_on_the_batch(student: Path, tmp_path: Path) -> None:
+    out = export(student, tmp_path / "out", "onnx", "onnx_int8", max_loss=100.0)
+    report = json.loads((out / "onnx_int8/export.json").read_text())
+    assert set(report["dev"]) == {"student", "export"}
+    assert report["cosine"]["min"] > 0.97
+    sizes = {n: (out / n / "model.onnx").stat().st_size for n in ("onnx", "onnx_int8")}
+    if "xlmr" in str(student):  # the others are too small for their graph not to count
+        assert sizes["onnx_int8"] < 0.55 * sizes["onnx"]  # 4 wide rows: 4 bytes and a scale
+    encode = open_onnx(out / "onnx_int8")
+    texts = sorted(TEXTS, key=len)
+    assert np.abs(encode(texts)[0] - encode(texts[:1])[0]).max() <= 1e-5
+
+
+def own_ranking(student: Path, folder: Path) -> EvalConfig:
+    """A dev set on which the student is always right."""
+    left, right = TEXTS, TEXTS[::-1]
+    model = load_folder(student)
+    gold = cosines(model.encode(left), model.encode(right)) * 2 + 2
+    lines = [f"{a}\t{b}\t{score}\n" for a, b, score in zip(left, right, gold, strict=True)]
+    (folder / "dev-en-de.tsv").write_text("".join(lines), encoding="utf-8")
+    path, pairs = "dev-{a}-{b}.tsv", ["en-de"]
+    sts = EvalSetConfig(kind="sts", split="dev", path=path, languages=["en", "de"], pairs=pairs)
+    return EvalConfig(root=str(folder), sets={"own": sts})
+
+
+def test_int8_that_loses_too_much_is_refused(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.deploy import graph
+
+    original = graph.quantise
+
+    def coarse(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        stored, scale = original(values, axis)
+        return (stored // 64).astype(np.int8), scale  # two bits are left
+
+    dev = own_ranking(student, tmp_path)
+    export(student, tmp_path / "good", "onnx_int8", eval=dev, max_loss=10.0)
+    monkeypatch.setattr(graph, "quantise", coarse)
+    with pytest.raises(UserError, match=r"onnx_int8: it loses .* max_loss=10"):
+        export(student, tmp_path / "out", "onnx", "onnx_int8", eval=dev, max_loss=10.0)
+    assert not list((tmp_path / "out").rglob("*.onnx"))
+
+
 def test_the_report_says_sizes_and_differences(student: Path, tmp_path: Path) -> None:
     out = export(student, tmp_path / "out", "sentence_transformers", "dense")
     sizes = {}
@@ -156,12 +253,13 @@ def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: 
     out = str(tmp_path / "out")
     for arguments, message in [
         ([f"run={unfinished}"], "unfinished (running)"),
-        ([f"run={changed}"], "not the one that the run wrote"),
+        ([f"run={changed}"], "not the folder that the run wrote"),
         ([f"run={encoder_folder}"], "no student"),
         ([f"run={full}"], "no student"),
         ([f"run={tmp_path / 'nowhere'}"], "no such folder"),
         ([f"run={student}", "format=[onxn]"], "format.0=onxn"),
         ([f"run={student}", "format=[]"], "format"),
+        ([f"run={student}", "max_loss=-1"], "max_loss=-1"),
         ([f"run={student}", f"output={full}"], "not empty (mine)"),
         ([], "run: a value is needed"),
     ]:  # fmt: skip
@@ -175,6 +273,15 @@ def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: 
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert message in done.stderr
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_record_of_a_run_says_which_sets_select(student: Path, tmp_path: Path) -> None:
+    dev = own_ranking(student, tmp_path).model_dump(mode="json")
+    recorded = {"eval": {**dev, "no_longer_known": 1}}
+    run = as_run(student, tmp_path / "contrastive-0", config=recorded)
+    out = export(run, tmp_path / "out", "onnx_int8", max_loss=10.0)
+    report = json.loads((out / "onnx_int8/export.json").read_text())
+    assert report["dev"]["student"] == pytest.approx(100)
 
 
 def test_a_second_format_joins_the_first(student: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mlkd.commands import ExportConfig, ExportFormat
-from mlkd.deploy.formats import FORMATS, Encode, encoder
+from mlkd.deploy.formats import FORMATS, encoder
 from mlkd.deploy.source import Source
 from mlkd.errors import UserError
 from mlkd.files import replacing_folder, write_json
+from mlkd.metrics.scoring import Encode, score, select_value
 from mlkd.metrics.sets import load_sets, sentences
 from mlkd.metrics.similarity import unit
 from mlkd.metrics.size import folder_mib
@@ -32,7 +32,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> None:
     """Write all formats; if one of them fails its check, none is left behind.
 
     Raises:
-        UserError: A format's vectors differ from the student's by more than they may.
+        UserError: A format's vectors, or its scores, differ from the student's by more than they
+            may.
     """
     model = load_folder(source.folder)
     texts = some_sentences()
@@ -42,9 +43,14 @@ def export(config: ExportConfig, source: Source, target: Path) -> None:
         for name in config.format:
             log.info("%s: write and compare %d sentences", name, len(texts))
             FORMATS[name].write(model, part / name)
-            reports[name] = compare(name, part / name, expected, texts)
-            reports[name]["mib"] = folder_mib(part / name)
-            write_json(part / name / "export.json", {"source": source.name, **reports[name]})
+            encode = FORMATS[name].open(part / name)
+            report = compare(name, encode(texts), expected)
+            if FORMATS[name].tolerance is None:
+                report["dev"] = dev_scores(config, source, encoder(model), encode)
+                check_loss(name, report["dev"], config.max_loss)
+            report["mib"] = folder_mib(part / name)
+            write_json(part / name / "export.json", {"source": source.name, **report})
+            reports[name] = report
     for name in config.format:
         (target / ".export" / name).rename(target / name)
     (target / ".export").rmdir()
@@ -62,10 +68,8 @@ def some_sentences() -> list[str]:
     return [found[i] for i in spread] + [" ".join(found[:60]), "a", "ꙮ ᚠᚢᚦ 漢字"]
 
 
-def compare(
-    name: ExportFormat, folder: Path, expected: np.ndarray, texts: Sequence[str]
-) -> dict[str, Any]:
-    """Encode with the written folder and compare.
+def compare(name: ExportFormat, found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """Compare the vectors of a format with the student's.
 
     Returns:
         ``max_difference`` of a coordinate and ``cosine`` (``mean``, ``min``) of unit vectors.
@@ -73,15 +77,13 @@ def compare(
     Raises:
         UserError: The difference is larger than the format allows.
     """
-    encode: Encode = FORMATS[name].open(folder)
-    found, allowed = encode(texts), FORMATS[name].tolerance
-    # Not a number is no parity: compared so that it fails.
+    allowed = FORMATS[name].tolerance
     difference = float(np.abs(unit(found) - unit(expected)).max())
-    equal = np.array_equal(found, expected) if allowed == 0 else difference <= allowed
-    if not (equal and np.isfinite(found).all()):
+    equal = np.array_equal(found, expected) if allowed == 0 else True
+    if not (equal and np.isfinite(found).all() and (allowed is None or difference <= allowed)):
         raise UserError(
             f"{name}: its vectors differ from the student's by up to {difference:.2g}; "
-            f"allowed: {allowed:g}; nothing was written"
+            f"allowed: {allowed or 0:g}; nothing was written"
         )
     cosine = (unit(found) * unit(expected)).sum(1)
     return {
@@ -90,9 +92,48 @@ def compare(
     }
 
 
+def dev_scores(
+    config: ExportConfig, source: Source, before: Encode, after: Encode
+) -> dict[str, float]:
+    """The selecting dev score of the student and of a format: ``student`` and ``export``."""
+    settings = config.eval or source.section("eval", EvalConfig)
+    if settings is None:
+        sts = EvalSetConfig(
+            kind="sts", split="dev", format="demo", languages=["en", "de", "fr", "es", "tr"]
+        )
+        settings = EvalConfig(sets={"sts_dev": sts})
+    sets = [item for item in load_sets(settings) if item.split == "dev"]
+    return {
+        name: select_value(score(encode, sets, bootstrap=0))
+        for name, encode in (("student", before), ("export", after))
+    }
+
+
+def check_loss(name: ExportFormat, dev: dict[str, float], allowed: float) -> None:
+    """Refuse a format that scores too low.
+
+    Raises:
+        UserError: It loses more dev points than allowed.
+    """
+    loss = dev["student"] - dev["export"]
+    if loss > allowed:
+        raise UserError(
+            f"{name}: it loses {loss:.2f} points on dev ({dev['student']:.2f} to "
+            f"{dev['export']:.2f}); max_loss={allowed:g}; nothing was written"
+        )
+
+
 def _table(reports: dict[ExportFormat, dict[str, Any]]) -> Table:
-    table = Table("format", "MiB", "max difference", "min cosine")
+    table = Table("format", "MiB", "max difference", "mean cosine", "min cosine", "dev change")
     for name, report in reports.items():
-        cells = f"{report['mib']:.2f}", f"{report['max_difference']:.1e}"
-        table.add_row(name, *cells, f"{report['cosine']['min']:.6f}")
+        dev = report.get("dev")
+        cosine = report["cosine"]
+        table.add_row(
+            name,
+            f"{report['mib']:.2f}",
+            f"{report['max_difference']:.1e}",
+            f"{cosine['mean']:.5f}",
+            f"{cosine['min']:.5f}",
+            f"{dev['export'] - dev['student']:+.2f}" if dev else "-",
+        )
     return table

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.errors import UserError
 from mlkd.files import encoder_fingerprint
+from mlkd.integrity import Damaged, compare
+from mlkd.schema import Section
+
+Config = TypeVar("Config", bound=Section)
 
 _MODULE_CONFIG = "mlkd_config.json"
 """Written by every student, by no other sentence encoder."""
@@ -28,6 +35,26 @@ class Source:
     name: str
     folder: Path
     record: dict[str, Any]
+
+    def section(self, name: str, schema: type[Config]) -> Config | None:
+        """A section of the configuration of the run; None for a folder without one.
+
+        Keys that have been dropped since the run was made are left out.
+
+        Raises:
+            UserError: It is that of another version.
+        """
+        found = self.record.get("config", {}).get(name)
+        if found is None:
+            return None
+        known = {key: value for key, value in found.items() if key in schema.model_fields}
+        try:
+            return schema.model_validate(known)
+        except ValidationError:
+            raise UserError(
+                f"run={self.folder.parent}: the {name} in its run.json is of another version; "
+                f"give {name}=<option>"
+            ) from None
 
 
 def open_source(run: str) -> Source:
@@ -62,8 +89,10 @@ def _of_run(folder: Path) -> Source:
             "the command that started it goes on with it"
         )
     student = folder / "student"
+    if "files" in record:
+        compare(student, record["files"])
     if not student.is_dir() or encoder_fingerprint(student) != record["student"]:
-        raise UserError(f"run={folder}: its student folder is not the one that the run wrote")
+        raise Damaged(f"{student}: not the folder that the run wrote")
     return Source(name, student, record)
 
 
@@ -84,3 +113,17 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
     if found:
         raise UserError(f"output={target}: not empty ({found[0]}); give a new or an empty folder")
     return target
+
+
+def check_packages(config: ExportConfig) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Raises:
+        UserError: onnx or onnxruntime is missing.
+    """
+    wanted = [name for name in config.format if name.startswith("onnx")]
+    missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
+    if wanted and missing:
+        raise UserError(
+            f"format {wanted[0]} needs the package {missing[0]}; pip install 'mlkd[export]'"
+        )

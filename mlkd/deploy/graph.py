@@ -1,0 +1,134 @@
+"""Building blocks of an ONNX graph whose matrices are stored once, as float32 or as int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+GELU_MIN = 0.17
+"""GELU is nowhere below minus this."""
+
+
+@dataclass
+class Graph:
+    """Nodes and weights so far; each method adds something and returns the name of its result.
+
+    Attributes:
+        int8: Whether matrices and word tables are stored as int8.
+    """
+
+    int8: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """A node; its result's name, or a tuple of names where it has several."""
+        names = [f"{kind}_{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names[0] if outputs == 1 else tuple(names)
+
+    def weight(self, name: str, value: Any, kind: Any = np.float32) -> str:
+        """A stored tensor; the same name again is the same tensor."""
+        if name not in self.weights:
+            array = value.detach().numpy() if isinstance(value, torch.Tensor) else value
+            self.weights[name] = np.asarray(array, kind, order="C")
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A small constant of shapes and axes."""
+        return self.weight("ints_" + "_".join(map(str, values)), np.array(values), np.int64)
+
+    def number(self, value: float, kind: Any = np.float32) -> str:
+        """A constant."""
+        return self.weight(f"{np.dtype(kind).name}_{value:g}", np.array(value), kind)
+
+    def linear(
+        self,
+        x: str,
+        name: str,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        lowest: float | None = None,
+    ) -> str:
+        """``x @ weight.T + bias``.
+
+        Args:
+            x: ``(..., n)``.
+            name: Of the stored matrix.
+            weight: ``(m, n)``.
+            bias: ``(m,)``.
+            lowest: No value of ``x`` is below minus this, though far above: int8 then spends its
+                steps on that range.
+        """
+        matrix = weight.detach().T.numpy()
+        if self.int8:
+            result = self._int8_product(x, name, matrix, lowest)
+        else:
+            result = self.op("MatMul", x, self.weight(name, matrix))
+        return result if bias is None else self.op("Add", result, self.weight(f"{name}.bias", bias))
+
+    def _int8_product(self, x: str, name: str, matrix: np.ndarray, lowest: float | None) -> str:
+        """Integer product: a scale a column of the matrix, and a scale a row of ``x``.
+
+        ONNX Runtime's own dynamic quantisation has one scale for all rows of a batch, so that an
+        outlier in one token costs the others their precision and a vector depends on what else is
+        in its batch. A scale a row costs a division, and mends both.
+        """
+        columns, scale = quantise(matrix, axis=0)
+        if lowest is None:
+            step, zero = 1 / 127, 128
+            largest = self.op("ReduceMax", self.op("Abs", x), self.ints(-1), keepdims=1)
+        else:
+            step, zero = 1 / 255, 0
+            x = self.op("Relu", self.op("Add", x, self.number(lowest)))
+            largest = self.op("ReduceMax", x, self.ints(-1), keepdims=1)
+        largest = self.op("Max", largest, self.number(1e-9))
+        zero_point = self.number(zero, np.uint8)
+        rows = self.op("QuantizeLinear", self.op("Div", x, largest), self.number(step), zero_point)
+        stored = self.weight(f"{name}.int8", columns, np.int8)
+        product = self.op("MatMulInteger", rows, stored, zero_point)
+        result = self.op("Cast", product, to=TensorProto.FLOAT)
+        result = self.op("Mul", result, self.weight(f"{name}.scale", step * scale[0]))
+        result = str(self.op("Mul", result, largest))
+        if lowest is not None:
+            shift = lowest * (columns * scale).sum(0)
+            result = self.op("Sub", result, self.weight(f"{name}.shift", shift))
+        return result
+
+    def rows(self, ids: str, name: str, table: torch.Tensor) -> str:
+        """Rows of a word table; as int8 with one scale a row, and only the rows met are scaled."""
+        if not self.int8:
+            return str(self.op("Gather", self.weight(name, table), ids))
+        quantised, scale = quantise(table.detach().numpy(), axis=1)
+        stored = self.op("Gather", self.weight(f"{name}.int8", quantised, np.int8), ids)
+        scales = self.op("Gather", self.weight(f"{name}.scale", scale), ids)
+        return str(self.op("Mul", self.op("Cast", stored, to=TensorProto.FLOAT), scales))
+
+    def norm(self, x: str, name: str, module: nn.LayerNorm) -> str:
+        """Layer normalisation over the last axis."""
+        gain = self.weight(f"{name}.gain", module.weight)
+        bias = self.weight(f"{name}.bias", module.bias)
+        result = self.op("LayerNormalization", x, gain, bias, axis=-1, epsilon=module.eps)
+        return str(result)
+
+
+def quantise(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 of a matrix with one scale for each line across ``axis``.
+
+    Args:
+        values: ``(n, m)``.
+        axis: The axis a scale is shared along: 0 gives a scale a column, 1 a scale a row.
+
+    Returns:
+        int8 ``(n, m)`` and float32 scales ``(1, m)`` or ``(n, 1)``.
+    """
+    scale = np.abs(values).max(axis=axis, keepdims=True) / 127
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    return np.rint(values / scale).astype(np.int8), scale
