@@ -43,7 +43,7 @@ class ExportConfig(Section):
 
 
 CaseName = Literal[
-    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "chain", "pairs"
+    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "chain", "pairs", "start"
 ]
 
 
@@ -63,6 +63,8 @@ class CasesConfig(Section):
     """Rows of the large vocabulary."""
     synthetic: list[Positive] = Field(min_length=1)
     """Numbers of synthetic pairs whose preparation is measured."""
+    start_pairs: Positive
+    """Synthetic pairs of the case ``start``."""
     sentences: Positive
     """Sentences whose targets are computed."""
     output: str

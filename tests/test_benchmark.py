@@ -37,6 +37,7 @@ def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> Be
         "clock": "wall",
         "rows": 40_000,
         "synthetic": [200],
+        "start_pairs": 2000,
         "sentences": 40,
         "output": str(tmp_path / "numbers.json"),
     }
@@ -102,6 +103,16 @@ def test_numbers_of_every_case_are_written(config: BenchmarkConfig) -> None:
             assert line["peak_mib"] > 50
     (synthetic,) = numbers["pairs"]["lines"]
     assert synthetic["pairs_per_s"] == pytest.approx(200 / synthetic["seconds"])
+    assert 0 < synthetic["anonymous_mib"] < synthetic["peak_mib"]
+
+
+@pytest.mark.slow
+def test_start_up_is_timed_from_cold_and_warm_caches(config: BenchmarkConfig) -> None:
+    from mlkd.bench.start import measure
+
+    cold, warm = measure(config)
+    assert 1 < warm["first_step"] < cold["first_step"]
+    assert "seconds" not in warm
 
 
 def test_synthetic_pairs_repeat_english_sentences(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlkd.bench import bottleneck, chain, minilm, multilingual, pairs, targets, vocabulary
+from mlkd.bench import bottleneck, chain, minilm, multilingual, pairs, start, targets, vocabulary
 from mlkd.bench.contest import Line
 from mlkd.commands import BenchmarkConfig
 from mlkd.files import write_json
@@ -24,6 +24,7 @@ CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
     "targets": targets.measure,
     "chain": chain.measure,
     "pairs": pairs.measure,
+    "start": start.measure,
 }
 """Name in ``benchmark.cases`` and function."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -80,3 +81,29 @@ def resident_mib(field: str) -> float:
         return float("nan")
     found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
     return int(found[0]) / 1024 if found else float("nan")
+
+
+class AnonymousPeak:
+    """Largest resident memory of this process that is no page of a mapped file, while open.
+
+    The kernel drops pages of files when memory is short; these are what a program really needs.
+    """
+
+    def __init__(self) -> None:
+        self.mib = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> AnonymousPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.mib = max(self.mib, resident_mib("RssAnon"))
+            if self._over.wait(0.01):
+                return

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mlkd.bench.contest import Line
-from mlkd.bench.machine import resident_mib, seconds
+from mlkd.bench.machine import AnonymousPeak, resident_mib, seconds
 from mlkd.commands import BenchmarkConfig
 from mlkd.schema import CorpusConfig, DataConfig
 
@@ -35,7 +35,7 @@ def _prepare(number: int, config: BenchmarkConfig) -> Line:
         )
         child.start()
         theirs.close()
-        taken, peak = ours.recv()
+        taken, peak, anonymous = ours.recv()
         child.join()
     log.info("%d pairs: %.0f pairs/s", number, number / taken)
     return {
@@ -43,6 +43,7 @@ def _prepare(number: int, config: BenchmarkConfig) -> Line:
         "seconds": taken,
         "pairs_per_s": number / taken,
         "peak_mib": peak,
+        "anonymous_mib": anonymous,
     }
 
 
@@ -54,8 +55,9 @@ def _child(folder: Path, cpu: bool, pipe: Connection) -> None:
     data = DataConfig(root=str(folder), corpora={"synthetic": corpus})
     clock = "cpu" if cpu else "wall"
     start = seconds(clock)
-    prepare_pairs(data, [], folder / "cache")
-    pipe.send((seconds(clock) - start, resident_mib("VmHWM")))
+    with AnonymousPeak() as peak:
+        prepare_pairs(data, [], folder / "cache")
+    pipe.send((seconds(clock) - start, resident_mib("VmHWM"), peak.mib))
     pipe.close()
 
 

@@ -19,6 +19,7 @@ _COLUMNS = {
     "first_step": ("seconds to first step", "{:.1f}"),
     "seconds": ("seconds", "{:.1f}"),
     "peak_mib": ("peak MiB", "{:.0f}"),
+    "anonymous_mib": ("of it not mapped files", "{:.0f}"),
 }
 """Columns in order: head and format; a table has those that its lines have."""
 
