@@ -27,11 +27,13 @@ from mlkd.files import (
     sweep,
 )
 from mlkd.fit import Job, fit
+from mlkd.hardware import device_of
 from mlkd.integrity import hashes, sealed
 from mlkd.links import link_key, links
 from mlkd.measure import cached_measure, measure_speed, open_encoder_folder, table_row
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.similarity import cosines
 from mlkd.metrics.table import rows_to_table, to_markdown
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
@@ -39,8 +41,9 @@ from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
-from mlkd.student.initialise import build_student
+from mlkd.student.initialise import build_student, check_size
 from mlkd.student.vocabulary import assistant_from_teacher
+from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ Announce = Callable[[str], None]
 
 _FORMAT = 2
 """Version of the assistant before stage 1; a change makes it anew."""
+_COMPARED = 64
+_SAME_SPACE = 0.5
+"""A ready assistant whose mean cosine with the teacher is lower, on so many dev sentences, was
+made with another one; unrelated spaces give about 0, a distilled assistant 0.8 or more."""
 _VOCABULARY_PAIRS = 150_000
 """At most so many pairs are aligned (about 1.5 GB)."""
 
@@ -159,6 +166,7 @@ def open_chain(config: TrainConfig) -> Chain:
     deadline = None if limit is None else time.monotonic() + 3600 * limit
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    device_of(config.trainer.accelerator)  # is it there?
     cache = Path(config.output_dir, "cache")
     sets = load_sets(config.eval)
     if not any(s.split == "dev" for s in sets):
@@ -171,9 +179,37 @@ def open_chain(config: TrainConfig) -> Chain:
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )
         base = _base(config, pairs, teacher, cache)
+        check_size(backbone_of(load_folder(base)), config.student, config.data.max_tokens)
+    if not config.assistant.train:
+        _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
     return Chain(config, pairs, sets, teacher, base, base, deadline)
+
+
+def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base: Path) -> None:
+    """Compare a ready assistant's English with the teacher's: students aim at both in turn.
+
+    Raises:
+        UserError: Their vectors have nothing to do with each other.
+    """
+    english = pairs.texts(np.unique(pairs.source[pairs.dev_pairs()])[:_COMPARED])
+    theirs, ours = (
+        FrozenEncoder.open(
+            folder, max_tokens=config.data.max_tokens, accelerator=config.trainer.accelerator
+        ).encode(english)
+        for folder in (teacher, base)
+    )
+    if theirs.shape != ours.shape or (cosine := float(cosines(theirs, ours).mean())) < _SAME_SPACE:
+        raise UserError(
+            "teacher and assistant have different spaces "
+            + (
+                f"(widths {theirs.shape[1]} and {ours.shape[1]})"
+                if theirs.shape != ours.shape
+                else f"(mean cosine {cosine:.2f} on English)"
+            )
+            + "; choose the teacher that the assistant was made with, or assistant.train=true"
+        )
 
 
 def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> Path:

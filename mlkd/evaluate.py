@@ -10,8 +10,8 @@ from mlkd.errors import UserError
 from mlkd.schema import EncoderConfig
 
 
-def main(config: EvaluateConfig) -> float:
-    """Print the table, write the JSON, give the selecting dev score."""
+def main(config: EvaluateConfig) -> float | None:
+    """Print the table, write the JSON, give the selecting dev score where there is one."""
     from rich.console import Console
 
     from mlkd.files import write_json
@@ -48,7 +48,8 @@ def main(config: EvaluateConfig) -> float:
     write_json(output, measured)
     Console(width=120).print(rows_to_table([table_row(folder.name, measured)]))
     print(f"scores: {output}")
-    return select_value(measured["scores"])
+    dev = any(item.split == "dev" for item in sets)
+    return select_value(measured["scores"]) if dev else None
 
 
 if __name__ == "__main__":

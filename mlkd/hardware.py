@@ -9,9 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mlkd.errors import UserError
+
 
 def device_of(accelerator: str) -> torch.device:
-    """The device that ``trainer.accelerator`` means on this machine."""
+    """The device that ``trainer.accelerator`` means on this machine.
+
+    Raises:
+        UserError: A GPU is asked for and there is none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu: torch finds no GPU; allowed here: auto, cpu")
     if accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available()):
         return torch.device("cuda")
     return torch.device("cpu")

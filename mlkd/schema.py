@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Positive = Annotated[int, Field(ge=1)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -225,8 +226,10 @@ class OptimConfig(Section):
 
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     """Not applied to biases and LayerNorm."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-8
+    """Far below the gradients, which are about 1e-6 here: targets have length 1 and the error is a
+    mean over dimensions. The 1e-6 of Ding et al. (2022) would shrink most steps."""
     clip: Annotated[float, Field(gt=0.0)] = 1.0
     """Upper limit of the gradient norm."""
     warmup: Fraction = 0.1

@@ -28,6 +28,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from mlkd.errors import UserError
 from mlkd.schema import EncoderConfig, InitConfig, StudentConfig, TrainConfig
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
@@ -163,9 +164,11 @@ def test_a_ready_assistant_with_the_full_vocabulary(
     tmp_path: Path,
     request: pytest.FixtureRequest,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlkd.chain import run_chain
 
+    monkeypatch.setattr("mlkd.chain._SAME_SPACE", -1.0)  # both have random weights
     caplog.set_level("INFO")
     option = {"roberta": "paraphrase_distilroberta", "mpnet": "all_mpnet"}[teacher]
     config = settings(
@@ -181,6 +184,21 @@ def test_a_ready_assistant_with_the_full_vocabulary(
     layer = 4 * (16 * 16 + 16) + 2 * 16 * 32 + 16 + 32 + 4 * 16
     expected = XLMR_ROWS * 4 + 4 * 16 + 34 * 16 + 16 + 2 * 16 + 2 * layer
     assert record["metrics"]["parameters"]["total"] == expected
+
+
+def test_an_assistant_of_another_space_is_refused_unless_it_is_trained(
+    roberta: Path, encoder_folder: Path, settings: Callable[..., TrainConfig]
+) -> None:
+    from mlkd.chain import open_chain
+
+    def assistant(folder: Path, *more: str) -> TrainConfig:
+        ready = ["assistant=folder", f"assistant.encoder.path={folder}"]
+        return settings(*ready, "teacher=folder", f"teacher.path={encoder_folder}", *more)
+
+    with pytest.raises(UserError, match=r"different spaces \(mean cosine .* assistant.train=true"):
+        open_chain(assistant(roberta))
+    open_chain(assistant(roberta, "assistant.train=true"))
+    open_chain(assistant(encoder_folder))
 
 
 def test_stage_one_may_train_a_ready_assistant(

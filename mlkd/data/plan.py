@@ -53,7 +53,7 @@ class BatchPlan:
         Args:
             pairs: Indices of the training pairs ``(n,)``.
             group: Group of each of them ``(n,)``.
-            length: Tokens of each of them, both sides together ``(n,)``.
+            length: Tokens of each of them ``(n,)``; the longer side of a pair.
             batch_size: Pairs a step, over all ranks; at most n are used.
             mixing: See :func:`group_shares`.
             temperature: See :func:`group_shares`.
