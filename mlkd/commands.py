@@ -96,3 +96,25 @@ class ReportConfig(Section):
                 "select needs budget_mib=<MiB>, as in: python -m mlkd.report select budget_mib=20"
             )
         return self
+
+
+class RunsConfig(Section):
+    """The whole of ``python -m mlkd.runs``."""
+
+    action: Literal["list", "prune"] = "list"
+    """``prune`` removes unfinished runs and links of chains that no other run needs."""
+    output_dir: str = "outputs"
+    ask: bool = True
+    """Before anything is removed."""
+
+
+class KillTestConfig(Section):
+    """The whole of ``python -m mlkd.killtest``."""
+
+    kills: Positive
+    seed: Annotated[int, Field(ge=0)]
+    """Decides how long after each sign the kill comes."""
+    command: list[str]
+    """Arguments of ``python -m mlkd.train``."""
+    output: str
+    """Markdown file to write."""

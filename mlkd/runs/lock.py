@@ -125,9 +125,7 @@ class Lock:
     def _is_dead(self, owner: dict[str, Any] | None, silent: float) -> bool:
         """Whether the owner of a lock file ``silent`` seconds without a sign of life is gone."""
         if owner is not None and owner.get("machine") == machine():
-            pid = owner.get("pid")
-            start = started(pid) if isinstance(pid, int) else None
-            return start is None or start != owner.get("started")
+            return _is_gone(owner)
         return silent > self._patience
 
     def _show_life(self) -> None:
@@ -141,6 +139,23 @@ class Lock:
                 return
             with suppress(OSError):
                 os.utime(self._path)
+
+
+def holder(path: Path) -> str | None:
+    """Which other process holds a lock; None if it is free or its process is dead."""
+    owner = _read(path)
+    if owner is None:
+        return None
+    if owner.get("machine") == machine() and (owner.get("pid") == os.getpid() or _is_gone(owner)):
+        return None
+    return _name(owner)
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Whether a process of this machine has ended."""
+    pid = owner.get("pid")
+    start = started(pid) if isinstance(pid, int) else None
+    return start is None or start != owner.get("started")
 
 
 def _status(path: Path) -> os.stat_result | None:

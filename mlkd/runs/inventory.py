@@ -1,0 +1,168 @@
+"""What is in an output folder: runs, what they need of each other, and what nothing needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlkd.files import remove_folder
+from mlkd.runs.lock import Lock, holder
+
+_UNFINISHED = {"cut off", "interrupted", "failed", "empty", "superseded"}
+_FINGERPRINTS = ("target", "assistant", "base")
+"""Keys of an identity that hold fingerprints of encoders, which may be those of other runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One run.
+
+    Attributes:
+        folder: Where it is.
+        stage: Its stage.
+        status: ``finished``, ``running``, ``interrupted``, ``failed``, ``cut off`` (its process was
+            killed), ``empty``, ``superseded`` or ``damaged``.
+        size: Bytes on disk.
+        means: Mean scores by split and kind, empty without any.
+        is_result: Whether a command asked for it, and not only for a run that needs it.
+        needs: Names of the runs it started from or learned from.
+    """
+
+    folder: Path
+    stage: str
+    status: str
+    size: int
+    means: dict[str, dict[str, float | None]]
+    is_result: bool
+    needs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Stage and hash."""
+        return self.folder.name
+
+
+def inventory(output: Path) -> list[Entry]:
+    """All runs of an output folder, by name."""
+    runs = output / "runs"
+    places = [*runs.glob("*-*"), *runs.glob("superseded/*-*")]
+    folders = sorted((p for p in places if p.is_dir() and p.name[0] != "."), key=lambda p: p.name)
+    records = {folder: _record(folder) for folder in folders}
+    made_by = {
+        str(record["student"]): folder.name
+        for folder, record in records.items()
+        if record and "student" in record and folder.parent == runs
+    }
+    return [_entry(folder, record, made_by) for folder, record in records.items()]
+
+
+def needed_by(entries: list[Entry]) -> dict[str, list[str]]:
+    """Names of the runs that need each run, directly or through others."""
+    needs = {entry.name: entry.needs for entry in entries}
+    users: dict[str, list[str]] = {entry.name: [] for entry in entries}
+    for entry in entries:
+        if entry.status == "superseded":
+            continue
+        for name in _upstream(entry.name, needs):
+            users[name].append(entry.name)
+    return users
+
+
+def prunable(output: Path, entries: list[Entry]) -> list[tuple[Entry, str]]:
+    """Runs that nothing needs, each with the reason.
+
+    A finished run stays if a command asked for it, or if any other run that stays or may go on
+    needs it; while a process works in the folder, every finished run stays.
+    """
+    users = needed_by(entries)
+    busy = _busy(output)
+    found = []
+    for entry in entries:
+        if entry.status in _UNFINISHED and not users[entry.name]:
+            found.append((entry, entry.status))
+        elif entry.status == "finished" and not (entry.is_result or users[entry.name] or busy):
+            found.append((entry, "no other run needs it"))
+    return found
+
+
+def prune(output: Path, chosen: list[Entry]) -> Iterator[Entry]:
+    """Remove runs, each only if nothing needs it still; gives those that were removed."""
+    for entry in chosen:
+        with Lock(_lock(entry.folder), waiting_for=entry.name):
+            if entry.folder in {e.folder for e, _ in prunable(output, inventory(output))}:
+                remove_folder(entry.folder)
+                yield entry
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process may remove it just now
+            total += 0 if path.is_dir() else path.lstat().st_size
+    return total
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """A run record; empty if there is none, None if it cannot be read."""
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _entry(folder: Path, record: dict[str, Any] | None, made_by: dict[str, str]) -> Entry:
+    status = _status(folder, record)
+    record = record or {}
+    stage = folder.name.rpartition("-")[0] if status != "superseded" else str(record.get("stage"))
+    config, metrics, identity = (
+        value if isinstance(value := record.get(key), dict) else {}
+        for key in ("config", "metrics", "identity")
+    )
+    needs = {str(identity["start"])} if "start" in identity else set()
+    needs |= {made_by[f] for k in _FINGERPRINTS if (f := str(identity.get(k))) in made_by}
+    means = metrics.get("scores", {}).get("mean", {})
+    is_result = config.get("stage", stage) == stage
+    needed = tuple(sorted(needs - {folder.name}))
+    return Entry(folder, stage, status, size_of(folder), means, is_result, needed)
+
+
+def _status(folder: Path, record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "damaged"
+    if folder.parent.name == "superseded":
+        return "superseded"
+    if holder(_lock(folder)):
+        return "running"
+    if not record:
+        return "damaged" if (folder / "student").exists() else "empty"
+    status = str(record.get("status"))
+    return "cut off" if status == "running" else status
+
+
+def _upstream(name: str, needs: dict[str, tuple[str, ...]]) -> set[str]:
+    """Runs that a run needs, directly or through others, as far as they are there."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        new = {n for n in needs[left.pop()] if n in needs} - found - {name}
+        found |= new
+        left += new
+    return found
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _busy(output: Path) -> bool:
+    """Whether a process works in the folder."""
+    places = [*(output / "runs").glob(".*.lock"), *(output / "cache").glob("*.lock")]
+    return any(holder(path) for path in places)

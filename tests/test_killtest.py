@@ -1,0 +1,31 @@
+"""The kill test itself, with a few kills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mlkd.commands import KillTestConfig
+from mlkd.config import CONF_DIR
+from mlkd.errors import UserError
+from mlkd.killtest import _finish, main
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.enable_socket
+def test_a_killed_chain_ends_with_the_same_weights(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose("killtest", ["kills=5", f"output={tmp_path / 'kills.md'}"])
+    main(KillTestConfig.model_validate(OmegaConf.to_container(composed)))
+    table = (tmp_path / "kills.md").read_text()
+    assert "5 kills (SIGKILL)" in table
+    assert "12 of 12 results" in table
+
+
+def test_a_chain_that_fails_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the chain ended with status 3: .*broken"):
+        _finish(["python", "-c", "import sys; print('broken'); sys.exit(3)"], tmp_path)
