@@ -377,7 +377,7 @@ def test_markdown_holds_every_number() -> None:
     rows = table_rows()
     lines = to_markdown(rows).splitlines()
     assert len(lines) == (2 + 4) + 1 + (2 + 10)
-    assert lines[0].startswith("| model | params M | MiB | dev STS | dev bitext | test STS |")
+    assert lines[0].startswith("| model | par. M | MiB | dev STS | dev bitext | test STS |")
     assert "a\\|b" in lines[5]
     value = rows[0].scores["sets"]["test"]["pairs"]["en-tr"]["spearman"]
     assert lines[-1] == f"| test | test | en-tr |{f' {value:.2f} |' * 4}"

@@ -42,6 +42,7 @@ def rows_to_table(rows: Sequence[Row]) -> Table:
     """Two tables below each other: one line a model, then one column a model.
 
     Scores are ×100: Spearman of the cosine for STS, mean accuracy of both directions for bitext.
+    ``cos T`` is the mean cosine with the teacher's vectors of the English side of dev bitext.
     """
     both = Table.grid(padding=(0, 0, 1, 0))
     for grid, labels in ((_overview(rows), 1), (_by_pair(rows), 3)):
@@ -64,15 +65,16 @@ def _overview(rows: Sequence[Row]) -> Grid:
     means = [(split, kind) for split in ("dev", "test") for kind in HEADLINE]
     names = {"sts": "STS", "bitext": "bitext"}
     grid = [
-        ["model", "params M", "MiB"]
+        ["model", "par. M", "MiB"]
         + [f"{split} {names[kind]}" for split, kind in means]
-        + ["kept %", "sent/s", "ms"]
+        + ["kept %", "cos T", "sent/s", "ms"]
     ]
     for row in rows:
         grid.append(
             [row.name, _number(row.parameters / 1e6), _number(row.mib, 1)]
             + [_number(row.scores["mean"][split][kind]) for split, kind in means]
-            + [_number(row.share, 1), _number(row.sentences_per_s, 0), _number(row.latency_ms, 1)]
+            + [_number(row.share, 1), _number(row.scores["agreement"], 3)]
+            + [_number(row.sentences_per_s, 0), _number(row.latency_ms, 1)]
         )
     return grid
 
