@@ -71,3 +71,15 @@ def test_weights_are_applied_and_terms_logged_unweighted() -> None:
     loss, logs = build_loss(config)(vectors(EYE, SWAPPED))
     assert {k: v.item() for k, v in logs.items()} == {"pair_mse": 1.0, "mcl": 1.0}
     assert loss.item() == 5.0
+
+
+def test_translation_ranking_asks_no_teacher() -> None:
+    term = MCLConfig(mode="ce", temperature=0.05)
+    loss = build_loss(LossConfig(mcl=term))
+    pairs = torch.randn(4, 3), torch.randn(4, 3)
+    own = torch.arange(4)
+    one, other = (
+        loss(PairVectors(*pairs, torch.randn(4, 3), torch.randn(4, 3), own, own))[0]
+        for _ in range(2)
+    )
+    assert one.item() == other.item() > 0
