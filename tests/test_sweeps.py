@@ -79,7 +79,7 @@ def test_impossible_cells_are_left_out_with_a_word() -> None:
     assert "the backbone has 6 layers" in impossible["student.layers=9 student.recurrence=1"]
     _, impossible = plan("sweep=init", "seed=0", "stages.contrastive.fraction=1")
     assert all("scratch" in label and "ends" in label for label in impossible)
-    assert len(impossible) == 2
+    assert len(impossible) == 3
 
 
 def test_the_share_of_the_data_is_the_students() -> None:
