@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,6 +39,14 @@ def matrix_gflops(precision: str, device: torch.device, clock: str) -> float:
         rate = 2 * rows * inner * outer * count / (seconds(clock) - start) / 1e9
         best = max(best, rate)
     return best
+
+
+@contextmanager
+def scratch(output: str) -> Iterator[Path]:
+    """A folder on the disk of the results that is gone afterwards."""
+    Path(output).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output) as name:
+        yield Path(name)
 
 
 def seconds(clock: str) -> float:

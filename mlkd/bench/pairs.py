@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import random
-import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mlkd.bench.contest import Line
-from mlkd.bench.machine import AnonymousPeak, resident_mib, seconds
+from mlkd.bench.machine import AnonymousPeak, resident_mib, scratch, seconds
 from mlkd.commands import BenchmarkConfig
 from mlkd.schema import CorpusConfig, DataConfig
 
@@ -27,11 +26,11 @@ def measure(config: BenchmarkConfig) -> list[Line]:
 
 def _prepare(number: int, config: BenchmarkConfig) -> Line:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's memory
-    with tempfile.TemporaryDirectory(dir=config.output_dir) as folder:
-        write_pairs(Path(folder, "pairs.tsv"), number)
+    with scratch(config.output_dir) as folder:
+        write_pairs(folder / "pairs.tsv", number)
         ours, theirs = context.Pipe()
         child = context.Process(
-            target=_child, args=(Path(folder), config.benchmark.clock == "cpu", theirs)
+            target=_child, args=(folder, config.benchmark.clock == "cpu", theirs)
         )
         child.start()
         theirs.close()

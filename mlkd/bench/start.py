@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from mlkd.bench.command import train
 from mlkd.bench.contest import Line
+from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
 from mlkd.commands import BenchmarkConfig
 from mlkd.measure import open_encoder_folder
@@ -28,8 +28,7 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     the second only looks them up.
     """
     number = config.benchmark.start_pairs
-    with tempfile.TemporaryDirectory(dir=config.output_dir) as name:
-        folder = Path(name)
+    with scratch(config.output_dir) as folder:
         write_pairs(folder / "pairs.en-de.tsv", number)
         write_teacher(open_encoder_folder(config.teacher, allow_download=False), folder / "teacher")
         command = [
