@@ -60,11 +60,11 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     config, stage, settings = job.config, STAGES[job.name], job.config.stages[job.name]
     started = time.monotonic()
     tokens = tokenise(job.pairs, model.tokenizer, config.data.max_tokens, job.cache)
-    plan, steps = batch_plan(config, job.pairs, tokens, job.name)
-    dev = dev_pairs(config, job.pairs, tokens)
     wanted = target_sentences(config, job.pairs, tokens, job.name)
     encoders = {"teacher": job.teacher, "assistant": job.assistant}
     targets = target_vectors(config, job.pairs, job.cache, encoders, job.name, wanted)
+    plan, steps = batch_plan(config, job.pairs, tokens, job.name)
+    dev = dev_pairs(config, job.pairs, tokens)
     source = PairSource(job.pairs, tokens, targets, stage.translation_target)
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)

@@ -15,6 +15,8 @@ from mlkd.stages import STAGES
 from mlkd.targets.cache import Targets, compute_targets
 from mlkd.targets.encoder import FrozenEncoder
 
+_CHUNK = 1 << 18
+
 
 def batch_plan(
     config: TrainConfig, pairs: PairStore, tokens: TokenStore, name: StageName
@@ -47,11 +49,12 @@ def target_sentences(
 ) -> np.ndarray:
     """Sentences ``(n,)`` whose vectors training and dev of a stage will ask for."""
     plan, steps = batch_plan(config, pairs, tokens, name)
-    used = np.concatenate([plan.pairs_until(steps), dev_pairs(config, pairs, tokens)])
-    wanted = [pairs.source[used]]
-    if STAGES[name].translation_target == "translation":
-        wanted.append(pairs.translation[used])
-    return np.unique(np.concatenate(wanted)).astype(np.int64)
+    wanted = np.zeros(pairs.n_sentences, bool)
+    for used in (plan.pairs_until(steps), dev_pairs(config, pairs, tokens)):
+        wanted[pairs.source[used]] = True
+        if STAGES[name].translation_target == "translation":
+            wanted[pairs.translation[used]] = True
+    return np.flatnonzero(wanted).astype(np.uint32)
 
 
 def target_vectors(
@@ -80,9 +83,8 @@ def target_vectors(
         precision=config.trainer.precision,
         embeddings_only=kind == "assistant_embeddings",
     )
-    texts = pairs.texts(sentences)
     label = kind.replace("_", " ")
-    return compute_targets(encoder, texts, sentences, pairs.n_sentences, cache, label)
+    return compute_targets(encoder, pairs.texts, sentences, pairs.n_sentences, cache, label)
 
 
 def _share(pairs: PairStore, fraction: float) -> np.ndarray:
@@ -99,7 +101,11 @@ def _share(pairs: PairStore, fraction: float) -> np.ndarray:
 
 
 def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:
-    """Tokens of the longer side of each pair."""
-    lengths = tokens.lengths
-    longer: np.ndarray = np.maximum(lengths[pairs.source[which]], lengths[pairs.translation[which]])
+    """Tokens of the longer side of each pair, looked up in chunks to save memory."""
+    longer = np.empty(len(which), np.uint16)
+    for start in range(0, len(which), _CHUNK):
+        part = which[start : start + _CHUNK]
+        sides = [side[part].astype(np.int64) for side in (pairs.source, pairs.translation)]
+        one, other = (tokens.offsets[side + 1] - tokens.offsets[side] for side in sides)
+        longer[start : start + _CHUNK] = np.maximum(one, other)
     return longer

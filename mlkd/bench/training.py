@@ -88,11 +88,10 @@ def teacher_vectors(lesson: Lesson, pairs: np.ndarray) -> np.ndarray:
         accelerator=trainer.accelerator,
         precision="fp32",
     )
-    sources = chain.pairs.source[pairs].astype(np.int64)
-    indices = np.unique(sources)
-    texts = chain.pairs.texts(indices)
+    store = chain.pairs
+    sources = store.source[pairs].astype(np.int64)
     targets = compute_targets(
-        encoder, texts, indices, chain.pairs.n_sentences, chain.cache, "teacher"
+        encoder, store.texts, np.unique(sources), store.n_sentences, chain.cache, "teacher"
     )
     return targets.vectors(sources)
 

@@ -61,9 +61,10 @@ class BatchPlan:
         """
         self.batch_size = min(batch_size, len(pairs))
         self.steps_per_epoch = len(pairs) // self.batch_size
-        self._pairs, self._length, self._seed = pairs, length, seed
+        # Narrow integers: with 10 million pairs these arrays are what takes memory.
+        self._pairs, self._length, self._seed = pairs.astype(np.uint32), length, seed
         groups = np.unique(group)
-        self._members = [np.flatnonzero(group == g) for g in groups]
+        self._members = [np.flatnonzero(group == g).astype(np.uint32) for g in groups]
         sizes = np.array([len(m) for m in self._members])
         self._quota = _round_to_sum(
             group_shares(sizes, mixing, temperature), self.steps_per_epoch * self.batch_size
@@ -78,10 +79,12 @@ class BatchPlan:
     def pairs_until(self, steps: int) -> np.ndarray:
         """Distinct pairs that the first ``steps`` steps use: only they need targets."""
         full, rest = divmod(steps, self.steps_per_epoch)
-        used = [self._make_epoch(epoch).ravel() for epoch in range(full)]
+        used = np.zeros(int(self._pairs.max()) + 1, bool)
+        for epoch in range(full):
+            used[self._make_epoch(epoch)] = True
         if rest:
-            used.append(self._make_epoch(full)[:rest].ravel())
-        return np.unique(np.concatenate(used))
+            used[self._make_epoch(full)[:rest]] = True
+        return np.flatnonzero(used)
 
     def _make_epoch(self, epoch: int) -> np.ndarray:
         """All batches of an epoch ``(steps_per_epoch, batch_size)``."""

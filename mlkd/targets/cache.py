@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
+_CHUNK = 1 << 18
+"""Sentences whose texts or keys are handled at once."""
 _SEGMENT = 1 << 18
 """Sentences a segment: so many are lost at most when the process is killed."""
 
@@ -41,21 +44,19 @@ class Targets:
     """Target vectors of a table of sentences, looked up by sentence index."""
 
     segments: tuple[Segment, ...]
-    segment: np.ndarray
-    """Segment of each sentence ``(n_sentences,)``, -1 where it has no vector."""
-    row: np.ndarray
-    """Row in that segment ``(n_sentences,)``."""
+    place: np.ndarray
+    """Row of each sentence ``(n_sentences,)`` in all segments one after the other; -1: none."""
 
     def vectors(self, sentences: np.ndarray) -> np.ndarray:
         """float32 vectors ``(m, d)`` of sentence indices ``(m,)``."""
-        which, rows = self.segment[sentences], self.row[sentences]
+        place, starts = self.place[sentences], _starts(self.segments)
+        if (place < 0).any():
+            raise KeyError(f"sentence {int(sentences[place < 0][0])} has no target vector")
+        which = np.searchsorted(starts, place, side="right") - 1
         result = np.empty((len(sentences), self.segments[0].vectors.shape[1]), np.float32)
-        for number, segment in enumerate(self.segments):
+        for number in np.unique(which):
             mine = which == number
-            if mine.any():
-                result[mine] = segment.vectors[rows[mine]]
-        if (which < 0).any():
-            raise KeyError(f"sentence {int(sentences[which < 0][0])} has no target vector")
+            result[mine] = self.segments[number].vectors[place[mine] - starts[number]]
         return result
 
 
@@ -67,7 +68,7 @@ def sentence_keys(sentences: list[str]) -> np.ndarray:
 
 def compute_targets(
     encoder: FrozenEncoder,
-    texts: list[str],
+    texts: Callable[[np.ndarray], list[str]],
     indices: np.ndarray,
     n_sentences: int,
     cache: Path,
@@ -79,33 +80,53 @@ def compute_targets(
 
     Args:
         encoder: Where vectors come from; its fingerprint names the cache folder.
-        texts: The sentences wanted.
-        indices: Their index in the sentence table, same length.
-        n_sentences: Size of that table.
+        texts: Gives the sentences of some indices; never asked for all at once.
+        indices: Which are wanted, distinct ``(n,)``.
+        n_sentences: Size of the sentence table.
         cache: Folder of all caches.
         name: Shown in the progress bar.
     """
     folder = cache / f"targets-{digest(encoder.fingerprint)}"
-    keys = sentence_keys(texts)
+    keys = np.empty(len(indices), np.uint64)
+    for start in range(0, len(keys), _CHUNK):
+        keys[start : start + _CHUNK] = sentence_keys(texts(indices[start : start + _CHUNK]))
     with Lock(cache / f"{folder.name}.lock", waiting_for=f"target vectors of {name}"):
         segments = _open_segments(folder)
-        missing = np.ones(len(keys), bool)
-        for segment in segments:
-            missing &= segment.rows(keys) < 0
-        if missing.any():
-            _, first = np.unique(keys[missing], return_index=True)
-            fresh = np.flatnonzero(missing)[first]
+        missing = np.flatnonzero(_places(segments, keys) < 0)
+        if len(missing):
+            missing = missing[np.argsort(keys[missing], kind="stable")]
+            new = np.diff(keys[missing], prepend=~keys[missing[:1]]) != 0  # two of one text
+            fresh = missing[new]
             for start in range(0, len(fresh), _SEGMENT):
                 part = fresh[start : start + _SEGMENT]
-                write_segment(encoder, [texts[i] for i in part], keys[part], folder, name)
+                write_segment(encoder, texts(indices[part]), keys[part], folder, name)
             segments = _open_segments(folder)
-    which = np.full(n_sentences, -1, np.int16)
-    row = np.zeros(n_sentences, np.int64)
-    for number, segment in enumerate(segments):
-        found = segment.rows(keys)
-        which[indices[found >= 0]] = number
-        row[indices[found >= 0]] = found[found >= 0]
-    return Targets(tuple(segments), which, row)
+    place = np.full(n_sentences, -1, np.int32)
+    place[indices] = _places(segments, keys)
+    return Targets(tuple(segments), place)
+
+
+def _starts(segments: Sequence[Segment]) -> np.ndarray:
+    """Where each segment starts if all stand one after the other."""
+    return np.cumsum([0, *(len(segment.keys) for segment in segments)])[:-1]
+
+
+def _places(segments: Sequence[Segment], keys: np.ndarray) -> np.ndarray:
+    """Place of each key in all segments one after the other, -1 where it is in none.
+
+    Segments hold ranges of keys, so that sorted keys are looked up in few of them.
+    """
+    result = np.full(len(keys), -1, np.int32)
+    starts = _starts(segments)
+    for begin in range(0, len(keys), _CHUNK):
+        order = begin + np.argsort(keys[begin : begin + _CHUNK])
+        ordered = keys[order]
+        for segment, start in zip(segments, starts, strict=True):
+            low = np.searchsorted(ordered, segment.keys[0])
+            high = np.searchsorted(ordered, segment.keys[-1], side="right")
+            rows = segment.rows(ordered[low:high])
+            result[order[low:high][rows >= 0]] = start + rows[rows >= 0]
+    return result
 
 
 def write_segment(
