@@ -60,7 +60,18 @@ def batches(ids: torch.Tensor) -> list[PairBatch]:
         block[mask == 0] = 0
         source, translation = torch.tensor([0, 0, 2]), torch.tensor([3, 4, 5])
         target = torch.randn(3, 16)
-        made.append(PairBatch(block, mask, source, translation, target, target, torch.arange(3)))
+        made.append(
+            PairBatch(
+                ids=block,
+                mask=mask,
+                sentences=torch.arange(6),
+                source=source,
+                translation=translation,
+                source_target=target,
+                translation_target=target,
+                pairs=torch.arange(3),
+            )
+        )
     return made
 
 
