@@ -117,3 +117,37 @@ def sweep(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The multirun folder of a small sweep with a failed and a missing cell; not to be changed."""
     folder = tmp_path_factory.mktemp("sweep")
     return make_records(encoder_folder, write_corpus(folder / "corpus"), folder / "outputs")
+
+
+@pytest.fixture
+def tiny_overrides(encoder_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
+    """A command line whose links take a second each; its outputs are in ``tmp_path / "out"``."""
+    return write_overrides(encoder_folder, corpus, tmp_path / "out")
+
+
+def write_overrides(encoder: Path, corpus: Path, output: Path, steps: int = 3) -> list[str]:
+    sets = ",".join(
+        f"sts_{split}:{{kind:sts,split:{split},path:'sts-{split}-{{lang}}.tsv',languages:[en,de]}}"
+        for split in ("dev", "test")
+    )
+    stages = ("assistant", "bottleneck", "recurrent", "contrastive")
+    sizes = (f"max_steps={steps}", "epochs=9999", "batch_size=16")
+    return [
+        "data=tsv",
+        f"data.root={corpus}",
+        "data.dev_fraction=0.2",
+        "data.max_tokens=16",
+        "eval=base",
+        f"eval.root={corpus}",
+        f"+eval.sets={{{sets}}}",
+        "eval.bootstrap=0",
+        "teacher=folder",
+        f"teacher.path={encoder}",
+        "assistant.vocabulary.size=120",
+        "student.bottleneck=4",
+        "student.layers=1",
+        "trainer.precision=fp32",
+        "trainer.threads=1",
+        f"output_dir={output}",
+        *(f"stages.{stage}.{size}" for stage in stages for size in sizes),
+    ]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -100,9 +102,10 @@ def test_stage_two_trains_the_embedding_only_and_hands_it_on(
     assert all(name.startswith("embeddings.") for name in changed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_interrupted_run_resumes_to_the_same_weights(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    number: signal.Signals, tiny: Callable[..., TrainConfig], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     from mlkd.chain import run_chain
     from mlkd.runs.resume import Checkpoint
@@ -111,18 +114,17 @@ def test_interrupted_run_resumes_to_the_same_weights(
     run_chain(tiny(dropout, stage="assistant"))
     expected = weights(tmp_path / "out", "assistant")
 
-    def stop_at_three(self: Checkpoint, trainer: object, *args: object) -> None:
-        if trainer.global_step == 3:  # type: ignore[attr-defined]
-            self._stop = "SIGTERM"
-        original(self, trainer, *args)  # type: ignore[arg-type]
+    def stop_after_three(self: Checkpoint, trainer: L.Trainer, *args: object) -> None:
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), number)
 
-    original = Checkpoint.on_train_batch_start
     caplog.set_level("INFO")
     again = tiny(dropout, f"output_dir={tmp_path / 'again'}", stage="assistant")
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "on_train_batch_start", stop_at_three)
-        with pytest.raises(Interrupted):
+        patch.setattr(Checkpoint, "on_train_batch_end", stop_after_three)
+        with pytest.raises(Interrupted, match=number.name):
             run_chain(again)
+    assert signal.getsignal(number) == signal.SIG_DFL
     assert list((tmp_path / "again/runs").glob("*/last.ckpt"))
     run_chain(again)
     assert "assistant: resumed (it was interrupted)" in caplog.text

@@ -19,9 +19,13 @@ from safetensors.torch import load_model, save_model
 from mlkd.errors import Interrupted, UserError
 from mlkd.files import file_sha256, reason_of, replacing
 from mlkd.progress import progress
+from mlkd.runs.cluster import TIMEOUT_SIGNAL
 from mlkd.runs.curves import Curves
 
 log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, TIMEOUT_SIGNAL)
+"""What asks a training to save and stop."""
 
 
 class ProgressBar(L.Callback):
@@ -158,13 +162,18 @@ class Checkpoint(L.Callback):
         self._said = False
 
     def on_fit_start(self, *args: Any) -> None:
-        """Catch Ctrl-C and SIGTERM from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._on_signal)
+        """Remember who handles signals."""
+        self._old = {number: signal.getsignal(number) for number in _SIGNALS}
         self._started = self._saved = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Forget what was logged after the checkpoint: these steps are run again."""
+        """Catch signals; forget what was logged after the checkpoint: these steps run again.
+
+        Only now, because Lightning has set a handler of SIGTERM of its own in the meantime, which
+        ends the training without a checkpoint.
+        """
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.cut(trainer.global_step)
@@ -236,6 +245,10 @@ class Checkpoint(L.Callback):
         """Give the signals back."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Give the signals back after an interruption, when there is no teardown."""
+        self.teardown()
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop is not None and number == signal.SIGINT:

@@ -1,0 +1,169 @@
+"""Sweeps on a real SLURM cluster on this machine.
+
+The cluster is started by ``slurm-up.sh``, which is looked for in ``$MLKD_SLURM`` and in
+``../shared/slurm`` beside the repository; without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_corpus, write_overrides
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
+STEPS = 1500
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """Environment of a running cluster: the one of ``$SLURM_SANDBOX``, or one for these tests."""
+    if not (SCRIPTS / "slurm-up.sh").is_file():
+        pytest.skip(f"no cluster can be started: {SCRIPTS / 'slurm-up.sh'} is not there")
+    own = None
+    if (folder := os.environ.get("SLURM_SANDBOX")) is None:
+        own = folder = tempfile.mkdtemp(prefix="slurm-")
+        Path(folder).chmod(0o755)
+    command = ["bash", str(SCRIPTS / "slurm-up.sh"), "--dir", folder, "--cpus", "4"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if started.returncode != 0:
+        pytest.skip(f"no cluster can be started: {started.stderr[-300:]}")
+    settings = (Path(folder) / "env.sh").read_text().replace("export ", "")
+    yield {
+        **os.environ,
+        **dict(line.split("=", 1) for line in shlex.split(settings)),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    if own is not None:
+        down = ["bash", str(SCRIPTS / "slurm-down.sh"), "--dir", own]
+        subprocess.run(down, capture_output=True, timeout=120, check=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A chain whose last two links take some seconds and save often."""
+    folder = tmp_path_factory.mktemp("slurm")
+    overrides = write_overrides(encoder_folder, write_corpus(folder / "corpus"), folder / "out", 10)
+    long = [f"stages.{s}.max_steps={STEPS}" for s in ("recurrent", "contrastive")]
+    return [*overrides, *long, "trainer.save_steps=100", "trainer.save_cost=1"]
+
+
+def output_of(overrides: list[str]) -> Path:
+    return Path(next(o for o in overrides if o.startswith("output_dir=")).split("=")[1])
+
+
+def sweep(overrides: list[str], cluster: dict[str, str]) -> subprocess.Popen[str]:
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlkd.train", "-m", *overrides, *launcher],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster,
+    )  # fmt: skip
+
+
+def ended(driver: subprocess.Popen[str], status: int) -> str:
+    printed, _ = driver.communicate(timeout=600)
+    assert driver.returncode == status, printed
+    return printed
+
+
+def slurm(cluster: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        command, env=cluster, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    (path,) = (output / "multirun").glob("*/sweep.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := what():
+                return value
+        except (ValueError, OSError):
+            pass  # not there yet
+        time.sleep(0.1)
+    raise AssertionError("it did not come")
+
+
+def training(output: Path, cell: int) -> dict[str, Any] | None:
+    """Entry of a cell whose last link has saved something and goes on."""
+    entry: dict[str, Any] = record_of(output)["cells"][cell]
+    saved = bool(entry["runs"]) and entry["job"] and entry["runs"][-1].startswith("recurrent")
+    if saved and (output / "runs" / entry["runs"][-1] / "last.ckpt").is_file():
+        return entry
+    return None
+
+
+def weights(output: Path, run: str) -> dict[str, torch.Tensor]:
+    return load_file(output / "runs" / run / "student" / "model.safetensors")
+
+
+def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path
+) -> None:
+    output = output_of(tiny)
+    grid = ["student.bottleneck=4,8", "student.recurrence=1,2"]
+    driver = sweep([*tiny, *grid], cluster)
+    try:
+        cancelled, preempted, warned = (
+            wait_for(lambda n=n: training(output, n)) for n in (0, 1, 2)
+        )
+        slurm(cluster, "scancel", cancelled["job"])
+        slurm(cluster, "scontrol", "requeue", preempted["job"])
+        # What SLURM sends some time before the limit.
+        slurm(cluster, "scancel", "--signal=USR2", warned["job"])
+        printed = ended(driver, 1)
+    finally:
+        driver.kill()
+    assert "to run: 1 shared jobs, 4 cells on slurm" in printed
+    record = record_of(output)
+    status = [entry["status"] for entry in record["cells"]]
+    assert status == ["missing", "finished", "finished", "finished"], printed
+    assert record["cells"][0]["error"] == "stopped by SIGTERM"
+    assert len(list((output / "runs").glob("assistant-*"))) == 1
+    for entry in record["cells"][1:3]:
+        assert "Restarts=1" in slurm(cluster, "scontrol", "show", "job", entry["job"])
+        assert "recurrent: resumed (it was interrupted)" in Path(entry["log"]).read_text()
+
+    printed = ended(sweep([*tiny, *grid], cluster), 0)
+    assert "cells: 4, 3 of them finished" in printed
+    assert "to run: 0 shared jobs, 1 cells on slurm" in printed
+    record = record_of(output)
+    assert [entry["status"] for entry in record["cells"]] == ["finished"] * 4
+    log = Path(record["cells"][0]["log"]).read_text()
+    assert "stopped by SIGTERM" in log
+    assert "recurrent: resumed (it was interrupted)" in log
+
+    # The same cells without any disturbance have the same weights.
+    for entry in record["cells"][:3]:
+        own = [f"{key}={value}" for key, value in entry["overrides"].items()]
+        calm = tmp_path / entry["id"]
+        command = [*tiny, *own, f"output_dir={calm}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mlkd.train", *command], env=cluster, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        expected, found = weights(calm, entry["runs"][-1]), weights(output, entry["runs"][-1])
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
