@@ -85,3 +85,18 @@ def test_the_evaluation_of_the_readme_runs(outputs: Path) -> None:
     printed = execute("evaluate", f"model={runs[0]}", f"output={written}")
     assert printed.strip().endswith(f"scores: {written}")
     assert written.is_file()
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    section = text.split("## What mlkd promises")[1].split("\n## ")[0]
+    tests = {path.name: path.read_text() for path in REPOSITORY.glob("tests/test_*.py")}
+    rows = re.findall(r"^\| .* \| (.*) \|$", section, re.M)[1:]
+    assert len(rows) > 10
+    for row in rows:
+        file = ""
+        for name in re.findall(r"`(test_[\w.:]+)`", row):
+            file = name.split("::")[0] if ".py" in name else file
+            function = name.split("::")[-1]
+            assert function == file or f"def {function}(" in tests[file], name
+        assert file in tests

@@ -178,4 +178,4 @@ def _code_version() -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return importlib.metadata.version("mlkd")
+        return "unknown"

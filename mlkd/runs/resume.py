@@ -221,6 +221,22 @@ class Checkpoint(L.Callback):
         self._last = self._saved - start
         self._count, self._spent = self._count + 1, self._spent + self._last
 
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Make Lightning's counters those of a finished batch.
+
+        The next one has been counted, but not run; without this a resumed run would log and
+        validate a step too early.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        for counts in loop["epoch_loop.batch_progress"].values():
+            if isinstance(counts, dict):
+                counts["ready"] = counts["completed"]
+        done = loop["epoch_loop.batch_progress"]["total"]["completed"]
+        if done % trainer.val_check_batch == 0:  # Lightning will end that batch a second time
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
     def cost(self) -> dict[str, float]:
         """How often it saved, and the seconds and the share of training time that took."""
         elapsed = self._trained + time.monotonic() - self._started

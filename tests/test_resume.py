@@ -1,0 +1,170 @@
+"""Interrupted in the middle of an epoch, a run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_chain import tiny, weights
+
+from mlkd.data.module import PairBatch
+from mlkd.errors import Interrupted
+from mlkd.runs.resume import Checkpoint
+from mlkd.schema import TrainConfig
+from mlkd.stages.base import Stage
+
+__all__ = ["tiny"]  # the fixture
+
+BUDGET = (
+    "stages.assistant.max_steps=40",  # epochs of 15 steps
+    "stages.assistant.dropout=0.1",
+    "trainer.validations=3",
+)
+
+
+def results(output: Path) -> tuple[dict[str, torch.Tensor], str, Any]:
+    """Weights, logged steps, and what was selected."""
+    (folder,) = (output / "runs").glob("assistant-*")
+    training = json.loads((folder / "run.json").read_text())["training"]
+    curves = (folder / "curves/metrics.csv").read_text()
+    return weights(output, "assistant"), curves, [training["curve"], training["best"]]
+
+
+def assert_same(output: Path, expected: Path) -> None:
+    found, whole = results(output), results(expected)
+    assert found[1:] == whole[1:]
+    assert all(torch.equal(found[0][name], whole[0][name]) for name in whole[0])
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Stage], None]) -> None:
+    """Do something in the middle of a training step."""
+    original = Stage.training_step
+
+    def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:
+        if self.global_step == step:
+            act(self)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Stage, "training_step", training_step)
+
+
+def time_is_up(stage: Stage) -> None:
+    (checkpoint,) = (c for c in stage.trainer.callbacks if isinstance(c, Checkpoint))
+    checkpoint._deadline = 0.0
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda stage: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM"),
+        (lambda stage: os.kill(os.getpid(), signal.SIGINT), "SIGINT"),
+        (time_is_up, "time limit"),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "time limit"],
+)
+def test_it_saves_first_and_resumes_exactly(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Stage], None], reason: str,
+) -> None:  # fmt: skip
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(*BUDGET, f"output_dir={tmp_path / 'whole'}", stage="assistant"))
+    config = tiny(*BUDGET, stage="assistant")
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    for step in (3, 13, 23, 36):  # 14 steps are a validation
+        with monkeypatch.context() as patch:
+            at_step(patch, step, act)
+            with pytest.raises(Interrupted, match=reason):
+                run_chain(config)
+        (path,) = (tmp_path / "out/runs").glob("*/last.ckpt")
+        saved = torch.load(path, weights_only=True)
+        assert saved["global_step"] == step + 1  # the step under way is finished first
+        assert json.loads(path.with_name("run.json").read_text())["status"] == "interrupted"
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    run_chain(config)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+    assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
+
+
+def test_a_crash_goes_on_from_the_last_checkpoint(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.chain import run_chain
+
+    def crash(stage: Stage) -> None:
+        raise RuntimeError("the lights went out")
+
+    run_chain(tiny(*BUDGET, f"output_dir={tmp_path / 'whole'}", stage="assistant"))
+    config = tiny(*BUDGET, "trainer.save_steps=7", "trainer.save_cost=1", stage="assistant")
+    for step, saved in ((5, None), (19, 14), (38, 35)):
+        with monkeypatch.context() as patch:
+            at_step(patch, step, crash)
+            with pytest.raises(RuntimeError, match="lights"):
+                run_chain(config)
+        paths = list((tmp_path / "out/runs").glob("*/last.ckpt"))
+        steps = [torch.load(path, weights_only=True)["global_step"] for path in paths]
+        assert steps == ([] if saved is None else [saved])
+    run_chain(config)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_saving_takes_no_more_than_its_share(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlkd.chain import run_chain
+
+    caplog.set_level("INFO")
+    for cost, output in ((1.0, "often"), (0.02, "seldom")):
+        run_chain(
+            tiny(*BUDGET, "trainer.save_steps=1", f"trainer.save_cost={cost}",
+                 f"output_dir={tmp_path / output}", stage="assistant")
+        )  # fmt: skip
+    often, seldom = (
+        json.loads(next((tmp_path / o / "runs").glob("*/run.json")).read_text())["training"]
+        for o in ("often", "seldom")
+    )
+    assert often["checkpoints"]["saved"] == 39
+    assert 1 <= seldom["checkpoints"]["saved"] < 20
+    assert "they come less often, so that they take less than 2 % of the time" in caplog.text
+    assert_same(tmp_path / "often", tmp_path / "seldom")
+
+
+def test_after_the_time_limit_no_link_is_begun(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    with pytest.raises(Interrupted, match="time limit"):
+        run_chain(tiny("trainer.max_hours=1e-9", stage="assistant"))
+    assert not list((tmp_path / "out/runs").glob("assistant-*"))
+    run_chain(tiny(stage="assistant"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_processes_that_want_the_same_chain_share_the_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlkd.train", "stage=assistant", "debug=tiny",
+               "trainer.threads=1", f"output_dir={tmp_path}"]  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert sum("assistant: ran (" in text for text in said) == 1
+    assert sum("assistant: reused (" in text for text in said) == 3
+    assert sum("waiting for " in text for text in said) >= 1
+    assert sum("vectors of teacher" in text for text in said) == 1
+    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.lock"))
