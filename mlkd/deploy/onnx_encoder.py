@@ -133,8 +133,7 @@ def _embeddings(graph: Graph, backbone: Backbone, max_tokens: int) -> str:
     # A sentence has one segment: its type vector is part of every position. Rows behind the
     # longest legal input are never met.
     table = parts.position_embeddings.weight + parts.token_type_embeddings.weight[0]
-    positions = graph.weight("positions", table[: first + max_tokens])
-    x = graph.op("Add", x, graph.op("Gather", positions, ids))
+    x = graph.op("Add", x, graph.half_rows(ids, "positions", table[: first + max_tokens]))
     return graph.norm(x, "embeddings.norm", parts.LayerNorm)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mlkd.commands import ExportConfig, ExportFormat
+from mlkd.deploy.card import model_card
 from mlkd.deploy.formats import FORMATS, encoder
+from mlkd.deploy.push import push
 from mlkd.deploy.source import Source
+from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.errors import UserError
-from mlkd.files import replacing_folder, write_json
+from mlkd.files import write_json
 from mlkd.metrics.scoring import Encode, score, select_value
 from mlkd.metrics.sets import load_sets, sentences
 from mlkd.metrics.similarity import unit
@@ -36,25 +41,36 @@ def export(config: ExportConfig, source: Source, target: Path) -> None:
             may.
     """
     model = load_folder(source.folder)
+    settings = eval_settings(config, source)
+    common: dict[str, Any] = {"source": source.name}
+    if config.trim is not None:
+        model, common["trim"] = trim_vocabulary(config, source, settings, model)
     texts = some_sentences()
     expected = encoder(model)(texts)
-    reports: dict[ExportFormat, dict[str, Any]] = {}
-    with replacing_folder(target / ".export") as part:
+    reports: dict[str, dict[str, Any]] = {}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as temporary:
+        part = Path(temporary)
         for name in config.format:
             log.info("%s: write and compare %d sentences", name, len(texts))
             FORMATS[name].write(model, part / name)
             encode = FORMATS[name].open(part / name)
+            shutil.rmtree(part / name / "__pycache__", ignore_errors=True)  # of encode.py
             report = compare(name, encode(texts), expected)
             if FORMATS[name].tolerance is None:
-                report["dev"] = dev_scores(config, source, encoder(model), encode)
+                report["dev"] = dev_scores(settings, encoder(model), encode)
                 check_loss(name, report["dev"], config.max_loss)
-            report["mib"] = folder_mib(part / name)
-            write_json(part / name / "export.json", {"source": source.name, **report})
-            reports[name] = report
-    for name in config.format:
-        (target / ".export" / name).rename(target / name)
-    (target / ".export").rmdir()
+            reports[name] = report | {"mib": folder_mib(part / name)}
+        for name in config.format:
+            write_json(part / name / "export.json", common | reports[name])
+            card = model_card(config, source, name, reports)
+            (part / name / "README.md").write_text(card, encoding="utf-8")
+        target.mkdir(exist_ok=True)
+        for name in config.format:
+            (part / name).rename(target / name)
     Console(width=120).print(_table(reports))
+    if config.push is not None:
+        log.info("pushed: %s", push(target / config.format[0], config.push))
 
 
 def some_sentences() -> list[str]:
@@ -92,16 +108,16 @@ def compare(name: ExportFormat, found: np.ndarray, expected: np.ndarray) -> dict
     }
 
 
-def dev_scores(
-    config: ExportConfig, source: Source, before: Encode, after: Encode
-) -> dict[str, float]:
+def eval_settings(config: ExportConfig, source: Source) -> EvalConfig:
+    """The evaluation sets: those asked for, those of the run, or the demo's."""
+    languages = ["en", "de", "fr", "es", "tr"]
+    demo = EvalSetConfig(kind="sts", split="dev", format="demo", languages=languages)
+    chosen = config.eval or source.section("eval", EvalConfig)
+    return chosen or EvalConfig(sets={"sts_dev": demo})
+
+
+def dev_scores(settings: EvalConfig, before: Encode, after: Encode) -> dict[str, float]:
     """The selecting dev score of the student and of a format: ``student`` and ``export``."""
-    settings = config.eval or source.section("eval", EvalConfig)
-    if settings is None:
-        sts = EvalSetConfig(
-            kind="sts", split="dev", format="demo", languages=["en", "de", "fr", "es", "tr"]
-        )
-        settings = EvalConfig(sets={"sts_dev": sts})
     sets = [item for item in load_sets(settings) if item.split == "dev"]
     return {
         name: select_value(score(encode, sets, bootstrap=0))
@@ -123,7 +139,7 @@ def check_loss(name: ExportFormat, dev: dict[str, float], allowed: float) -> Non
         )
 
 
-def _table(reports: dict[ExportFormat, dict[str, Any]]) -> Table:
+def _table(reports: dict[str, dict[str, Any]]) -> Table:
     table = Table("format", "MiB", "max difference", "mean cosine", "min cosine", "dev change")
     for name, report in reports.items():
         dev = report.get("dev")

@@ -36,6 +36,13 @@ class Source:
     folder: Path
     record: dict[str, Any]
 
+    @property
+    def cache(self) -> Path:
+        """Where the pairs and tokens of its run are; ``outputs/cache`` for a folder without one."""
+        if not self.record:
+            return Path("outputs", "cache")
+        return self.folder.absolute().parents[2] / "cache"
+
     def section(self, name: str, schema: type[Config]) -> Config | None:
         """A section of the configuration of the run; None for a folder without one.
 

@@ -5,7 +5,7 @@ Times depend on the machine and its load: compare only what was measured in one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -58,3 +58,50 @@ def latency(encode: Callable[[Sequence[str]], Any], sentences: Sequence[str]) ->
         taken.append(1000 * (perf_counter() - start))
     p50, p95 = np.percentile(taken, [50, 95])
     return {"p50": float(p50), "p95": float(p95)}
+
+
+def race(
+    encoders: Mapping[str, Callable[[Sequence[str]], Any]],
+    sentences: Sequence[str],
+    batch_size: int,
+    passes: int = 5,
+) -> dict[str, dict[str, Any]]:
+    """Time encoders that take turns at every batch and sentence, so that load hits all alike.
+
+    Args:
+        encoders: By name, what turns a list of sentences into vectors.
+        sentences: What each of them encodes.
+        batch_size: Sentences a call, for the throughput.
+        passes: Timed passes over the sentences, after an untimed one.
+
+    Returns:
+        By name ``sentences_per_s`` (median of the passes) and ``latency_ms`` of a call with one
+        sentence (``p50``, ``p95``).
+    """
+    if not sentences or batch_size < 1 or passes < 1:
+        raise ValueError("a race needs sentences, batch_size >= 1 and passes >= 1")
+    ordered = sorted(sentences, key=len, reverse=True)
+    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    single = [[sentence] for sentence in sentences[:LATENCY_SENTENCES]]
+
+    def turns(calls: Sequence[Sequence[str]]) -> dict[str, list[float]]:
+        taken: dict[str, list[float]] = {name: [] for name in encoders}
+        for call in calls:
+            for name, encode in encoders.items():
+                start = perf_counter()
+                encode(call)
+                taken[name].append(perf_counter() - start)
+        return taken
+
+    turns(batches)
+    rounds = [turns(batches) for _ in range(passes)]
+    turns(single[:3])
+    alone = turns(single)
+    result = {}
+    for name in encoders:
+        p50, p95 = np.percentile(alone[name], [50, 95])
+        result[name] = {
+            "sentences_per_s": len(sentences) / median(sum(taken[name]) for taken in rounds),
+            "latency_ms": {"p50": 1000 * float(p50), "p95": 1000 * float(p95)},
+        }
+    return result

@@ -113,7 +113,7 @@ def _extended_wordpiece(
     state = json.loads(old.backend_tokenizer.to_str())
     if (state.get("normalizer") or {}).get("type") == "BertNormalizer":
         state["normalizer"]["strip_accents"] = False
-    keeps_accents = _reload(old, state)
+    keeps_accents = reload(old, state)
     texts = list(_without_combining_dot(translations))
     # The trainer numbers continuation characters in the random order of a hash map, and ties
     # between merges go by number: named in advance, they make training reproducible.
@@ -128,10 +128,10 @@ def _extended_wordpiece(
     vocabulary = state["model"]["vocab"]
     for piece in sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__):
         vocabulary.setdefault(piece, len(vocabulary))
-    return _reload(old, state)
+    return reload(old, state)
 
 
-def _reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
+def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
     """A tokenizer with a changed state and the old one's special tokens."""
     from transformers import PreTrainedTokenizerFast
 

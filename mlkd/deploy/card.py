@@ -1,0 +1,205 @@
+"""The model card: ``README.md`` of an exported folder, with the hub's metadata."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from mlkd.commands import ExportConfig, ExportFormat
+from mlkd.deploy.source import Source
+from mlkd.measure import table_row
+from mlkd.metrics.scoring import HEADLINE
+from mlkd.metrics.table import to_markdown
+from mlkd.schema import DataConfig, EncoderConfig
+
+_LOAD = {
+    "sentence_transformers": """from pathlib import Path
+
+from mlkd.student.folder import load_folder
+
+model = load_folder(Path("."))  # pip install mlkd
+""",
+    "dense": """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+""",
+    "onnx": """from encode import Encoder  # pip install onnxruntime tokenizers numpy
+
+model = Encoder(".")
+""",
+}
+_LOAD["onnx_int8"] = _LOAD["onnx"]
+
+_USES = {
+    "Vectors": """vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
+print(vectors.shape)
+""",
+    "Similarity": """import numpy as np
+
+a, b = (v / np.linalg.norm(v) for v in model.encode(["Good morning!", "Guten Morgen!"]))
+print(float(a @ b))
+""",
+    "Search": """import numpy as np
+
+texts = ["Wo ist mein Paket?", "Ich möchte bezahlen.", "Das Wetter ist schön."]
+index, query = (model.encode(x) for x in (texts, ["Where is my parcel?"]))
+cosines = (index @ query[0]) / np.linalg.norm(index, axis=1)
+print(texts[cosines.argmax()])
+""",
+}
+
+
+def model_card(
+    config: ExportConfig, source: Source, name: ExportFormat, reports: dict[str, dict[str, Any]]
+) -> str:
+    """Text of the card of one format.
+
+    Args:
+        config: The export.
+        source: What was exported; without a run the card says less.
+        name: The format of the folder that the card is for.
+        reports: What was measured of each format.
+    """
+    record = source.record
+    data = config.data or source.section("data", DataConfig)
+    parts = [
+        f"---\n{_metadata(config, source, data)}\n---",
+        f"# {source.name}, {name}",
+        _origin(config, source, data),
+        "## Use\n\n" + "\n".join(_snippets(name)),
+        _sizes(name, reports),
+    ]
+    if "metrics" in record:
+        parts.append(_scores(record))
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _metadata(config: ExportConfig, source: Source, data: DataConfig | None) -> str:
+    """YAML for the hub."""
+    scores = source.record.get("metrics", {}).get("scores", {"sets": {}})
+    results = [
+        EvalResult(
+            task_type="sentence-similarity",
+            dataset_type=set_name,
+            dataset_name=f"{set_name} {pair}",
+            metric_type="spearman_cosine" if entry["kind"] == "sts" else "accuracy",
+            metric_value=round(numbers[HEADLINE[entry["kind"]]], 2),
+        )
+        for set_name, entry in scores["sets"].items()
+        for pair, numbers in entry["pairs"].items()
+        if entry["split"] == "test"
+    ]
+    teacher = source.section("teacher", EncoderConfig)
+    card = ModelCardData(
+        language=_languages(data) or None,
+        license=config.license,
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["mlkd", "knowledge-distillation", "cross-lingual", "feature-extraction"],
+        base_model=teacher.name if teacher is not None else None,
+        model_name=source.name if results else None,
+        eval_results=results or None,
+        ignore_metadata_errors=False,
+    )
+    return str(card.to_yaml()).strip()
+
+
+def _origin(config: ExportConfig, source: Source, data: DataConfig | None) -> str:
+    """What it was distilled from, from which text, under which licences."""
+    lines = ["A small multilingual sentence encoder, distilled with mlkd."]
+    teacher = source.section("teacher", EncoderConfig)
+    if teacher is not None:
+        name = teacher.name or teacher.package or Path(teacher.path or "").name
+        revision = f" at {teacher.revision}" if teacher.revision else ""
+        lines.append(f"- Teacher: {name}{revision} (licence: {teacher_license(teacher)})")
+    if data is not None:
+        lines.append(f"- Languages: {', '.join(_languages(data))}")
+        for key, corpus in data.corpora.items():
+            targets = [x for x in corpus.targets if x in (data.languages or corpus.targets)]
+            known = config.licenses.get(key, "not recorded; see its source")
+            lines.append(
+                f"- Pairs: {key}, {corpus.source} to {', '.join(targets)} (licence: {known})"
+            )
+    lines.append(f"- Licence of the student: {config.license or 'not stated'}")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def teacher_license(teacher: EncoderConfig) -> str:
+    """What the card in the teacher's folder says; of a hub model only its own page does."""
+    from mlkd.config import encoder_folder
+    from mlkd.errors import UserError
+
+    try:
+        folder = encoder_folder(teacher)
+    except UserError:
+        folder = None  # it was there when the student was made
+    if folder is not None and (folder / "README.md").is_file():
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        found = re.search(r"\A---\n.*?^license: *(\S+)", text, re.M | re.S)
+        if found:
+            return found[1]
+    return "not recorded; see its page"
+
+
+def _languages(data: DataConfig | None) -> list[str]:
+    if data is None:
+        return []
+    both = [x for c in data.corpora.values() for x in (c.source, *c.targets)]
+    sources = {c.source for c in data.corpora.values()}
+    wanted = set(both) if data.languages is None else sources | set(data.languages)
+    return sorted(wanted)
+
+
+def _snippets(name: ExportFormat) -> list[str]:
+    """Three pieces of code; each runs by itself in the folder."""
+    return [f"{title}:\n\n```python\n{_LOAD[name]}{code}```\n" for title, code in _USES.items()]
+
+
+def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
+    """Sizes of the formats that were exported together, and how far they are off."""
+    lines = [
+        "## Size and agreement with the student",
+        "",
+        "| format | MiB | largest difference | smallest cosine | dev points lost |",
+        "| :-- | --: | --: | --: | --: |",
+    ]
+    for key, report in reports.items():
+        lost = report["dev"]["student"] - report["dev"]["export"] if "dev" in report else None
+        lines.append(
+            f"| {key}{' (this folder)' if key == name else ''} | {report['mib']:.2f} | "
+            f"{report['max_difference']:.1e} | {report['cosine']['min']:.5f} | "
+            f"{'-' if lost is None else f'{lost:.2f}'} |"
+        )
+    return "\n".join(lines)
+
+
+def _scores(record: dict[str, Any]) -> str:
+    """Scores, sizes and speed of the run, and the intervals."""
+    models = {**record.get("references", {}), "student": record["metrics"]}
+    assistant = models.get("assistant")
+    timed = {
+        n: {"sentences_per_s": None, "latency_ms": {"p50": None}} | v for n, v in models.items()
+    }
+    lines = [
+        "## Scores of the run",
+        "",
+        "Spearman of the cosine and retrieval accuracy, x100, of the student in fp32; speed on "
+        f"{record.get('training', {}).get('hardware', 'an unknown machine')}.",
+        "",
+        to_markdown([table_row(n, v, assistant) for n, v in timed.items()]),
+        "Intervals (95 %, bootstrap):",
+        "",
+        "| split | set | pair | Spearman | low | high | n |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: |",
+    ]
+    for set_name, entry in record["metrics"]["scores"]["sets"].items():
+        for pair, numbers in entry["pairs"].items():
+            if numbers.get("low") is not None:
+                cells = " | ".join(f"{numbers[k]:.2f}" for k in ("spearman", "low", "high"))
+                lines.append(
+                    f"| {entry['split']} | {set_name} | {pair} | {cells} | {numbers['n']} |"
+                )
+    return "\n".join(lines)

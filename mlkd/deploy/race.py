@@ -1,0 +1,100 @@
+"""Encoders beside each other in one process: latency, throughput, memory and size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from mlkd.deploy.formats import BATCH, encoder, open_onnx
+from mlkd.metrics.memory import encoding_mib
+from mlkd.metrics.scoring import Encode
+from mlkd.metrics.size import folder_mib
+from mlkd.metrics.speed import race
+from mlkd.progress import progress
+from mlkd.student.folder import load_folder
+
+THREADS = (1, 2)
+
+
+def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict[str, Any]:
+    """Let encoders take turns on the same sentences, with one thread and with two.
+
+    Sentence-transformers folders go through ``SentenceTransformer.encode``, ONNX folders through
+    their ``encode.py``.
+
+    Args:
+        folders: Encoders by name.
+        sentences: What they encode.
+
+    Returns:
+        By name ``mib`` (of the folder), ``memory_mib`` (see :func:`encoding_mib`) and by number of
+        threads what :func:`race` measured.
+    """
+    contestants = {name: _contestant(folder) for name, folder in folders.items()}
+    result: dict[str, dict[str, Any]] = {}
+    for name, folder in folders.items():
+        memory = encoding_mib(folder, sentences, THREADS[-1])
+        result[name] = {"mib": folder_mib(folder), "memory_mib": memory}
+    before = torch.get_num_threads()
+    bar = progress("measure speed", total=len(THREADS), unit=" settings")
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        encoders = {name: contestant(threads) for name, contestant in contestants.items()}
+        for name, measured in race(encoders, sentences, BATCH).items():
+            result[name][f"threads_{threads}"] = measured
+        bar.update()
+    bar.close()
+    torch.set_num_threads(before)
+    return result
+
+
+def is_onnx(folder: Path) -> bool:
+    """Whether a folder is an exported ONNX encoder."""
+    return (folder / "model.onnx").is_file() and (folder / "encode.py").is_file()
+
+
+def _contestant(folder: Path) -> Callable[[int], Encode]:
+    """Gives ``encode`` for a number of threads."""
+    if is_onnx(folder):
+        return lambda threads: open_onnx(folder, threads)
+    encode = encoder(load_folder(folder))
+    return lambda threads: encode  # torch has one number of threads for the whole process
+
+
+def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line an encoder."""
+    heads = [f"{what}, {n} thr." for n in THREADS for what in ("p50 ms", "p95 ms", "sent/s")]
+    table = Table()
+    table.add_column("encoder", no_wrap=True)
+    for head in ("MiB", "memory MiB", *heads):
+        table.add_column(head, justify="right")
+    for name, numbers in measured.items():
+        cells = [f"{numbers['mib']:.1f}"]
+        cells.append(f"{numbers['memory_mib']['above']:.0f}" if numbers["memory_mib"] else "-")
+        for threads in THREADS:
+            timed = numbers[f"threads_{threads}"]
+            cells += [f"{timed['latency_ms'][p]:.2f}" for p in ("p50", "p95")]
+            cells.append(f"{timed['sentences_per_s']:.0f}")
+        table.add_row(name, *cells)
+    return table
+
+
+def assistant_of(run: Path) -> Path | None:
+    """The trained assistant that the student of a run imitates; None if none is beside it."""
+    record = _record(run)
+    while start := record["identity"].get("start"):
+        record = _record(run.parent / start)
+    for other in sorted(run.parent.glob("assistant-*/run.json")):
+        if _record(other.parent).get("student") == record["identity"].get("assistant"):
+            return other.parent / "student"
+    return None
+
+
+def _record(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENGLISH
+from test_chain import tiny  # noqa: F401 - a fixture
+from test_export import export, small
+
+from mlkd.commands import EvaluateConfig
+from mlkd.deploy.onnx_encoder import write_onnx
+from mlkd.errors import UserError
+from mlkd.metrics.memory import encoding_mib
+from mlkd.metrics.speed import race
+from mlkd.schema import TrainConfig
+
+
+def test_encoders_take_turns() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def contestant(name: str) -> Callable[[Sequence[str]], np.ndarray]:
+        def encode(sentences: Sequence[str]) -> np.ndarray:
+            calls.append((name, len(sentences)))
+            return np.zeros((len(sentences), 2))
+
+        return encode
+
+    measured = race({n: contestant(n) for n in "ab"}, ["x"] * 10, batch_size=4, passes=2)
+    assert [name for name, _ in calls] == ["a", "b"] * (len(calls) // 2)
+    assert [size for name, size in calls if name == "a"] == [4, 4, 2] * 3 + [1] * 13
+    for numbers in measured.values():
+        assert numbers["sentences_per_s"] > 0
+        assert 0 < numbers["latency_ms"]["p50"] <= numbers["latency_ms"]["p95"]
+    with pytest.raises(ValueError, match="race needs"):
+        race({}, [], batch_size=4)
+
+
+def test_memory_of_a_process_that_only_encodes(encoder_folder: Path, tmp_path: Path) -> None:
+    student = small(encoder_folder, 4, layers=2, recurrence=2)
+    write_onnx(student, tmp_path / "onnx", int8=True)
+    measured = encoding_mib(tmp_path / "onnx", ENGLISH, threads=1)
+    assert measured is not None
+    assert 10 < measured["libraries"] < 300  # torch alone would be more
+    assert 0 < measured["above"] < 100
+
+
+@pytest.mark.slow
+def test_teacher_assistant_student_and_export_beside_each_other(
+    tiny: Callable[..., TrainConfig],  # noqa: F811
+    encoder_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from mlkd.chain import run_chain
+    from mlkd.evaluate import main
+
+    config = tiny()
+    run_chain(config)
+    (run,) = (tmp_path / "out/runs").glob("contrastive-*")
+    exported = export(run, tmp_path / "exported", "onnx_int8", max_loss=100.0) / "onnx_int8"
+    settings = {
+        "model": str(run),
+        "teacher": {"path": str(encoder_folder)},
+        "eval": config.eval.model_dump(),
+        "latency": True,
+        "output": str(tmp_path / "evaluation.json"),
+    }
+    main(EvaluateConfig.model_validate({**settings, "compare": [str(exported)]}))
+    measured = json.loads((tmp_path / "evaluation.json").read_text())["race"]
+    assert list(measured) == ["teacher", "assistant", "student", "exported/onnx_int8"]
+    for numbers in measured.values():
+        assert numbers["memory_mib"]["libraries"] > 10
+        assert numbers["memory_mib"]["above"] > 0
+        assert {"threads_1", "threads_2"} <= set(numbers)
+    # Without torch the libraries are a fraction of the size.
+    sizes = [measured[n]["memory_mib"]["libraries"] for n in ("student", "exported/onnx_int8")]
+    assert sizes[1] < sizes[0] / 2
+    assert "exported/onnx_int8" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"compare=.*no encoder"):
+        main(EvaluateConfig.model_validate({**settings, "compare": [str(tmp_path)]}))
