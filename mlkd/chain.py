@@ -37,6 +37,7 @@ from mlkd.metrics.similarity import cosines
 from mlkd.metrics.table import rows_to_table, to_markdown
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
+from mlkd.runs.wandb_logger import summarise, wandb_run
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of
@@ -125,9 +126,7 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
     chain.measure("teacher", chain.teacher)
     if "assistant" not in names:
         chain.measure("assistant", chain.assistant)
-    run = run_links(chain, names, announce)
-    assert run is not None
-    _report(chain, run)
+    run_links(chain, names, announce)
     return select_value(chain.measured[config.stage]["scores"])
 
 
@@ -151,14 +150,19 @@ def _report(chain: Chain, run: Run) -> None:
     log.info("student: %s", run.student)
 
 
-def run_links(chain: Chain, names: list[StageName], announce: Announce | None = None) -> Run | None:
-    """Run the first links of a chain and give the last one; None if there is none."""
+def run_links(chain: Chain, names: list[StageName], announce: Announce | None = None) -> None:
+    """Run the first links of a chain; the last link of all reports."""
+    config = chain.config
     run: Run | None = None
     for name in names:
-        run = run_link(chain, name, run, announce)
+        with wandb_run(config.logger):
+            run = run_link(chain, name, run, announce)
+            if name == config.stage:
+                _report(chain, run)
+            if config.logger.kind == "wandb":
+                summarise(run, artifact=config.logger.artifact)
         if name == "assistant":
             chain.assistant = run.student
-    return run
 
 
 def open_chain(config: TrainConfig) -> Chain:

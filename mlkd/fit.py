@@ -22,9 +22,10 @@ from mlkd.hardware import choose_attention, describe, device_of, resolve_precisi
 from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.runs.curves import Curves
 from mlkd.runs.guard import Guard
+from mlkd.runs.pulse import Pulse
 from mlkd.runs.record import Run
 from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar, check_checkpoint
-from mlkd.runs.wandb_logger import close_wandb, open_wandb
+from mlkd.runs.wandb_logger import open_wandb
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of, set_dropout
@@ -98,8 +99,10 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     if resume:
         check_checkpoint(resume, job.run.id)
     loggers: list[Logger] = [Curves(job.run.folder / "curves" / "metrics.csv")]
+    watching = list(callbacks)
     if config.logger.kind == "wandb":
-        loggers.append(open_wandb(job.run, config.logger))
+        loggers.append(open_wandb(job.run, config.logger, config.model_dump(mode="json")))
+        watching.append(Pulse(loggers[-1]))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
@@ -112,7 +115,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
             val_check_interval=-(-steps // config.trainer.validations),
             check_val_every_n_epoch=None,
             log_every_n_steps=10,
-            callbacks=[ProgressBar(job.name), guard, checkpoint, best, *callbacks],
+            callbacks=[ProgressBar(job.name), guard, checkpoint, best, *watching],
             logger=loggers,
             default_root_dir=job.run.folder,
             enable_progress_bar=False,
@@ -121,13 +124,9 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
-        try:
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-            if not best.curve or best.curve[-1]["step"] != steps:
-                trainer.validate(module, data, verbose=False)
-        finally:
-            if config.logger.kind == "wandb":
-                close_wandb()
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        if not best.curve or best.curve[-1]["step"] != steps:
+            trainer.validate(module, data, verbose=False)
     module.cpu()
     best.restore(model)
     words.put_back(module.decay_until(int(best.best["step"])))

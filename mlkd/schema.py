@@ -283,8 +283,11 @@ class LoggerConfig(Section):
     project: str = "mlkd"
     group: str | None = None
     tags: list[str] = []
-    mode: Literal["offline", "online"] = "offline"
-    """``offline`` writes W&B files into the run folder and sends nothing."""
+    mode: Literal["auto", "offline", "online"] = "auto"
+    """``offline`` writes W&B files into the run folder and sends nothing; ``auto`` does so where no
+    API key is set."""
+    artifact: bool = False
+    """Whether W&B keeps the student folder."""
 
 
 class EvalSetConfig(Section):

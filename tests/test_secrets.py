@@ -51,7 +51,15 @@ def test_no_secret_of_environment_or_config_is_written(
 
     caplog.set_level("DEBUG")
     tags = f"logger.tags=[{SECRETS['COMPANY_SECRET']},shop]"
-    run_chain(tiny("logger=wandb", tags, f"logger.group={SECRETS['HF_TOKEN']}", stage="assistant"))
+    run_chain(
+        tiny(
+            "logger=wandb",
+            "logger.mode=offline",
+            tags,
+            f"logger.group={SECRETS['HF_TOKEN']}",
+            stage="assistant",
+        )
+    )
     (record,) = (tmp_path / "out/runs").glob("*/run.json")
     assert json.loads(record.read_text())["config"]["logger"]["tags"] == ["***", "shop"]
     assert list((tmp_path / "out/runs").glob("*/wandb/offline-run-*/*.wandb"))

@@ -15,6 +15,7 @@ from hydra import initialize_config_dir
 from mlkd.config import CONF_DIR
 from mlkd.errors import UserError
 from mlkd.links import link_key
+from mlkd.reporting.collect import collect
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.tree import Job, make_jobs
@@ -176,6 +177,9 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     links = sorted((output / "multirun").glob("*/cells/*"))
     assert links[0].name == "bottleneck=4,recurrence=1"
     assert {link.resolve().name for link in links} == {e["runs"][-1] for e in record["cells"]}
+    cells = collect([str(output)])
+    assert [(c.status, len(c.links)) for c in cells] == [("finished", 4)] * 4
+    assert {c.config["logger"]["group"] for c in cells} == {cells[0].sweep}
 
     victim = record["cells"][2]
     last = output / "runs" / victim["runs"][-1]
@@ -191,6 +195,8 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     assert failed["status"] == "failed" and failed["error"]
     assert "Traceback" in Path(failed["log"]).read_text()
     assert runs(output) == before
+    statuses = [cell.status for cell in collect([str(output)])]
+    assert statuses == ["finished", "finished", "failed", "finished"]
 
     last.unlink()
     mended = sweep_command(*command)

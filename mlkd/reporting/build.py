@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlkd.metrics.summary import numbers
 from mlkd.reporting.collect import Cell
-from mlkd.reporting.compare import comparable, group_seeds, numbers
+from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import draw
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_markdown

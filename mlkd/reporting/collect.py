@@ -105,7 +105,7 @@ def _open(path: Path) -> tuple[list[Path], list[Path]]:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give an output folder, a multirun folder, or "
                         "the folder of a run")  # fmt: skip
-    sweeps = [p.parent for p in sorted(path.glob("multirun/**/sweep.json"))]
+    sweeps = [p.parent for p in sorted(path.glob("multirun/*/sweep.json"))]
     runs = path / "runs" if (path / "runs").is_dir() else path
     return sweeps, [p.parent for p in sorted(runs.glob("*/run.json"))]
 

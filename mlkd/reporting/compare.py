@@ -10,24 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlkd.errors import UserError
-from mlkd.metrics.scoring import HEADLINE, select_value
+from mlkd.metrics.scoring import select_value
+from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.reporting.collect import Cell
-
-MEASURES = {
-    "test_sts": "test STS (Spearman ×100)",
-    "test_bitext": "test bitext (accuracy ×100)",
-    "kept": "share of the assistant's test STS (%)",
-    "dev_sts": "dev STS (Spearman ×100)",
-    "dev_bitext": "dev bitext (accuracy ×100)",
-    "mib": "size on disk (MiB)",
-    "parameters": "stored parameters (M)",
-    "latency_ms": "latency of one sentence (ms)",
-    "sentences_per_s": "sentences a second",
-}
-"""Numbers of a cell, with what an axis says."""
-
-COSTS = ("mib", "parameters", "latency_ms")
-"""Those of which less is better."""
+from mlkd.runs.record import flatten
 
 _UNIMPORTANT = {"logger", "eval", "output_dir", "allow_download", "trainer"}
 """Sections that do not decide a result."""
@@ -64,34 +50,6 @@ def comparable(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
     usual = max(counts, key=lambda evaluation: counts[evaluation])
     odd = [cell for cell in cells if cell.measured and cell.evaluation != usual]
     return [cell for cell in cells if cell not in odd], odd
-
-
-def numbers(measured: dict[str, Any], share: float | None = None) -> dict[str, float]:
-    """The numbers of ``MEASURES`` that a measured model has."""
-    if not measured:
-        return {}
-    mean = measured["scores"]["mean"]
-    latency = measured.get("latency_ms")
-    found = {
-        **{f"{split}_{kind}": mean[split][kind] for split in ("test", "dev") for kind in HEADLINE},
-        "kept": share,
-        "mib": measured["mib"],
-        "parameters": measured["parameters"]["total"] / 1e6,
-        "latency_ms": latency["p50"] if isinstance(latency, dict) else latency,
-        "sentences_per_s": measured.get("sentences_per_s"),
-    }
-    return {name: found[name] for name in MEASURES if found[name] is not None}
-
-
-def pair_scores(measured: dict[str, Any]) -> dict[tuple[str, str, str], float]:
-    """Headline score by (split, set, language pair), dev first."""
-    sets = measured.get("scores", {}).get("sets", {})
-    found = {
-        (entry["split"], name, pair): values[HEADLINE[entry["kind"]]]
-        for name, entry in sets.items()
-        for pair, values in entry["pairs"].items()
-    }
-    return dict(sorted(found.items(), key=lambda item: item[0][0]))
 
 
 def group_seeds(cells: Sequence[Cell]) -> list[Group]:
@@ -196,16 +154,7 @@ def _settings(cell: Cell, like: dict[str, Any] | None = None) -> dict[str, Any]:
 
     Where only the overrides of a cell are known, the others are taken to be those of ``like``.
     """
-    found: dict[str, Any] = {}
-
-    def walk(tree: dict[str, Any], prefix: str) -> None:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    walk({k: v for k, v in cell.config.items() if k not in _UNIMPORTANT}, "")
+    found = flatten({k: v for k, v in cell.config.items() if k not in _UNIMPORTANT})
     return found or {**(like or {}), **cell.overrides}
 
 

@@ -15,8 +15,9 @@ import yaml
 
 from mlkd.command_line import command_of
 from mlkd.files import replacing
+from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
 from mlkd.reporting.collect import Cell, curve
-from mlkd.reporting.compare import COSTS, MEASURES, Group, front, heat_maps, numbers, pair_scores
+from mlkd.reporting.compare import Group, front, heat_maps
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
 

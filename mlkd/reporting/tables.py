@@ -9,9 +9,10 @@ from typing import Any
 
 from mlkd.command_line import command_of
 from mlkd.files import replacing
+from mlkd.metrics.summary import MEASURES, numbers, pair_scores
 from mlkd.metrics.table import Row, to_markdown
 from mlkd.reporting.collect import Cell
-from mlkd.reporting.compare import MEASURES, Group, front, numbers, pair_scores
+from mlkd.reporting.compare import Group, front
 
 
 def write_csv(path: Path, groups: Sequence[Group]) -> None:

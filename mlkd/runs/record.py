@@ -109,8 +109,8 @@ class Run:
         differences = []
         for other in self.folder.parent.glob(f"{self.stage}-*/run.json"):
             with suppress(OSError, ValueError, AttributeError):
-                theirs = _flat(json.loads(other.read_text(encoding="utf-8"))["identity"])
-                mine = _flat(self.identity)
+                theirs = flatten(json.loads(other.read_text(encoding="utf-8"))["identity"])
+                mine = flatten(json.loads(json.dumps(self.identity)))
                 keys = sorted(k for k in mine.keys() | theirs if mine.get(k) != theirs.get(k))
                 differences.append((len(keys), other.parent.name, keys))
         if not differences:
@@ -139,13 +139,13 @@ class Run:
         write_json(self.file, redacted(record | more) | {"identity": self.identity})
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves of nested dictionaries by their dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: json.dumps(value)}
-    found: dict[str, str] = {}
-    for key, item in value.items():
-        found |= _flat(item, f"{prefix}.{key}" if prefix else key)
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return found
 
 

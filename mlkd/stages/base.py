@@ -105,6 +105,7 @@ class Stage(L.LightningModule):
         """Log and return the loss."""
         output = self.step(batch)
         logs = {f"train/{name}": value for name, value in output.logs.items()}
+        logs["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"train/loss": output.loss.detach(), **logs}, batch_size=len(batch.source))
         return output.loss
 

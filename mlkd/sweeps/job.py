@@ -32,8 +32,10 @@ class JobFailed(Exception):
 
 def write_job(record: SweepRecord, job: Job) -> None:
     """Write down what a job has to do, and with which code."""
+    config = job.config.model_dump(mode="json")
+    config["logger"]["group"] = config["logger"]["group"] or record.folder.name
     content = {
-        "config": job.config.model_dump(mode="json"),
+        "config": config,
         "upto": job.upto,
         "name": job.name if job.is_cell else None,
         "code": code_digest(),

@@ -1,0 +1,177 @@
+"""What W&B itself wrote offline is read back."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import tiny_config
+from wandb.proto import wandb_internal_pb2
+
+from mlkd.chain import run_chain
+from mlkd.reporting.collect import Cell, collect
+from mlkd.runs.wandb_logger import has_key
+
+BLOCK = 32768
+
+
+def log_records(path: Path) -> Iterator[Any]:
+    """Records of a ``.wandb`` file: LevelDB's log format after a header of seven bytes."""
+    content = path.read_bytes()
+    assert content[:4] == b":W&B"
+    position, parts = 7, b""
+    while position + 7 <= len(content):
+        if BLOCK - position % BLOCK < 7:  # the rest of a block is padding
+            position += BLOCK - position % BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a full record, or the last part of one
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""
+
+
+class Written:
+    """A W&B run as its offline files tell it."""
+
+    def __init__(self, folder: Path) -> None:
+        (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+        self.history: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
+        self.artifacts: list[Any] = []
+        for record in log_records(file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.run = record.run
+                self._update(self.config, record.run.config.update)
+            elif kind == "config":
+                self._update(self.config, record.config.update)
+            elif kind == "history":
+                row: dict[str, Any] = {}
+                self._update(row, record.history.item)
+                self.history.append(row)
+            elif kind == "summary":
+                self._update(self.summary, record.summary.update)
+            elif kind == "artifact":
+                self.artifacts.append(record.artifact)
+            elif kind == "exit":
+                self.exit = record.exit.exit_code
+
+    @staticmethod
+    def _update(target: dict[str, Any], items: Any) -> None:
+        for item in items:
+            target[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+
+    def column(self, name: str) -> list[float]:
+        return [row[name] for row in self.history if name in row]
+
+
+@pytest.fixture(scope="module")
+def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    from conftest import write_corpus
+
+    folder = tmp_path_factory.mktemp("wandb")
+    corpus = write_corpus(folder / "corpus")
+    config = tiny_config(
+        encoder_folder,
+        corpus,
+        folder / "outputs",
+        "logger=wandb",
+        "logger.group=a sweep",
+        "logger.tags=[one,two]",
+        "logger.artifact=true",
+        "stages.contrastive.max_steps=12",
+        "student.bottleneck=4",
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("WANDB_API_KEY", raising=False)
+        environment.setenv("NETRC", str(folder / "none"))
+        run_chain(config)
+    (found,) = collect([str(folder / "outputs")])
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(cell: Cell) -> Written:
+    return Written(cell.links[-1])
+
+
+def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: Cell) -> None:
+    for link in cell.links:
+        run = Written(link).run
+        assert run.run_id == link.name
+        assert run.run_group == "a sweep"
+        assert run.job_type == link.name.split("-")[0]
+        assert list(run.tags) == ["one", "two"]
+        assert run.project == "mlkd"
+
+
+def test_the_configuration_is_the_resolved_one(written: Written) -> None:
+    config = written.config
+    assert config["student/bottleneck"] == 4
+    assert config["stages/contrastive/max_steps"] == 12
+    assert config["stages/contrastive/loss/pair_mse/weight"] == 1.0
+    assert config["seed"] == 0
+    assert not [key for key in config if isinstance(config[key], dict) and key != "_wandb"]
+
+
+def test_curves_have_losses_rate_speed_memory_and_spread(written: Written) -> None:
+    train = {"loss", "pair_mse", "mcl", "lr", "gradient_norm"}
+    dev = {"loss", "pair_mse", "mcl", "accuracy", "cosine", "rank"}
+    names = {f"train/{n}" for n in train} | {f"dev/{n}" for n in dev}
+    names |= {"speed/pairs_per_s", "memory/process_mib"}
+    for name in names:
+        assert written.column(name), name
+    assert written.column("train/lr")[0] == pytest.approx(1.6e-4 * 3 / 11)  # step 9 of 12
+    assert written.column("speed/pairs_per_s")[0] > 0
+    assert written.column("memory/process_mib")[0] > 50
+    assert written.exit == 0
+
+
+def test_the_summary_is_the_record_of_the_run(cell: Cell, written: Written) -> None:
+    metrics, summary = cell.record["metrics"], written.summary
+    assert summary["result/parameters"] == metrics["parameters"]["total"] / 1e6
+    assert summary["result/mib"] == metrics["mib"]
+    assert summary["result/latency_ms"] == metrics["latency_ms"]["p50"]
+    assert summary["result/kept"] == cell.record["share"]
+    assert summary["result/test_sts"] == metrics["scores"]["mean"]["test"]["sts"]
+    for split in ("dev", "test"):
+        for pair, numbers in metrics["scores"]["sets"][split]["pairs"].items():
+            assert summary[f"pair/{split}/{split}/{pair}"] == numbers["spearman"]
+
+
+def test_the_student_is_an_artifact_when_asked(cell: Cell, written: Written) -> None:
+    (artifact,) = written.artifacts
+    assert artifact.type == "model"
+    paths = {entry.path for entry in artifact.manifest.contents}
+    if artifact.manifest.manifest_file_path:
+        manifest = json.loads(Path(artifact.manifest.manifest_file_path).read_text())
+        paths |= set(manifest["contents"])
+    files = {
+        str(path.relative_to(cell.links[-1] / "student"))
+        for path in (cell.links[-1] / "student").rglob("*")
+        if path.is_file()
+    }
+    assert files <= paths
+
+
+def test_a_key_is_found_where_wandb_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not has_key()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert has_key()
