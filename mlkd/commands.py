@@ -127,14 +127,17 @@ class BenchmarkConfig(TrainConfig):
 class ReportConfig(Section):
     """The whole of ``python -m mlkd.report``."""
 
-    action: Literal["draw", "select"] = "draw"
-    """``draw`` writes the report, ``select`` names the best student within a budget."""
+    action: Literal["draw", "select", "dashboard"] = "draw"
+    """``draw`` writes the report, ``select`` names the best student within a budget, ``dashboard``
+    creates the view of W&B."""
     sources: list[str] = Field(min_length=1)
     """Output folders, multirun folders, folders of runs."""
     budget_mib: Annotated[float, Field(gt=0.0)] | None = None
     """Largest size on disk (MiB) of a student that may be selected."""
     output: str | None = None
     """Folder of the report; null = ``report`` in the first source."""
+    entity: str | None = None
+    """Owner of the W&B project of a dashboard; null = the default one of the API key."""
 
     @model_validator(mode="after")
     def _budget_selects(self) -> ReportConfig:

@@ -22,22 +22,28 @@ def main(config: ReportConfig) -> None:
         assert config.budget_mib is not None
         print(describe(select(cells, config.budget_mib)))
         return
-    try:
-        from mlkd.reporting.build import build
-    except ModuleNotFoundError as error:
-        raise UserError(f"the report needs {error.name}; pip install 'mlkd[report]'") from None
     source = Path(config.sources[0]).expanduser()
     source = source.parent if source.name == "sweep.json" else source
     folder = Path(config.output).expanduser() if config.output else source / "report"
-    print(f"report: {build(cells, folder, title=', '.join(config.sources))}")
+    try:
+        if config.action == "dashboard":
+            from mlkd.reporting.dashboard import publish
+
+            print(f"dashboard: {publish(cells, folder, config.entity)}")
+        else:
+            from mlkd.reporting.build import build
+
+            print(f"report: {build(cells, folder, title=', '.join(config.sources))}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing; pip install -e '.[report]'") from None
 
 
 def as_overrides(words: list[str]) -> list[str]:
-    """The command line in Hydra's grammar: ``select`` and folders may stand without a key."""
+    """The command line in Hydra's grammar: an action and folders may stand without a key."""
     bare = [word for word in words if "=" not in word and not word.startswith(("-", "+", "~"))]
     rest = [word for word in words if word not in bare]
-    if bare and bare[0] == "select":
-        rest.insert(0, "action=select")
+    if bare and bare[0] in {"select", "dashboard"}:
+        rest.insert(0, f"action={bare[0]}")
         bare = bare[1:]
     if bare:
         quoted = ("'" + word.replace("'", r"\'") + "'" for word in bare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from wandb.proto import wandb_internal_pb2
 
 from mlkd.chain import run_chain
 from mlkd.reporting.collect import Cell, collect
+from mlkd.reporting.dashboard import publish
 from mlkd.runs.wandb_logger import has_key
 
 BLOCK = 32768
@@ -128,7 +130,8 @@ def test_curves_have_losses_rate_speed_memory_and_spread(written: Written) -> No
     names |= {"speed/pairs_per_s", "memory/process_mib"}
     for name in names:
         assert written.column(name), name
-    assert written.column("train/lr")[0] == pytest.approx(1.6e-4 * 3 / 11)  # step 9 of 12
+    peak = written.config["stages/contrastive/lr"]
+    assert written.column("train/lr")[0] == pytest.approx(peak * 3 / 11)  # step 9 of 12
     assert written.column("speed/pairs_per_s")[0] > 0
     assert written.column("memory/process_mib")[0] > 50
     assert written.exit == 0
@@ -175,3 +178,38 @@ def test_a_key_is_found_where_wandb_keeps_it(
     assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     assert has_key()
+
+
+def test_the_dashboard_names_what_the_runs_have(
+    cell: Cell, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    path = Path(publish([cell], tmp_path, None))
+    grids = [
+        block["metadata"]
+        for block in json.loads(path.read_text())["blocks"]
+        if block["type"] == "panel-grid"
+    ]
+    panels = [p for grid in grids for p in grid["panelBankSectionConfig"]["panels"]]
+    kinds = {panel["viewType"] for panel in panels}
+    assert kinds == {
+        "Scatter Plot",
+        "Parallel Coordinates Plot",
+        "Bar Chart",
+        "Run History Line Plot",
+    }
+    text = json.dumps(panels)
+    for name in re.findall(r"summary:([^\"]+)", text):
+        assert name in written.summary, name
+    for name in re.findall(r"config:([^\"]+?)(?:\.value)?\"", text):
+        assert name in written.config, name
+    assert re.search(r"pair/test/test/en-de", text)
+    patterns = re.findall(r'"metricRegex": "([^"]+)"', text)
+    assert patterns
+    names = {key for row in written.history for key in row}
+    for pattern in patterns:
+        assert [name for name in names if re.search(json.loads(f'"{pattern}"'), name)], pattern
+    stages = [grid["runSets"][0]["name"] for grid in grids[3:]]
+    assert stages == ["assistant", "bottleneck", "recurrent", "contrastive"]
+    assert all("a sweep" in json.dumps(grid["runSets"][0]["filters"]) for grid in grids)
