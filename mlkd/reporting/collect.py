@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlkd.errors import UserError
+from mlkd.secrets import redacted
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
 
@@ -138,7 +139,7 @@ def _sweep_cells(folder: Path) -> list[Cell]:
             Cell(
                 id=known[-1].name if status == "finished" else entry["id"],
                 status=status,
-                config=job.get("config") or record.get("config") or {},
+                config=redacted(job.get("config") or record.get("config") or {}),
                 record=record,
                 links=known,
                 sweep=folder.name,
