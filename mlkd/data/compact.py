@@ -1,8 +1,8 @@
 """Second pass: distinct pairs over distinct sentences, from what the first pass left on disk.
 
-Everything that grows with the number of pairs is on disk and gone through in chunks, but for two
-bits of knowledge a pair or sentence (whether it is kept, whether it is used) and the sentences of
-the dev pairs; so 10 million pairs need about as much memory as 100,000.
+What grows with the number of pairs is on disk and gone through in chunks, but for three bytes a
+pair (whether it is kept, and whether each of its sides is used) and the hashes of the sentences of
+dev pairs.
 """
 
 from __future__ import annotations
