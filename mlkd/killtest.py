@@ -36,6 +36,12 @@ class Moment:
     delay: float = 0.3
     """Longest while (seconds)."""
 
+    def has_come(self, printed: str, output: Path, before: set[Path]) -> bool:
+        """Whether the sign is in what was printed, or the file is there and was not before."""
+        if self.printed is not None and re.search(self.printed, printed):
+            return True
+        return self.file is not None and any(p not in before for p in output.glob(self.file))
+
 
 @dataclass(frozen=True)
 class Kill:
@@ -61,9 +67,11 @@ def main(config: KillTestConfig) -> None:
         while len(kills) < config.kills:
             chain += 1
             output = Path(scratch, f"killed-{chain}")
-            moments = _moments()[: config.kills - len(kills)]
-            for moment in moments:
-                kill = _kill(command, output, chain, moment, chance)
+            moments = _moments()
+            if (left := config.kills - len(kills)) < len(moments):
+                moments = [moments[i] for i in sorted(chance.sample(range(len(moments)), left))]
+            while moments and len(kills) < config.kills:
+                kill, moments = _kill(command, output, chain, moments, chance)
                 if kill is not None:
                     kills.append(kill)
                     print(f"kill {len(kills)}: {kill.moment}; {kill.last}", flush=True)
@@ -107,29 +115,36 @@ def _moments() -> list[Moment]:
 
 
 def _kill(
-    command: list[str], output: Path, chain: int, moment: Moment, chance: random.Random
-) -> Kill | None:
-    """Start or go on with a chain and kill it; None if it ended without coming to the moment."""
+    command: list[str], output: Path, chain: int, moments: list[Moment], chance: random.Random
+) -> tuple[Kill | None, list[Moment]]:
+    """Start or go on with a chain and kill it at the next moment, or at a later one if that passes.
+
+    Returns:
+        The kill, None if the chain has ended before; and the moments that are still to come.
+    """
+    before = set(output.rglob(".*.part"))  # left behind by the kill before
     process = _start(command, output)
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     printed = ""
-    while process.poll() is None:
-        printed += _read(process)
-        seen = re.search(moment.printed, printed) if moment.printed else None
-        if seen or (moment.file and next(output.glob(moment.file), None)):
-            time.sleep(chance.uniform(0, moment.delay))
-            break
+    moment = None
+    while process.poll() is None and moment is None:
         time.sleep(_POLL)
+        printed += _read(process)
+        moment = next((m for m in moments if m.has_come(printed, output, before)), None)
+    if moment is not None:
+        time.sleep(chance.uniform(0, moment.delay))
     process.send_signal(signal.SIGKILL)
     killed = process.wait() == -signal.SIGKILL
     printed += _read(process)
     process.stdout.close()
-    if not killed:
-        return None
+    if moment is None or not killed:
+        return None, []
     lines = [line.strip() for line in re.split(r"[\r\n]", printed) if line.strip()]
     parts = {re.sub(r"^\.|\.[^.]*\.part$", "", p.name) for p in output.rglob(".*.part")}
-    return Kill(chain, moment.name, _short(lines[-1] if lines else ""), ", ".join(sorted(parts)))
+    last = _short(lines[-1] if lines else "")
+    kill = Kill(chain, moment.name, last, ", ".join(sorted(parts)))
+    return kill, moments[moments.index(moment) + 1 :]
 
 
 def _finish(command: list[str], output: Path) -> None:
