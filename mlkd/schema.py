@@ -255,10 +255,6 @@ class TrainerConfig(Section):
     accelerator: Accelerator = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
-    devices: Positive = 1
-    """GPUs, or processes where there is none, a node; several are tasks of a SLURM job."""
-    nodes: Positive = 1
-    """Machines; several are nodes of a SLURM job."""
     threads: Positive | None = None
     """CPU threads; null = what torch finds."""
     validations: Positive = 4

@@ -59,24 +59,24 @@ def read_request(overrides: Sequence[str]) -> Request:
         UserError: The sweep or its launcher has wrong settings, or nothing is swept.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    single = {o.get_key_element(): str(o.input_line) for o in parsed if not o.is_sweep_override()}
     swept: dict[str, list[Value]] = {
         o.get_key_element(): list(o.sweep_string_iterator())
         for o in parsed
         if o.is_sweep_override()
     }
+    single = {
+        o.get_key_element(): str(o.input_line)
+        for o in parsed
+        if not o.is_sweep_override() and o.get_key_element() not in swept
+    }
     composed = compose("train", list(single.values()), return_hydra_config=True)
     settings: Any = (
         OmegaConf.to_container(composed.sweep) if "sweep" in composed else {"name": "grid"}
     )
-    if settings.get("optuna"):
-        if swept:
-            raise UserError(f"{next(iter(swept))}: give one value; sweep.optuna.space draws others")
-    else:
-        kept = {k: v for k, v in settings.get("grid", {}).items() if k not in single}
-        settings["grid"] = kept | swept
-        if not settings["grid"]:
-            raise UserError("-m sweeps nothing: give sweep=<name>, or several values as key=a,b")
+    kept = {k: v for k, v in settings.get("grid", {}).items() if k not in single}
+    settings["grid"] = kept | swept
+    if not settings["grid"]:
+        raise UserError("-m sweeps nothing: give sweep=<name>, or several values as key=a,b")
     own = ("hydra/launcher=", "hydra.launcher.")
     fixed = tuple(line for line in single.values() if not line.lstrip("+~").startswith(own))
     return Request(fixed, _check(SweepConfig, settings, "sweep"), _launcher(composed))

@@ -11,50 +11,14 @@ from mlkd.schema import Positive, Section
 Value = str | float | int | bool | None
 
 
-class RangeConfig(Section):
-    """Whole or real numbers that a sampler may draw."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Draw evenly on a logarithmic scale."""
-    whole: bool = False
-    """Whole numbers only."""
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> RangeConfig:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low={self.low} must be below high={self.high} (log: and above 0)")
-        return self
-
-
-class OptunaConfig(Section):
-    """A search by Optuna for high quality at few bytes."""
-
-    trials: Positive
-    """Finished cells in all, those of earlier calls included."""
-    parallel: Positive = 1
-    """Cells drawn and launched together."""
-    space: dict[str, list[Value] | RangeConfig] = Field(min_length=1)
-    """What is drawn for each setting: one of a list, or a number of a range."""
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
 class SweepConfig(Section):
-    """What ``sweep=...`` names: a grid of settings, or a search."""
+    """What ``sweep=...`` names: a grid of settings."""
 
     name: str
     """Starts the name of the multirun folder."""
     grid: dict[str, list[Value]] = Field(default_factory=dict)
     """Values of each setting; the cells are all combinations. A setting or a config group that is
     named on the command line takes the place of the grid's."""
-    optuna: OptunaConfig | None = None
-
-    @model_validator(mode="after")
-    def _grid_or_search(self) -> SweepConfig:
-        if bool(self.grid) == (self.optuna is not None):
-            raise ValueError("give either sweep.grid or sweep.optuna")
-        return self
 
 
 class LocalConfig(Section):
@@ -66,10 +30,7 @@ class LocalConfig(Section):
 
 
 class SlurmConfig(Section):
-    """``hydra/launcher=slurm``: an array of batch jobs through submitit.
-
-    Nodes and tasks a node are ``trainer.nodes`` and ``trainer.devices``.
-    """
+    """``hydra/launcher=slurm``: an array of batch jobs through submitit."""
 
     kind: Literal["slurm"]
     partition: str | None = None
