@@ -97,6 +97,7 @@ def test_numbers_of_every_case_are_written(config: BenchmarkConfig) -> None:
             assert line["pairs_per_s"] / lines[0]["pairs_per_s"] == pytest.approx(line["ratio"])
             assert line["sentences_per_s"] == pytest.approx(2 * line["pairs_per_s"])
             assert 0 <= line["padding"] < 1
+            assert 0 < line["between"] < 1
             assert line["matrix_share"] == pytest.approx(
                 line["gflops"] / line["matrix_gflops"], rel=0.01
             )

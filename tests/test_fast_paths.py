@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from sentence_transformers import SentenceTransformer
 from test_chain import tiny
 
 from mlkd.data.module import PairBatch
-from mlkd.losses.vectors import PairVectors
 from mlkd.schema import (
     InitConfig,
     LossConfig,
@@ -179,9 +179,9 @@ def test_each_sentence_once_is_each_side_on_its_own(encoder_folder: Path, loss: 
         for plain in (False, True):
             stage.zero_grad()
             if plain:
-                sides = side(batch, batch.source), side(batch, batch.translation)
-                targets = batch.source_target, batch.translation_target
-                value = stage.loss(PairVectors(*sides, *targets))[0]
+                one, other = side(batch, batch.source), side(batch, batch.translation)
+                vectors = replace(stage.vectors(batch), source=one, translation=other)
+                value = stage.loss(vectors)[0]
             else:
                 value = stage.step(batch).loss
             value.backward()

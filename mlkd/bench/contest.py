@@ -34,6 +34,8 @@ class Turn:
     """Floating-point operations of the matrix products that the tokens need."""
     pairs: int | None = None
     """Sentence pairs, where training is measured."""
+    between: float | None = None
+    """Seconds from the end of a step to the next: making its batch, and the training loop."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def compete(
 def _numbers(turn: Turn, rate: float) -> Line:
     """Rates of one turn."""
     line: Line = {} if turn.pairs is None else {"pairs_per_s": turn.pairs / turn.seconds}
+    if turn.between is not None:
+        line["between"] = turn.between / turn.seconds
     gflops = turn.operations / turn.seconds / 1e9
     return line | {
         "sentences_per_s": turn.sentences / turn.seconds,

@@ -41,25 +41,31 @@ class Meter(L.Callback):
 
     def __init__(self, clock: str) -> None:
         self._clock = clock
-        self.tokens, self.cells = 0, 0
+        self.tokens, self.cells, self.between = 0, 0, 0.0
         self.pairs: list[np.ndarray] = []
         self.losses: list[Tensor] = []
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Start the clock before the first batch is made."""
         self.operations = operations_a_token(module.model)
-        self._start = self._now(module)
+        self._start = self._ended = self._now(module)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: Any, batch: PairBatch, batch_idx: int
+    ) -> None:
+        """The batch is there; Lightning has made it since the last step."""
+        self.between += self._now(module) - self._ended
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
-        """Count the batch; the last one stops the clock."""
+        """Count the batch and stop the clock, until the next batch."""
         self.tokens += int(batch.mask.sum())
         self.cells += batch.mask.numel()
         self.pairs.append(batch.pairs.cpu().numpy())
         self.losses.append(outputs["loss"].detach())
-        if trainer.global_step == trainer.max_steps:
-            self.seconds = self._now(module) - self._start
+        self._ended = self._now(module)
+        self.seconds = self._ended - self._start
 
     def _now(self, module: Any) -> float:
         finish(module.device)
@@ -108,6 +114,7 @@ def run_stage(lesson: Lesson, precision: str) -> Report:
         cells=meter.cells,
         operations=meter.operations * meter.tokens,
         pairs=pairs.size,
+        between=meter.between,
     )
     return Report(turn, pairs, [float(loss) for loss in meter.losses])
 

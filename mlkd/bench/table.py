@@ -18,6 +18,7 @@ _COLUMNS = {
     "matrix_share": ("of matrix products", "{:.0%}"),
     "first_step": ("seconds to first step", "{:.1f}"),
     "seconds": ("seconds", "{:.1f}"),
+    "between": ("between steps", "{:.1%}"),
     "peak_mib": ("peak MiB", "{:.0f}"),
     "anonymous_mib": ("of it not mapped files", "{:.0f}"),
 }
