@@ -62,6 +62,9 @@ class Run:
             raise Damaged(f"{self.file}: damaged (not JSON)") from None
         if not isinstance(content, dict) or content.get("id", self.id) != self.id:
             raise Damaged(f"{self.file}: not the record of this run")
+        checksum = content.pop("checksum", None)
+        if checksum is not None and checksum != digest(content, 64):
+            raise Damaged(f"{self.file}: damaged (its checksum is not that of its content)")
         return content
 
     def add_settings(self, key: str) -> None:
@@ -136,7 +139,9 @@ class Run:
     def write(self, status: str, **more: Any) -> None:
         """Update ``run.json``."""
         record = self.read() | {"id": self.id, "stage": self.stage, "status": status}
-        write_json(self.file, redacted(record | more) | {"identity": self.identity})
+        record = redacted(record | more) | {"identity": self.identity}
+        record = json.loads(json.dumps(record))  # as it will be read, for the checksum
+        write_json(self.file, record | {"checksum": digest(record, 64)})
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
