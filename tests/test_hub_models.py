@@ -168,7 +168,7 @@ def test_a_ready_assistant_with_the_full_vocabulary(
 ) -> None:
     from mlkd.chain import run_chain
 
-    monkeypatch.setattr("mlkd.chain._SAME_SPACE", -1.0)  # both have random weights
+    monkeypatch.setattr("mlkd.prepare._SAME_SPACE", -1.0)  # both have random weights
     caplog.set_level("INFO")
     option = {"roberta": "paraphrase_distilroberta", "mpnet": "all_mpnet"}[teacher]
     config = settings(
