@@ -77,53 +77,15 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     words = WholeTable.take_out(backbone_of(model), occurs)
     L.seed_everything(config.seed, verbose=False)
     module = stage(model, settings, config.optim, steps)
-    guard = Guard(
-        job.run.folder,
-        job.pairs,
-        source.batch(dev[np.linspace(0, len(dev) - 1, min(len(dev), _SAMPLE)).astype(int)]),
-        skip=config.trainer.skip_bad_batches,
-        checkpoint=job.run.last_step,
-    )
     best = KeepBest(job.run.best)
-    checkpoint = Checkpoint(
-        job.run.checkpoint,
-        job.run.id,
-        best,
-        guard.settle,
-        minutes=config.trainer.save_minutes,
-        steps=config.trainer.save_steps,
-        share=config.trainer.save_cost,
-        deadline=job.deadline,
-    )
+    guard = _guard(job, source, dev)
+    checkpoint = _checkpoint(job, best, guard)
     resume = job.run.checkpoint if job.run.checkpoint.is_file() else None
     if resume:
         check_checkpoint(resume, job.run.id)
-    loggers: list[Logger] = [Curves(job.run.folder / "curves" / "metrics.csv")]
-    watching = list(callbacks)
-    if config.logger.kind == "wandb":
-        loggers.append(open_wandb(job.run, config.logger, config.model_dump(mode="json")))
-        watching.append(Pulse(loggers[-1]))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
-        trainer = L.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=1,
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
-            max_steps=steps,
-            max_epochs=-1,
-            val_check_interval=-(-steps // config.trainer.validations),
-            check_val_every_n_epoch=None,
-            log_every_n_steps=10,
-            callbacks=[ProgressBar(job.name), guard, checkpoint, best, *watching],
-            logger=loggers,
-            default_root_dir=job.run.folder,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-        )
+        trainer = _trainer(job, precision, steps, [guard, checkpoint, best, *callbacks])
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         if not best.curve or best.curve[-1]["step"] != steps:
             trainer.validate(module, data, verbose=False)
@@ -142,3 +104,59 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         "checkpoints": checkpoint.cost(),
         "skipped_batches": guard.skipped,
     }
+
+
+def _guard(job: Job, source: PairSource, dev: np.ndarray) -> Guard:
+    """What looks at every step, and at the vectors of a sample of the dev pairs."""
+    sample = dev[np.linspace(0, len(dev) - 1, min(len(dev), _SAMPLE)).astype(int)]
+    return Guard(
+        job.run.folder,
+        job.pairs,
+        source.batch(sample),
+        skip=job.config.trainer.skip_bad_batches,
+        checkpoint=job.run.last_step,
+    )
+
+
+def _checkpoint(job: Job, best: KeepBest, guard: Guard) -> Checkpoint:
+    """What saves the whole state of the training."""
+    settings = job.config.trainer
+    return Checkpoint(
+        job.run.checkpoint,
+        job.run.id,
+        best,
+        guard.settle,
+        minutes=settings.save_minutes,
+        steps=settings.save_steps,
+        share=settings.save_cost,
+        deadline=job.deadline,
+    )
+
+
+def _trainer(job: Job, precision: str, steps: int, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer, with the loggers of the run."""
+    config = job.config
+    loggers: list[Logger] = [Curves(job.run.folder / "curves" / "metrics.csv")]
+    watching: list[L.Callback] = [ProgressBar(job.name), *callbacks]
+    if config.logger.kind == "wandb":
+        loggers.append(open_wandb(job.run, config.logger, config.model_dump(mode="json")))
+        watching.append(Pulse(loggers[-1]))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_steps=steps,
+        max_epochs=-1,
+        val_check_interval=-(-steps // config.trainer.validations),
+        check_val_every_n_epoch=None,
+        log_every_n_steps=10,
+        callbacks=watching,
+        logger=loggers,
+        default_root_dir=job.run.folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
