@@ -15,12 +15,14 @@ from test_chain import tiny  # noqa: F401 - a fixture
 from test_export import export, small
 from test_hub_models import roberta, xlmr  # noqa: F401 - fixtures
 
+from mlkd.data.pairs import prepare_pairs
+from mlkd.data.tokens import tokenise
 from mlkd.deploy.race import assistant_of
 from mlkd.errors import UserError
 from mlkd.schema import TrainConfig, TrimConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
-from mlkd.student.trim import is_kept, pieces_to_keep, trimmed
+from mlkd.student.trim import is_kept, language_counts, pieces_to_keep, trimmed
 
 KINDS = ["bert", "bottleneck", "xlmr", "roberta"]
 
@@ -84,6 +86,24 @@ def test_threshold_and_unknown_language(encoder_folder: Path) -> None:
     assert kept[1] < kept[0]
     with pytest.raises(UserError, match="hold no fr; allowed: de, en"):
         pieces_to_keep(model, seen, TrimConfig(languages=["fr"]))
+
+
+def test_counts_of_each_language_over_chunks(
+    tiny: Callable[..., TrainConfig],  # noqa: F811
+    encoder_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlkd.student.trim._CHUNK", 7)
+    model = load_folder(encoder_folder)
+    pairs = prepare_pairs(tiny().data, [], tmp_path / "cache")
+    assert pairs.n_sentences > 14
+    tokens = tokenise(pairs, model.tokenizer, 128, tmp_path / "cache")
+    found = language_counts(pairs, tokens, backbone_of(model).config.vocab_size)
+    assert sorted(found) == ["de", "en"]
+    for number, language in enumerate(pairs.languages):
+        texts = pairs.texts(np.flatnonzero(pairs.language == number))
+        assert (found[language] == counts(model, texts)).all()
 
 
 def test_an_export_of_some_languages(

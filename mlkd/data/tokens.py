@@ -33,11 +33,6 @@ class TokenStore:
     """Start of each sentence in ``ids``, and the end of the last ``(n_sentences + 1,)``."""
     pad_id: int
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sentence ``(n_sentences,)``."""
-        return np.diff(self.offsets)
-
     def padded(self, sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask of some sentences, each ``(n, longest)`` int64, padded on the right."""
         return pad(self.ids, self.offsets[sentences], self.offsets[sentences + 1], self.pad_id)

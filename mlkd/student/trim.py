@@ -41,9 +41,9 @@ def language_counts(
     counts = np.zeros(len(pairs.languages) * vocabulary, np.int64)
     for start in range(0, pairs.n_sentences, _CHUNK):
         stop = min(start + _CHUNK, pairs.n_sentences)
-        lengths = tokens.lengths[start:stop]
-        language = np.repeat(pairs.language[start:stop].astype(np.int64), lengths)
-        ids = tokens.ids[tokens.offsets[start] : tokens.offsets[stop]]
+        offsets = tokens.offsets[start : stop + 1]
+        language = np.repeat(pairs.language[start:stop].astype(np.int64), np.diff(offsets))
+        ids = tokens.ids[offsets[0] : offsets[-1]]
         counts += np.bincount(language * vocabulary + ids, minlength=len(counts))
     rows = counts.reshape(len(pairs.languages), vocabulary)
     return dict(zip(pairs.languages, rows, strict=True))

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,13 @@ class Targets:
     place: np.ndarray
     """Row of each sentence ``(n_sentences,)`` in all segments one after the other; -1: none."""
 
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return _starts(self.segments)
+
     def vectors(self, sentences: np.ndarray) -> np.ndarray:
         """float32 vectors ``(m, d)`` of sentence indices ``(m,)``."""
-        place, starts = self.place[sentences], _starts(self.segments)
+        place, starts = self.place[sentences], self._starts
         if (place < 0).any():
             raise KeyError(f"sentence {int(sentences[place < 0][0])} has no target vector")
         which = np.searchsorted(starts, place, side="right") - 1
