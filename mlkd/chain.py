@@ -119,7 +119,7 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
 def _report(chain: Chain, run: Run) -> None:
     """Time all models, print the table and write it into the folder of the last run."""
     config, measured = chain.config, chain.measured
-    # In this process, one after the other: times of other days and machines do not compare.
+    # In this process, in turns: times of other days and machines do not compare.
     speed = measure_speed(
         chain.folders, chain.sets, config.data.max_tokens, config.trainer.accelerator
     )

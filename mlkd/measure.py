@@ -18,9 +18,8 @@ from mlkd.integrity import sealed
 from mlkd.metrics.scoring import score, share_of
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
-from mlkd.metrics.speed import latency, throughput
+from mlkd.metrics.speed import race
 from mlkd.metrics.table import Row
-from mlkd.progress import progress
 from mlkd.runs.lock import Lock
 from mlkd.schema import EncoderConfig, EvalConfig
 from mlkd.targets.encoder import FrozenEncoder
@@ -30,7 +29,9 @@ log = logging.getLogger(__name__)
 _FORMAT = 2
 """Version of cached scores; a change computes them anew."""
 _TIMED = 192
-"""Sentences that speed is measured with."""
+"""Sentences that speed is measured with,"""
+_BATCH = 32
+"""and how many of them are encoded at once."""
 
 
 def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
@@ -133,25 +134,19 @@ def cached_measure(
 def measure_speed(
     folders: Mapping[str, Path], sets: list[EvalSet], max_tokens: int, accelerator: str
 ) -> dict[str, dict[str, Any]]:
-    """Time encoders one after the other on the same sentences of all languages, in fp32.
+    """Time encoders in turns on the same sentences of all languages, in fp32.
 
     Returns:
-        By name ``sentences_per_s`` and ``latency_ms`` (see :mod:`mlkd.metrics.speed`).
+        By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
     """
     texts = sorted(sentences(sets))
     drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
     sample = [texts[i] for i in drawn]
-    bar = progress("measure speed", total=len(folders), unit=" encoders")
-    result = {}
-    for name, folder in folders.items():
-        encode = FrozenEncoder.open(folder, max_tokens=max_tokens, accelerator=accelerator).encode
-        result[name] = {
-            "sentences_per_s": throughput(encode, sample, batch_size=32),
-            "latency_ms": latency(encode, sample),
-        }
-        bar.update()
-    bar.close()
-    return result
+    encoders = {
+        name: FrozenEncoder.open(folder, max_tokens=max_tokens, accelerator=accelerator).encode
+        for name, folder in folders.items()
+    }
+    return race(encoders, sample, batch_size=_BATCH, passes=3)
 
 
 def table_row(name: str, measured: dict[str, Any], assistant: dict[str, Any] | None = None) -> Row:

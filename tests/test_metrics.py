@@ -28,7 +28,7 @@ from mlkd.metrics.scoring import Scores, score, select_value, share_of
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.metrics.size import folder_mib, parameters, weights_mib
-from mlkd.metrics.speed import latency, throughput
+from mlkd.metrics.speed import race
 from mlkd.metrics.table import Row, rows_to_table, to_markdown
 
 RNG = np.random.default_rng(3)
@@ -319,19 +319,24 @@ def test_size_on_disk(tmp_path: Path) -> None:
 
 
 def test_throughput_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that only the encoder moves: 2 s a call, and 10 s for the second timed pass."""
+    """A clock that only encoders move: 2 s a call, and 10 s for the second timed pass."""
     clock, calls = [0.0], []
 
     def encode(batch: Sequence[str]) -> None:
         calls.append(len(batch))
         clock[0] += 10.0 if 6 < len(calls) <= 9 else 2.0
 
+    def slow(batch: Sequence[str]) -> None:
+        clock[0] += 4.0
+
     monkeypatch.setattr("mlkd.metrics.speed.perf_counter", lambda: clock[0])
-    rate = throughput(encode, ["aa", "b", "cccc", "dd", "e"], batch_size=2)
-    assert rate == pytest.approx(5 / 6)
-    assert calls == [2, 2, 1] * 4
+    sentences = ["aa", "b", "cccc", "dd", "e"]
+    measured = race({"one": encode, "two": slow}, sentences, batch_size=2, passes=3)
+    assert measured["one"]["sentences_per_s"] == pytest.approx(5 / 6)
+    assert measured["two"]["sentences_per_s"] == pytest.approx(5 / 12)
+    assert calls == [2, 2, 1] * 4 + [1] * (3 + 5)
     with pytest.raises(ValueError, match="needs sentences"):
-        throughput(encode, [], batch_size=2)
+        race({"one": encode}, [], batch_size=2)
 
 
 def test_latency_is_that_of_single_sentences_after_a_warm_up(
@@ -341,14 +346,13 @@ def test_latency_is_that_of_single_sentences_after_a_warm_up(
 
     def encode(batch: Sequence[str]) -> None:
         calls.append(list(batch))
-        clock[0] += 50.0 if len(calls) == 1 else 0.001 * len(calls)
+        clock[0] += 50.0 if len(calls) <= 5 else 0.001 * (len(calls) - 4)
 
     monkeypatch.setattr("mlkd.metrics.speed.perf_counter", lambda: clock[0])
-    result = latency(encode, ["a", "b", "c", "d"])
-    assert calls == [["a"], ["a"], ["b"], ["c"], ["d"]]
-    assert result == {"p50": pytest.approx(3.5), "p95": pytest.approx(4.85)}
-    with pytest.raises(ValueError, match="needs sentences"):
-        latency(encode, [])
+    result = race({"one": encode}, ["a", "b", "c", "d"], batch_size=4, passes=1)
+    assert calls[:2] == [["a", "b", "c", "d"]] * 2
+    assert calls[2:] == [["a"], ["b"], ["c"], ["a"], ["b"], ["c"], ["d"]]
+    assert result["one"]["latency_ms"] == {"p50": pytest.approx(3.5), "p95": pytest.approx(4.85)}
 
 
 # --- table ------------------------------------------------------------------------------------

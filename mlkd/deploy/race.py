@@ -15,7 +15,6 @@ from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
-from mlkd.progress import progress
 from mlkd.student.folder import load_folder
 
 THREADS = (1, 2)
@@ -41,14 +40,11 @@ def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict
         memory = encoding_mib(folder, sentences, THREADS[-1])
         result[name] = {"mib": folder_mib(folder), "memory_mib": memory}
     before = torch.get_num_threads()
-    bar = progress("measure speed", total=len(THREADS), unit=" settings")
     for threads in THREADS:
         torch.set_num_threads(threads)
         encoders = {name: contestant(threads) for name, contestant in contestants.items()}
         for name, measured in race(encoders, sentences, BATCH).items():
             result[name][f"threads_{threads}"] = measured
-        bar.update()
-    bar.close()
     torch.set_num_threads(before)
     return result
 
