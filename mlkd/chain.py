@@ -27,10 +27,10 @@ from mlkd.files import (
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes
 from mlkd.links import link_key, links
-from mlkd.measure import cached_measure, measure_speed, table_row
+from mlkd.measure import cached_measure, measure_speed
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.sets import EvalSet
-from mlkd.metrics.table import rows_to_table, to_markdown
+from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
 from mlkd.prepare import prepare
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
@@ -128,7 +128,7 @@ def _report(chain: Chain, run: Run) -> None:
     with chain.lock(run):
         references = {name: measured[name] for name in ("teacher", "assistant")}
         run.write("finished", metrics=measured[config.stage], references=references)
-    rows = [table_row(name, values, measured["assistant"]) for name, values in measured.items()]
+    rows = rows_of(measured)
     Console(width=120).print(rows_to_table(rows))
     with replacing(run.folder / "table.md") as part:
         part.write_text(to_markdown(rows), encoding="utf-8")

@@ -19,10 +19,10 @@ def main(config: EvaluateConfig) -> float | None:
     from rich.console import Console
 
     from mlkd.files import write_json
-    from mlkd.measure import measure, measure_speed, open_encoder_folder, table_row
+    from mlkd.measure import measure, measure_speed, open_encoder_folder
     from mlkd.metrics.scoring import select_value
     from mlkd.metrics.sets import load_sets
-    from mlkd.metrics.table import rows_to_table
+    from mlkd.metrics.table import row_of, rows_to_table
 
     folder = Path(config.model).expanduser()
     if (folder / "run.json").is_file():
@@ -52,7 +52,7 @@ def main(config: EvaluateConfig) -> float | None:
     if config.latency:
         measured["race"] = _race(config, folder, teacher, [text for s in sets for text in s.left])
     write_json(output, measured)
-    Console(width=120).print(rows_to_table([table_row(folder.name, measured)]))
+    Console(width=120).print(rows_to_table([row_of(folder.name, measured)]))
     print(f"scores: {output}")
     dev = any(item.split == "dev" for item in sets)
     return select_value(measured["scores"]) if dev else None

@@ -15,11 +15,10 @@ from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
 from mlkd.integrity import sealed
-from mlkd.metrics.scoring import score, share_of
+from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
-from mlkd.metrics.table import Row
 from mlkd.runs.lock import Lock
 from mlkd.schema import EncoderConfig, EvalConfig
 from mlkd.targets.encoder import FrozenEncoder
@@ -147,17 +146,3 @@ def measure_speed(
         for name, folder in folders.items()
     }
     return race(encoders, sample, batch_size=_BATCH, passes=3)
-
-
-def table_row(name: str, measured: dict[str, Any], assistant: dict[str, Any] | None = None) -> Row:
-    """A line of the result table."""
-    share = share_of(assistant["scores"], measured["scores"])["share"] if assistant else None
-    return Row(
-        name=name,
-        parameters=measured["parameters"]["total"],
-        mib=measured["mib"],
-        scores=measured["scores"],
-        share=share,
-        sentences_per_s=measured["sentences_per_s"],
-        latency_ms=measured["latency_ms"]["p50"],
-    )

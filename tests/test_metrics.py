@@ -29,7 +29,7 @@ from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.metrics.size import folder_mib, parameters, weights_mib
 from mlkd.metrics.speed import race
-from mlkd.metrics.table import Row, rows_to_table, to_markdown
+from mlkd.metrics.table import Row, row_of, rows_of, rows_to_table, to_markdown
 
 RNG = np.random.default_rng(3)
 
@@ -395,3 +395,18 @@ def test_models_with_different_sets_share_a_table() -> None:
     text = to_markdown([first, second])
     assert "| test | stsb_test | de-de | " in text
     assert "| test | held | fr-en | - | " in text
+
+
+def test_rows_of_measured_models() -> None:
+    def measured(spearman: float) -> dict[str, Any]:
+        sets = {"s": {"kind": "sts", "split": "test", "pairs": {"en-de": {"spearman": spearman}}}}
+        mean = {split: {"sts": spearman, "bitext": None} for split in ("dev", "test")}
+        scores = {"sets": sets, "mean": mean, "agreement": None}
+        return {"scores": scores, "parameters": {"total": 1_500_000}, "mib": 12.5}
+
+    timed = measured(80.0) | {"sentences_per_s": 321.0, "latency_ms": {"p50": 3.25, "p95": 4.0}}
+    first, second = rows_of({"assistant": timed, "student": measured(60.0)})
+    assert first == Row("assistant", 1_500_000, 12.5, timed["scores"], 100.0, 321.0, 3.25)
+    assert second == Row("student", 1_500_000, 12.5, measured(60.0)["scores"], 75.0)
+    assert [row.share for row in rows_of({"teacher": timed, "student": timed})] == [None, None]
+    assert row_of("x", timed, 42.0) == Row("x", 1_500_000, 12.5, timed["scores"], 42.0, 321.0, 3.25)

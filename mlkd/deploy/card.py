@@ -10,9 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.deploy.source import Source
-from mlkd.measure import table_row
 from mlkd.metrics.scoring import HEADLINE
-from mlkd.metrics.table import to_markdown
+from mlkd.metrics.table import rows_of, to_markdown
 from mlkd.schema import DataConfig, EncoderConfig
 
 _LOAD = {
@@ -179,17 +178,13 @@ def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
 def _scores(record: dict[str, Any]) -> str:
     """Scores, sizes and speed of the run, and the intervals."""
     models = {**record.get("references", {}), "student": record["metrics"]}
-    assistant = models.get("assistant")
-    timed = {
-        n: {"sentences_per_s": None, "latency_ms": {"p50": None}} | v for n, v in models.items()
-    }
     lines = [
         "## Scores of the run",
         "",
         "Spearman of the cosine and retrieval accuracy, x100, of the student in fp32; speed on "
         f"{record.get('training', {}).get('hardware', 'an unknown machine')}.",
         "",
-        to_markdown([table_row(n, v, assistant) for n, v in timed.items()]),
+        to_markdown(rows_of(models)),
         "Intervals (95 %, bootstrap):",
         "",
         "| split | set | pair | Spearman | low | high | n |",

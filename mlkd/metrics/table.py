@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from mlkd.metrics.scoring import HEADLINE, Scores
+from mlkd.metrics.scoring import HEADLINE, Scores, share_of
+from mlkd.metrics.summary import numbers, pair_scores
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,33 @@ class Row:
     share: float | None = None
     sentences_per_s: float | None = None
     latency_ms: float | None = None
+
+
+def row_of(name: str, measured: dict[str, Any], share: float | None = None) -> Row:
+    """The line of a measured model; its times may be missing."""
+    known = numbers(measured, share)
+    return Row(
+        name,
+        parameters=measured["parameters"]["total"],
+        mib=measured["mib"],
+        scores=measured["scores"],
+        share=share,
+        sentences_per_s=known.get("sentences_per_s"),
+        latency_ms=known.get("latency_ms"),
+    )
+
+
+def rows_of(models: Mapping[str, dict[str, Any]]) -> list[Row]:
+    """The lines of measured models, with what they keep of ``assistant`` if it is among them."""
+    assistant = models.get("assistant")
+    return [
+        row_of(
+            name,
+            measured,
+            share_of(assistant["scores"], measured["scores"])["share"] if assistant else None,
+        )
+        for name, measured in models.items()
+    ]
 
 
 Grid = list[list[str]]
@@ -80,14 +109,7 @@ def _overview(rows: Sequence[Row]) -> Grid:
 
 
 def _by_pair(rows: Sequence[Row]) -> Grid:
-    values: list[dict[tuple[str, str, str], float]] = [
-        {
-            (entry["split"], name, pair): numbers[HEADLINE[entry["kind"]]]
-            for name, entry in row.scores["sets"].items()
-            for pair, numbers in entry["pairs"].items()
-        }
-        for row in rows
-    ]
+    values = [pair_scores({"scores": row.scores}) for row in rows]
     # Dev before test; inside a split the order of the configuration.
     lines = sorted(dict.fromkeys(key for found in values for key in found), key=lambda key: key[0])
     head = ["split", "set", "pair", *(row.name for row in rows)]

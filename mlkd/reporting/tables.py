@@ -10,7 +10,7 @@ from typing import Any
 from mlkd.command_line import command_of
 from mlkd.files import replacing
 from mlkd.metrics.summary import MEASURES, numbers, pair_scores
-from mlkd.metrics.table import Row, to_markdown
+from mlkd.metrics.table import row_of, to_markdown
 from mlkd.reporting.collect import Cell
 from mlkd.reporting.compare import Group, front
 
@@ -48,8 +48,8 @@ def write_markdown(
     labels = {cell.id: group.label for group in groups for cell in group.cells}
     measured = [cell for cell in cells if cell.measured]
     if measured:
-        rows = [_row(name, values, None) for name, values in references.items()]
-        rows += [_row(labels[c.id], c.measured, c.record.get("share")) for c in measured]
+        rows = [row_of(name, values) for name, values in references.items()]
+        rows += [row_of(labels[c.id], c.measured, c.record.get("share")) for c in measured]
         parts += ["## Scores\n", "Scores are ×100; test sets selected nothing.\n"]
         parts.append(to_markdown(rows))
     best = front(groups, "mib", "test_sts")
@@ -102,19 +102,6 @@ def seconds(cell: Cell) -> float | None:
     """Training time of a cell's last link; the links before it may be shared."""
     training = cell.record.get("training")
     return training["seconds"] if training else None
-
-
-def _row(name: str, measured: dict[str, Any], share: float | None) -> Row:
-    known = numbers(measured, share)
-    return Row(
-        name,
-        parameters=measured["parameters"]["total"],
-        mib=measured["mib"],
-        scores=measured["scores"],
-        share=share,
-        sentences_per_s=known.get("sentences_per_s"),
-        latency_ms=known.get("latency_ms"),
-    )
 
 
 def _seeds(groups: Sequence[Group]) -> str:
