@@ -27,9 +27,8 @@ from mlkd.files import (
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes
 from mlkd.links import link_key, links
-from mlkd.measure import cached_measure, measure_speed
+from mlkd.measure import Evaluation
 from mlkd.metrics.scoring import select_value, share_of
-from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
 from mlkd.prepare import prepare
 from mlkd.runs.lock import Lock
@@ -53,7 +52,7 @@ class Chain:
 
     config: TrainConfig
     pairs: PairStore
-    sets: list[EvalSet]
+    evaluation: Evaluation
     teacher: Path
     base: Path
     """The assistant before stage 1."""
@@ -84,16 +83,7 @@ class Chain:
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known."""
         self.folders[name] = folder
-        self.measured[name] = cached_measure(
-            folder,
-            self.sets,
-            self.config.eval,
-            self.config.data.max_tokens,
-            teacher=self.teacher,
-            accelerator=self.config.trainer.accelerator,
-            cache=self.cache,
-            name=name,
-        )
+        self.measured[name] = self.evaluation.cached(folder, self.cache, name)
         return self.measured[name]
 
 
@@ -120,10 +110,7 @@ def _report(chain: Chain, run: Run) -> None:
     """Time all models, print the table and write it into the folder of the last run."""
     config, measured = chain.config, chain.measured
     # In this process, in turns: times of other days and machines do not compare.
-    speed = measure_speed(
-        chain.folders, chain.sets, config.data.max_tokens, config.trainer.accelerator
-    )
-    for name, values in speed.items():
+    for name, values in chain.evaluation.speed(chain.folders).items():
         measured[name] = measured[name] | values
     with chain.lock(run):
         references = {name: measured[name] for name in ("teacher", "assistant")}
@@ -158,7 +145,14 @@ def open_chain(config: TrainConfig) -> Chain:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     ready = prepare(config)
-    return Chain(config, ready.pairs, ready.sets, ready.teacher, ready.base, ready.base, deadline)
+    evaluation = Evaluation(
+        ready.sets,
+        bootstrap=config.eval.bootstrap,
+        max_tokens=config.data.max_tokens,
+        teacher=ready.teacher,
+        accelerator=config.trainer.accelerator,
+    )
+    return Chain(config, ready.pairs, evaluation, ready.teacher, ready.base, ready.base, deadline)
 
 
 def run_link(

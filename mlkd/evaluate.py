@@ -19,7 +19,7 @@ def main(config: EvaluateConfig) -> float | None:
     from rich.console import Console
 
     from mlkd.files import write_json
-    from mlkd.measure import measure, measure_speed, open_encoder_folder
+    from mlkd.measure import Evaluation, open_encoder_folder
     from mlkd.metrics.scoring import select_value
     from mlkd.metrics.sets import load_sets
     from mlkd.metrics.table import row_of, rows_to_table
@@ -38,16 +38,14 @@ def main(config: EvaluateConfig) -> float | None:
         )
     sets = load_sets(config.eval)
     teacher = open_encoder_folder(config.teacher, config.allow_download)
-    measured = measure(
-        folder,
+    evaluation = Evaluation(
         sets,
-        config.eval,
-        config.max_tokens,
+        bootstrap=config.eval.bootstrap,
+        max_tokens=config.max_tokens,
         teacher=teacher,
         accelerator=config.accelerator,
     )
-    speed = measure_speed({"model": folder}, sets, config.max_tokens, config.accelerator)
-    measured |= speed["model"]
+    measured = evaluation.measure(folder) | evaluation.speed({"model": folder})["model"]
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
     if config.latency:
         measured["race"] = _race(config, folder, teacher, [text for s in sets for text in s.left])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.runs.lock import Lock
-from mlkd.schema import EncoderConfig, EvalConfig
+from mlkd.schema import EncoderConfig
 from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
@@ -68,81 +69,65 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
     return folder
 
 
-def measure(
-    folder: Path,
-    sets: list[EvalSet],
-    config: EvalConfig,
-    max_tokens: int,
-    *,
-    teacher: Path,
-    accelerator: str,
-) -> dict[str, Any]:
-    """Score an encoder in fp32 and measure its size.
+@dataclass(frozen=True)
+class Evaluation:
+    """What encoders are judged on; one for all whose numbers stand beside each other."""
 
-    Args:
-        folder: The encoder.
-        sets: Evaluation sets.
-        config: Resamples of the intervals.
-        max_tokens: Longer sentences are cut.
-        teacher: For the agreement with its vectors.
-        accelerator: Where the encoders run.
-    """
-    encoder, imitated = (
-        FrozenEncoder.open(path, max_tokens=max_tokens, accelerator=accelerator)
-        for path in (folder, teacher)
-    )
-    encode = partial(encoder.encode, description="evaluate")
-    scores = score(encode, sets, bootstrap=config.bootstrap, teacher=imitated.encode)
-    return {
-        "scores": scores,
-        "parameters": parameters(encoder.model),
-        "mib": folder_mib(folder),
-    }
+    sets: Sequence[EvalSet]
+    bootstrap: int
+    """Resamples of the STS intervals; 0 = none."""
+    max_tokens: int
+    """Longer sentences are cut."""
+    teacher: Path
+    """For the agreement with its vectors."""
+    accelerator: str
+    """Where the encoders run."""
 
+    def measure(self, folder: Path) -> dict[str, Any]:
+        """Score an encoder in fp32 and measure its size.
 
-def cached_measure(
-    folder: Path,
-    sets: list[EvalSet],
-    config: EvalConfig,
-    max_tokens: int,
-    *,
-    teacher: Path,
-    accelerator: str,
-    cache: Path,
-    name: str,
-) -> dict[str, Any]:
-    """The same from the cache, where it is known; ``name`` is what the log calls the encoder."""
-    gold = [None if s.scores is None else [float(x) for x in s.scores] for s in sets]
-    texts = [[s.name, s.split, s.pair, s.left, s.right] for s in sets]
-    encoders = [encoder_fingerprint(folder), encoder_fingerprint(teacher)]
-    path = (
-        cache / f"scores-{digest([_FORMAT, encoders, config.bootstrap, max_tokens, texts, gold])}"
-    )
+        Returns:
+            ``scores`` (see :func:`mlkd.metrics.scoring.score`), ``parameters`` and ``mib``.
+        """
+        encoder = self._open(folder)
+        encode = partial(encoder.encode, description="evaluate")
+        teacher = self._open(self.teacher).encode
+        return {
+            "scores": score(encode, self.sets, bootstrap=self.bootstrap, teacher=teacher),
+            "parameters": parameters(encoder.model),
+            "mib": folder_mib(folder),
+        }
 
-    def make(part: Path) -> None:
-        log.info("evaluate %s", name)
-        values = measure(folder, sets, config, max_tokens, teacher=teacher, accelerator=accelerator)
-        write_json(part / "scores.json", values)
+    def cached(self, folder: Path, cache: Path, name: str) -> dict[str, Any]:
+        """The same from the cache, where it is known; the log calls the encoder ``name``."""
+        path = cache / f"scores-{self._key(folder)}"
 
-    with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
-        written = sealed(path, make) / "scores.json"
-    content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
-    return content
+        def make(part: Path) -> None:
+            log.info("evaluate %s", name)
+            write_json(part / "scores.json", self.measure(folder))
 
+        with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
+            written = sealed(path, make) / "scores.json"
+        content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+        return content
 
-def measure_speed(
-    folders: Mapping[str, Path], sets: list[EvalSet], max_tokens: int, accelerator: str
-) -> dict[str, dict[str, Any]]:
-    """Time encoders in turns on the same sentences of all languages, in fp32.
+    def speed(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """Time encoders in turns on the same sentences of all languages, in fp32.
 
-    Returns:
-        By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
-    """
-    texts = sorted(sentences(sets))
-    drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
-    sample = [texts[i] for i in drawn]
-    encoders = {
-        name: FrozenEncoder.open(folder, max_tokens=max_tokens, accelerator=accelerator).encode
-        for name, folder in folders.items()
-    }
-    return race(encoders, sample, batch_size=_BATCH, passes=3)
+        Returns:
+            By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
+        """
+        texts = sorted(sentences(self.sets))
+        drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
+        encoders = {name: self._open(folder).encode for name, folder in folders.items()}
+        return race(encoders, [texts[i] for i in drawn], batch_size=_BATCH, passes=3)
+
+    def _open(self, folder: Path) -> FrozenEncoder:
+        return FrozenEncoder.open(folder, max_tokens=self.max_tokens, accelerator=self.accelerator)
+
+    def _key(self, folder: Path) -> str:
+        """Hash of everything that decides an encoder's scores."""
+        gold = [None if s.scores is None else [float(x) for x in s.scores] for s in self.sets]
+        texts = [[s.name, s.split, s.pair, s.left, s.right] for s in self.sets]
+        encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
+        return digest([_FORMAT, encoders, self.bootstrap, self.max_tokens, texts, gold])
