@@ -74,16 +74,14 @@ class Guard(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
         """Look at the step before this one, or at this one if it may be skipped."""
         self.settle()
-        parameters = [p for p in module.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = module.gradient_norm()
         self._pending = trainer.global_step, self._batch, self._loss, norm
         if len(self.skipped) >= self._skip or math.isfinite(self._loss + norm):
             return
         self._pending = None
         self.skipped.append(trainer.global_step)
         log.warning("step %d: left out, %s", trainer.global_step, _values(self._loss, norm))
-        for parameter in parameters:  # the optimiser leaves parameters without a gradient alone
-            parameter.grad = None
+        module.drop_gradients()
 
     def settle(self) -> None:
         """Look at the last step.

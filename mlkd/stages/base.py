@@ -65,6 +65,7 @@ class Stage(L.LightningModule):
         self.dev = MetricCollection(
             {name: MeanMetric() for name in ("loss", "accuracy", *self.loss.terms)}
         )
+        self._gradient_norm: Tensor | None = None
         self._rng: Tensor | None = None
         self._cuda_rng: Tensor | None = None
 
@@ -139,10 +140,22 @@ class Stage(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def gradient_norm(self) -> Tensor:
+        """Norm of all gradients before clipping, computed once a step."""
+        if self._gradient_norm is None:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._gradient_norm = nn.utils.get_total_norm(gradients)
+        return self._gradient_norm
+
+    def drop_gradients(self) -> None:
+        """Leave this step out: the optimiser passes over parameters without a gradient."""
+        self.zero_grad(set_to_none=True)
+        self._gradient_norm = None
+
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradient norm here: Lightning refuses to do it for a fused optimiser."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, self._optim.clip)
+        norm, self._gradient_norm = self.gradient_norm(), None  # the next step has another one
+        nn.utils.clip_grads_with_norm_(self.parameters(), self._optim.clip, norm)
         self.log("train/gradient_norm", norm)
 
     def _rate(self, step: int) -> float:
