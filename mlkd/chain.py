@@ -202,7 +202,7 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
         "optim": config.optim.model_dump(),
         "precision": config.trainer.precision,
         "validations": config.trainer.validations,
-        "seed": config.seed,
+        "seed": config.seed_of(name),
     }
     if config.stages[name].fraction < 1.0:
         result["fraction"] = config.stages[name].fraction

@@ -61,11 +61,11 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     config, stage, settings = job.config, STAGES[job.name], job.config.stages[job.name]
     started = time.monotonic()
     tokens = tokenise(job.pairs, model.tokenizer, config.data.max_tokens, job.cache)
-    wanted = target_sentences(config, job.pairs, tokens, job.name)
-    encoders = {"teacher": job.teacher, "assistant": job.assistant}
-    targets = target_vectors(config, job.pairs, job.cache, encoders, job.name, wanted)
     plan, steps = batch_plan(config, job.pairs, tokens, job.name)
     dev = dev_pairs(config, job.pairs, tokens)
+    wanted = target_sentences(job.pairs, job.name, plan.pairs_until(steps), dev)
+    encoders = {"teacher": job.teacher, "assistant": job.assistant}
+    targets = target_vectors(config, job.pairs, job.cache, encoders, job.name, wanted)
     source = PairSource(job.pairs, tokens, targets, stage.translation_target)
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)
@@ -75,7 +75,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     vocabulary = backbone_of(model).config.vocab_size
     occurs = torch.from_numpy(tokens.frequency(vocabulary) > 0)
     words = WholeTable.take_out(backbone_of(model), occurs)
-    L.seed_everything(config.seed, verbose=False)
+    L.seed_everything(config.seed_of(job.name), verbose=False)
     module = stage(model, settings, config.optim, steps)
     best = KeepBest(job.run.best)
     guard = _guard(job, source, dev)

@@ -37,7 +37,7 @@ def link_key(config: TrainConfig, name: StageName | None) -> str:
     (see :func:`mlkd.chain.identity`).
     """
     parts: dict[str, Any] = {
-        **config.model_dump(mode="json", include={"teacher", "assistant", "data", "optim", "seed"}),
+        **config.model_dump(mode="json", include={"teacher", "assistant", "data", "optim"}),
         "eval": config.eval.model_dump(mode="json", include={"root", "sets"}),
         "trainer": config.trainer.model_dump(include={"precision", "validations"}),
     }
@@ -49,5 +49,6 @@ def link_key(config: TrainConfig, name: StageName | None) -> str:
         parts |= {
             "student": config.student.model_dump(exclude_defaults=True),
             "init": config.init.model_dump(),
+            "seed": config.seed,
         }
     return digest(parts)

@@ -31,7 +31,7 @@ def batch_plan(
         batch_size=settings.batch_size,
         mixing=data.mixing,
         temperature=data.temperature,
-        seed=config.seed,
+        seed=config.seed_of(name),
     )
     steps = max(1, round(settings.epochs * plan.steps_per_epoch))
     return plan, min(steps, settings.max_steps or steps)
@@ -44,16 +44,13 @@ def dev_pairs(config: TrainConfig, pairs: PairStore, tokens: TokenStore) -> np.n
     return dev[np.argsort(_longer_side(pairs, tokens, dev), kind="stable")]
 
 
-def target_sentences(
-    config: TrainConfig, pairs: PairStore, tokens: TokenStore, name: StageName
-) -> np.ndarray:
-    """Sentences ``(n,)`` whose vectors training and dev of a stage will ask for."""
-    plan, steps = batch_plan(config, pairs, tokens, name)
+def target_sentences(pairs: PairStore, name: StageName, *used: np.ndarray) -> np.ndarray:
+    """Sentences ``(n,)`` whose vectors a stage asks for when it meets some pairs."""
     wanted = np.zeros(pairs.n_sentences, bool)
-    for used in (plan.pairs_until(steps), dev_pairs(config, pairs, tokens)):
-        wanted[pairs.source[used]] = True
+    for part in used:
+        wanted[pairs.source[part]] = True
         if STAGES[name].translation_target == "translation":
-            wanted[pairs.translation[used]] = True
+            wanted[pairs.translation[part]] = True
     return np.flatnonzero(wanted).astype(np.uint32)
 
 

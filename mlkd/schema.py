@@ -14,6 +14,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Accelerator = Literal["auto", "cpu", "gpu"]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 """An ISO 639-1 code; three letters for a language without one."""
 
@@ -132,6 +133,8 @@ class AssistantConfig(Section):
     """Only for an assistant that is built from the teacher."""
     train: bool
     """Whether stage 1 trains it (always useful when it is built from the teacher)."""
+    seed: Seed
+    """Seed of stage 1: that of the chain, unless chains of several seeds share one assistant."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> AssistantConfig:
@@ -332,11 +335,15 @@ class TrainConfig(Section):
     trainer: TrainerConfig
     logger: LoggerConfig
     eval: EvalConfig
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     output_dir: str = "outputs"
     """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
     allow_download: bool = False
     """Whether a hub model or dataset that is not in the local cache may be downloaded."""
+
+    def seed_of(self, stage: StageName) -> int:
+        """Seed of a stage: the assistant's may be another than the student's."""
+        return self.assistant.seed if stage == "assistant" else self.seed
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> TrainConfig:

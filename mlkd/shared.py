@@ -7,7 +7,7 @@ import numpy as np
 from mlkd.chain import Announce, Chain, open_chain, run_links
 from mlkd.data.tokens import tokenise
 from mlkd.links import links
-from mlkd.needs import target_sentences, target_vectors
+from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.folder import load_folder
@@ -39,7 +39,11 @@ def _targets(chain: Chain, names: list[StageName]) -> None:
     config, pairs = chain.config, chain.pairs
     tokenizer = load_folder(chain.base).tokenizer  # that of every link
     tokens = tokenise(pairs, tokenizer, config.data.max_tokens, chain.cache)
-    wanted = [target_sentences(config, pairs, tokens, name) for name in names]
+    dev = dev_pairs(config, pairs, tokens)
+    wanted = []
+    for name in names:
+        plan, steps = batch_plan(config, pairs, tokens, name)
+        wanted.append(target_sentences(pairs, name, plan.pairs_until(steps), dev))
     sentences = np.unique(np.concatenate(wanted))
     encoders = {"teacher": chain.teacher, "assistant": chain.assistant}
     target_vectors(config, pairs, chain.cache, encoders, names[0], sentences)

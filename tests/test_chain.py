@@ -81,6 +81,10 @@ def test_chain_runs_reuses_and_shares_links(
     run_chain(tiny())
     assert caplog.text.count(": reused (") == 4
     caplog.clear()
+    run_chain(tiny("seed=1", "assistant.seed=0"))
+    assert caplog.text.count("assistant: reused (") == 1
+    assert caplog.text.count(": ran (") == 3
+    caplog.clear()
     run_chain(tiny("student.recurrence=3"))
     assert caplog.text.count("assistant: reused (") == 1
     assert caplog.text.count(": ran (") == 3

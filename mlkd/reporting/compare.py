@@ -17,6 +17,7 @@ from mlkd.runs.record import flatten
 
 _UNIMPORTANT = {"logger", "eval", "output_dir", "allow_download", "trainer"}
 """Sections that do not decide a result."""
+_SEEDS = {"seed", "assistant.seed"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that differ in their seed alone."""
+    """Cells that differ in their seeds alone."""
 
     label: str
     settings: dict[str, Any]
@@ -59,13 +60,13 @@ def group_seeds(cells: Sequence[Cell]) -> list[Group]:
     varying = _varying(list(settings.values()))
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = {k: v for k, v in settings[cell.id].items() if k != "seed"}
+        key = {k: v for k, v in settings[cell.id].items() if k not in _SEEDS}
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(cell)
     names = _short_names(varying)
     made = []
     for members in groups.values():
         values = settings[members[0].id]
-        shown = {names[key]: values[key] for key in names if key in values and key != "seed"}
+        shown = {names[key]: values[key] for key in names if key in values and key not in _SEEDS}
         made.append(
             Group(
                 label=" ".join(f"{k}={_text(v)}" for k, v in shown.items()) or members[0].id,
