@@ -14,7 +14,7 @@ from hydra import initialize_config_dir
 
 from mlkd.config import CONF_DIR
 from mlkd.errors import UserError
-from mlkd.links import link_key
+from mlkd.links import link_key, links
 from mlkd.reporting.collect import collect
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
@@ -78,9 +78,40 @@ def test_impossible_cells_are_left_out_with_a_word() -> None:
 
 def test_the_share_of_the_data_is_the_students() -> None:
     jobs, _ = plan("sweep=init", "seed=0", "init=teacher", "init.layers=ends")
-    assert [job.upto for job in jobs if not job.is_cell] == ["assistant", "recurrent", "recurrent"]
-    assert {job.config.stages["recurrent"].fraction for job in jobs} == {0.1, 1.0}
+    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 6)]
+    assert {job.config.stages["contrastive"].fraction for job in jobs} == {0.1, 1.0}
     assert {job.config.stages["assistant"].fraction for job in jobs} == {1.0}
+
+
+def test_seeds_share_an_assistant_that_has_a_seed_of_its_own() -> None:
+    jobs, _ = plan("seed=0,1,2", "assistant.seed=0")
+    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 3)]
+    assert len({job.key for job in jobs if job.is_cell}) == 3
+    seeds = {(job.config.seed_of("assistant"), job.config.seed_of("recurrent")) for job in jobs}
+    assert seeds == {(0, 0), (0, 1), (0, 2)}
+    jobs, _ = plan("seed=0,1,2")
+    assert all(job.is_cell for job in jobs)
+
+
+def test_each_part_of_the_method_can_be_left_out() -> None:
+    jobs, impossible = plan("sweep=ablation", "experiment=ablations", "seed=0", "data.root=corpora")
+    cells = {job.overrides["ablation"]: job.config for job in jobs if job.is_cell}
+    assert not impossible
+    assert len(cells) == 10
+    steps = {
+        name: sum(config.stages[s].max_steps or 0 for s in links(config))
+        for name, config in cells.items()
+    }
+    assert set(steps.values()) == {300}
+    changed = {name: [str(s) for s in links(config)[1:]] for name, config in cells.items()}
+    assert changed["none"] == ["bottleneck", "recurrent", "contrastive"]
+    assert (
+        changed["no_bottleneck_stage"] == changed["no_bottleneck"] == ["recurrent", "contrastive"]
+    )
+    assert changed["no_recurrent_stage"] == ["bottleneck", "contrastive"]
+    assert changed["no_contrastive_stage"] == ["bottleneck", "recurrent"]
+    assert changed["direct_mse"] == ["contrastive"]
+    assert cells["direct_mse"].stages["contrastive"].loss.mcl is None
 
 
 def test_a_value_on_the_command_line_takes_the_place_of_the_grids() -> None:
