@@ -90,7 +90,15 @@ class ExportConfig(Section):
 
 
 CaseName = Literal[
-    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "chain", "pairs", "start"
+    "minilm",
+    "multilingual",
+    "vocabulary",
+    "bottleneck",
+    "targets",
+    "chain",
+    "pairs",
+    "start",
+    "profile",
 ]
 
 

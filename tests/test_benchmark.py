@@ -30,8 +30,8 @@ def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> Be
             for e, g in zip(ENGLISH, GERMAN, strict=True)
         )
     settings = {
-        "cases": ["minilm", "bottleneck", "targets", "pairs"],
-        "steps": 2,
+        "cases": ["minilm", "bottleneck", "targets", "pairs", "profile"],
+        "steps": 5,
         "batch_size": 32,
         "turns": 1,
         "clock": "wall",
@@ -102,6 +102,11 @@ def test_numbers_of_every_case_are_written(config: BenchmarkConfig) -> None:
                 line["gflops"] / line["matrix_gflops"], rel=0.01
             )
             assert line["peak_mib"] > 50
+    profiled = {line["name"]: line["share"] for line in numbers["profile"]["lines"]}
+    assert profiled["fp32: matrix products"] > 0
+    assert profiled["fp32: optimiser"] > 0
+    fp32 = [share for name, share in profiled.items() if name.startswith("fp32: ")]
+    assert sum(fp32) == pytest.approx(1)
     (synthetic,) = numbers["pairs"]["lines"]
     assert synthetic["pairs_per_s"] == pytest.approx(200 / synthetic["seconds"])
     assert 0 < synthetic["anonymous_mib"] < synthetic["peak_mib"]

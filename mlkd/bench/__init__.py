@@ -7,7 +7,17 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlkd.bench import bottleneck, chain, minilm, multilingual, pairs, start, targets, vocabulary
+from mlkd.bench import (
+    bottleneck,
+    chain,
+    minilm,
+    multilingual,
+    pairs,
+    profile,
+    start,
+    targets,
+    vocabulary,
+)
 from mlkd.bench.contest import Line
 from mlkd.commands import BenchmarkConfig
 from mlkd.files import write_json
@@ -25,6 +35,7 @@ CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
     "chain": chain.measure,
     "pairs": pairs.measure,
     "start": start.measure,
+    "profile": profile.measure,
 }
 """Name in ``benchmark.cases`` and function."""
 

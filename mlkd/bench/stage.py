@@ -96,8 +96,8 @@ def one_stage(config: TrainConfig, stage: StageName, batch_size: int, steps: int
     return type(config).model_validate(values | {"stage": stage})
 
 
-def run_stage(lesson: Lesson, precision: str) -> Report:
-    """Train a fresh copy of the model."""
+def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> Report:
+    """Train a fresh copy of the model; ``callbacks`` watch."""
     trainer = lesson.config.trainer.model_copy(update={"precision": precision})
     config = lesson.config.model_copy(update={"trainer": trainer})
     chain, meter = lesson.chain, Meter(lesson.clock)
@@ -105,7 +105,7 @@ def run_stage(lesson: Lesson, precision: str) -> Report:
         run = Run(Path(folder), config.stage, {})
         stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
         job = Job(config, *stores, run, config.stage, deadline=None)
-        fit(job, load_folder(lesson.model), meter)
+        fit(job, load_folder(lesson.model), meter, *callbacks)
     pairs = np.stack(meter.pairs)
     turn = Turn(
         seconds=meter.seconds,

@@ -17,6 +17,7 @@ _COLUMNS = {
     "gflops": ("GFLOP/s", "{:.0f}"),
     "matrix_share": ("of matrix products", "{:.0%}"),
     "first_step": ("seconds to first step", "{:.1f}"),
+    "share": ("of the operations' time", "{:.0%}"),
     "seconds": ("seconds", "{:.1f}"),
     "between": ("between steps", "{:.1%}"),
     "peak_mib": ("peak MiB", "{:.0f}"),
