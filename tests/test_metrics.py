@@ -324,7 +324,7 @@ def test_throughput_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch)
 
     def encode(batch: Sequence[str]) -> None:
         calls.append(len(batch))
-        clock[0] += 10.0 if 6 < len(calls) <= 9 else 2.0
+        clock[0] += 10.0 if 12 < len(calls) <= 18 else 2.0
 
     def slow(batch: Sequence[str]) -> None:
         clock[0] += 4.0
@@ -334,25 +334,26 @@ def test_throughput_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch)
     measured = race({"one": encode, "two": slow}, sentences, batch_size=2, passes=3)
     assert measured["one"]["sentences_per_s"] == pytest.approx(5 / 6)
     assert measured["two"]["sentences_per_s"] == pytest.approx(5 / 12)
-    assert calls == [2, 2, 1] * 4 + [1] * (3 + 5)
+    assert calls == [1, 2, 1, 2, 1, 1] * 4 + [1, 1] * 5
     with pytest.raises(ValueError, match="needs sentences"):
         race({"one": encode}, [], batch_size=2)
 
 
-def test_latency_is_that_of_single_sentences_after_a_warm_up(
+def test_latency_is_that_of_single_sentences_after_an_untimed_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, calls = [0.0], []
 
     def encode(batch: Sequence[str]) -> None:
         calls.append(list(batch))
-        clock[0] += 50.0 if len(calls) <= 5 else 0.001 * (len(calls) - 4)
+        untimed = len(calls) <= 4 or len(calls) % 2 == 1
+        clock[0] += 50.0 if untimed else 0.001 * (len(calls) // 2 - 2)
 
     monkeypatch.setattr("mlkd.metrics.speed.perf_counter", lambda: clock[0])
     result = race({"one": encode}, ["a", "b", "c", "d"], batch_size=4, passes=1)
-    assert calls[:2] == [["a", "b", "c", "d"]] * 2
-    assert calls[2:] == [["a"], ["b"], ["c"], ["a"], ["b"], ["c"], ["d"]]
-    assert result["one"]["latency_ms"] == {"p50": pytest.approx(3.5), "p95": pytest.approx(4.85)}
+    assert calls[:4] == [["a"], ["a", "b", "c", "d"]] * 2
+    assert calls[4:] == [[x] for x in "aabbccdd"]
+    assert result["one"]["latency_ms"] == {"p50": pytest.approx(2.5), "p95": pytest.approx(3.85)}
 
 
 # --- table ------------------------------------------------------------------------------------

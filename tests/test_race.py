@@ -29,8 +29,8 @@ def test_encoders_take_turns() -> None:
         return encode
 
     measured = race({n: contestant(n) for n in "ab"}, ["x"] * 10, batch_size=4, passes=2)
-    assert [name for name, _ in calls] == ["a", "b"] * (len(calls) // 2)
-    assert [size for name, size in calls if name == "a"] == [4, 4, 2] * 3 + [1] * 13
+    assert [name for name, _ in calls] == ["a", "a", "b", "b"] * (len(calls) // 4)
+    assert [size for name, size in calls if name == "a"] == [1, 4, 1, 4, 1, 2] * 3 + [1, 1] * 10
     for numbers in measured.values():
         assert numbers["sentences_per_s"] > 0
         assert 0 < numbers["latency_ms"]["p50"] <= numbers["latency_ms"]["p95"]
