@@ -246,6 +246,8 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
         assert row["status"] == cell.status
         assert bool(row["test_sts"]) == bool(cell.measured)
         assert row["command"].startswith("python -m mlkd.train stage=contrastive")
+        assert bool(row["finished"]) == bool(row["hardware"]) == bool(cell.measured)
+        assert row["overrides"].startswith("student.bottleneck=")
     text = (tmp_path / "report.md").read_text()
     assert "7 cells: 5 finished, 1 failed, 1 missing" in text
     assert "OutOfMemoryError: no memory left" in text

@@ -24,9 +24,7 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
             row |= group.settings | {"seed": cell.config.get("seed")}
             row |= numbers(cell.measured, cell.record.get("share"))
             row |= {"_".join(key): value for key, value in pair_scores(cell.measured).items()}
-            row |= {"seconds": seconds(cell), "error": cell.error, "log": cell.log}
-            row["folder"] = cell.links[-1] if cell.links else None
-            row["command"] = command_of(cell.config) if cell.config else None
+            row |= {"error": cell.error, "log": cell.log} | _provenance(cell)
             rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -96,6 +94,20 @@ def summary(cells: Sequence[Cell]) -> str:
     }
     told = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     return f"{len(cells)} cells: {told}"
+
+
+def _provenance(cell: Cell) -> dict[str, Any]:
+    """What a number needs to be believed: when, where, with which code and command."""
+    record = cell.record
+    return {
+        "seconds": seconds(cell),
+        "finished": record.get("finished"),
+        "hardware": (record.get("training") or {}).get("hardware"),
+        "code": record.get("environment", {}).get("code"),
+        "folder": cell.links[-1] if cell.links else None,
+        "overrides": " ".join(f"{key}={value}" for key, value in cell.overrides.items()),
+        "command": command_of(cell.config) if cell.config else None,
+    }
 
 
 def seconds(cell: Cell) -> float | None:
