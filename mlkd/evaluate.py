@@ -38,6 +38,7 @@ def main(config: EvaluateConfig) -> float | None:
         )
     sets = load_sets(config.eval)
     teacher = open_encoder_folder(config.teacher, config.allow_download)
+    racers = _racers(config, folder, teacher) if config.latency else {}
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
@@ -48,7 +49,7 @@ def main(config: EvaluateConfig) -> float | None:
     measured = evaluation.measure(folder) | evaluation.speed({"model": folder})["model"]
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
     if config.latency:
-        measured["race"] = _race(config, folder, teacher, [text for s in sets for text in s.left])
+        measured["race"] = _race(racers, [text for s in sets for text in s.left])
     write_json(output, measured)
     Console(width=120).print(rows_to_table([row_of(folder.name, measured)]))
     print(f"scores: {output}")
@@ -56,11 +57,9 @@ def main(config: EvaluateConfig) -> float | None:
     return select_value(measured["scores"]) if dev else None
 
 
-def _race(config: EvaluateConfig, student: Path, teacher: Path, texts: list[str]) -> dict[str, Any]:
-    """Time teacher, assistant, student and whatever else is asked for, and print it."""
-    from rich.console import Console
-
-    from mlkd.deploy.race import assistant_of, compare_speed, is_onnx, speed_table
+def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
+    """Teacher, assistant, student and whatever else is to be timed, by name."""
+    from mlkd.deploy.race import assistant_of, is_onnx
 
     run = student.absolute().parent
     assistant = assistant_of(run) if (run / "run.json").is_file() else None
@@ -74,6 +73,15 @@ def _race(config: EvaluateConfig, student: Path, teacher: Path, texts: list[str]
                 "onnx folder"
             )
         folders["/".join(folder.absolute().parts[-2:])] = folder
+    return folders
+
+
+def _race(folders: dict[str, Path], texts: list[str]) -> dict[str, Any]:
+    """Time encoders beside each other and print it."""
+    from rich.console import Console
+
+    from mlkd.deploy.race import compare_speed, speed_table
+
     distinct = sorted(set(texts))
     spread = range(0, len(distinct), -(-len(distinct) // _TIMED))
     measured = compare_speed(folders, [distinct[i] for i in spread])

@@ -18,6 +18,7 @@ from mlkd.commands import KillTestConfig
 from mlkd.config import CONF_DIR, run
 from mlkd.errors import UserError
 from mlkd.files import file_sha256, replacing
+from mlkd.runs.record import read_record
 
 _STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
 _POLL = 0.002
@@ -182,7 +183,7 @@ def _results(output: Path) -> dict[str, str]:
         (folder,) = (output / "runs").glob(f"{stage}-*")
         found[f"{stage} weights"] = file_sha256(folder / "student" / "model.safetensors")
         found[f"{stage} curves"] = file_sha256(folder / "curves" / "metrics.csv")
-        training = json.loads((folder / "run.json").read_text(encoding="utf-8"))["training"]
+        training = read_record(folder)["training"]
         found[f"{stage} dev curve"] = json.dumps([training["curve"], training["best"]])
     return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from rich.table import Table
 
 from mlkd.deploy.formats import BATCH, encoder, open_onnx
+from mlkd.errors import UserError
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
+from mlkd.runs.record import link_before, read_record
 from mlkd.student.folder import load_folder
 
 THREADS = (1, 2)
@@ -81,16 +83,17 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def assistant_of(run: Path) -> Path | None:
-    """The trained assistant that the student of a run imitates; None if none is beside it."""
-    record = _record(run)
-    while start := record["identity"].get("start"):
-        record = _record(run.parent / start)
-    for other in sorted(run.parent.glob("assistant-*/run.json")):
-        if _record(other.parent).get("student") == record["identity"].get("assistant"):
-            return other.parent / "student"
-    return None
+    """The trained assistant that the student of a run imitates; None if none is beside it.
 
-
-def _record(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return content
+    Raises:
+        UserError: The record of the run is damaged.
+    """
+    records = {run: read_record(run)}
+    for other in sorted(run.parent.glob("*/run.json")):
+        with suppress(UserError):  # of a run that has nothing to do with it, or its chain ends here
+            records[other.parent] = read_record(other.parent)
+    link = run
+    while (before := link_before(link, records)) is not None:
+        link = before
+    found = link != run and records[link].get("stage") == "assistant"
+    return link / "student" if found else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,8 +11,7 @@ from pydantic import ValidationError
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.errors import UserError
-from mlkd.files import encoder_fingerprint
-from mlkd.integrity import Damaged, compare
+from mlkd.runs.record import check_student, read_record
 from mlkd.schema import Section
 
 Config = TypeVar("Config", bound=Section)
@@ -85,22 +83,18 @@ def open_source(run: str) -> Source:
 
 
 def _of_run(folder: Path) -> Source:
+    record = read_record(folder)
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         status, name = record["status"], record["id"]
-    except (ValueError, KeyError, TypeError):
+    except KeyError:
         raise UserError(f"{folder / 'run.json'}: no run record") from None
     if status != "finished":
         raise UserError(
             f"run={folder}: the run is unfinished ({status}); "
             "the command that started it goes on with it"
         )
-    student = folder / "student"
-    if "files" in record:
-        compare(student, record["files"])
-    if not student.is_dir() or encoder_fingerprint(student) != record["student"]:
-        raise Damaged(f"{student}: not the folder that the run wrote")
-    return Source(name, student, record)
+    check_student(folder, record)
+    return Source(name, folder / "student", record)
 
 
 def target_folder(config: ExportConfig, source: Source) -> Path:

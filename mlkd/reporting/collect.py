@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlkd.errors import UserError
+from mlkd.runs.record import link_before, read_record
 from mlkd.secrets import redacted
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
@@ -111,15 +112,21 @@ def _open(path: Path) -> tuple[list[Path], list[Path]]:
     return sweeps, [p.parent for p in sorted(runs.glob("*/run.json"))]
 
 
+def _record(folder: Path) -> dict[str, Any]:
+    """A run record; ``{"status": "damaged"}`` in place of a damaged one."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return {"status": "damaged"}
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; ``{"status": "damaged"}`` where the file is no such thing."""
+    """A JSON object of a sweep; empty where the file is no such thing."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
-    except ValueError:
-        content = None
-    return content if isinstance(content, dict) else {"status": "damaged"}
+    return content if isinstance(content, dict) else {}
 
 
 def _sweep_cells(folder: Path) -> list[Cell]:
@@ -129,7 +136,7 @@ def _sweep_cells(folder: Path) -> list[Cell]:
         job = _read(folder / "jobs" / f"{entry['id']}.json")
         runs = [_run_folder(folder, name, job.get("config", {})) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
-        record = _read(known[-1] / "run.json") if known else {}
+        record = _record(known[-1]) if known else {}
         status, error = entry["status"], entry.get("error")
         if status == "finished":
             status, error = _status(record)
@@ -162,8 +169,8 @@ def _run_cells(folders: Iterable[Path]) -> list[Cell]:
     """Last links of chains among run folders."""
     asked = list(folders)
     siblings = {p.parent for folder in asked for p in folder.parent.glob("*/run.json")}
-    records = {folder: _read(folder / "run.json") for folder in sorted(siblings)}
-    before = {folder: _before(folder, records) for folder in records}
+    records = {folder: _record(folder) for folder in sorted(siblings)}
+    before = {folder: link_before(folder, records) for folder in records}
     followed = set(before.values())
     cells = []
     for folder in asked:
@@ -194,16 +201,3 @@ def _status(record: dict[str, Any]) -> tuple[Status, str | None]:
     if status == "finished" and not record.get("metrics"):
         return "interrupted", "it is trained, but not evaluated yet"
     return status, record.get("reason")
-
-
-def _before(folder: Path, records: dict[Path, dict[str, Any]]) -> Path | None:
-    """The link that a run goes on from, as far as its folder is there."""
-    identity = records[folder].get("identity", {})
-    if "start" in identity:
-        start = folder.parent / identity["start"]
-        return start if start in records else None
-    for other, record in records.items():
-        made = record.get("stage") == "assistant" and record.get("student")
-        if made and made == identity.get("assistant") and other.parent == folder.parent:
-            return other
-    return None

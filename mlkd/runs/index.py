@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mlkd.errors import UserError
+from mlkd.runs.record import read_record
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,22 @@ class Finished:
 
 
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
-    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_key`)."""
+    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_key`).
+
+    A damaged run is none of them: the chain that needs it says so.
+    """
     found: dict[str, Finished] = {}
     for path in sorted((output_dir / "runs").glob("*/run.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record = read_record(path.parent)
+        except UserError:
             continue
         if record.get("status") == "finished":
-            found |= dict.fromkeys(record.get("settings", []), _read(record))
+            found |= dict.fromkeys(record.get("settings", []), _finished(record))
     return found
 
 
-def _read(record: dict[str, Any]) -> Finished:
+def _finished(record: dict[str, Any]) -> Finished:
     student = record["config"]["student"]
     return Finished(
         id=record["id"],

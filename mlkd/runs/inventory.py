@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlkd.errors import UserError
 from mlkd.files import remove_folder
 from mlkd.runs.lock import Lock, holder
+from mlkd.runs.record import read_record
 
 _UNFINISHED = {"cut off", "interrupted", "failed", "empty", "superseded"}
 _FINGERPRINTS = ("target", "assistant", "base")
@@ -108,14 +109,11 @@ def size_of(folder: Path) -> int:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """A run record; empty if there is none, None if it cannot be read."""
+    """A run record; empty if there is none, None if it is damaged."""
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
+        return read_record(folder)
+    except UserError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _entry(folder: Path, record: dict[str, Any] | None, made_by: dict[str, str]) -> Entry:

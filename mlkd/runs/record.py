@@ -8,11 +8,13 @@ import json
 import platform
 import resource
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
+from mlkd.errors import UserError
+from mlkd.files import digest, encoder_fingerprint, file_sha256, reason_of, write_json
 from mlkd.integrity import Damaged, compare
 from mlkd.secrets import redacted
 
@@ -53,18 +55,10 @@ class Run:
         return f"the last good checkpoint is {self.checkpoint}"
 
     def read(self) -> dict[str, Any]:
-        """Content of ``run.json``; empty if there is none."""
-        try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            raise Damaged(f"{self.file}: damaged (not JSON)") from None
-        if not isinstance(content, dict) or content.get("id", self.id) != self.id:
+        """Content of ``run.json`` (see :func:`read_record`); empty if there is none."""
+        content = read_record(self.folder)
+        if content.get("id", self.id) != self.id:
             raise Damaged(f"{self.file}: not the record of this run")
-        checksum = content.pop("checksum", None)
-        if checksum is not None and checksum != digest(content, 64):
-            raise Damaged(f"{self.file}: damaged (its checksum is not that of its content)")
         return content
 
     def add_settings(self, key: str) -> None:
@@ -82,7 +76,9 @@ class Run:
         try:
             record = self.read()
             if record.get("status") == "finished":
-                self._check(record)
+                if record.get("identity") != json.loads(json.dumps(self.identity)):
+                    raise Damaged(f"{self.file}: damaged (its identity is not that of its name)")
+                check_student(self.folder, record)
         except Damaged as error:
             return "damaged", str(error)
         if not record and self.student.exists():
@@ -95,24 +91,12 @@ class Run:
             return "resume", f"it was {record.get('status', 'cut off')}"
         return "run", f"it was {record.get('status')}" if record else self._why_new()
 
-    def _check(self, record: dict[str, Any]) -> None:
-        """Compare a finished run with its record."""
-        if record.get("identity") != json.loads(json.dumps(self.identity)):
-            raise Damaged(f"{self.file}: damaged (its identity is not that of its name)")
-        files = record.get("files", {})
-        if not isinstance(files, dict):
-            raise Damaged(f"{self.file}: damaged (its checksums are none)")
-        compare(self.student, files)
-        known = record.get("student"), record.get("finished")
-        if known[0] != encoder_fingerprint(self.student) or not isinstance(known[1], str):
-            raise Damaged(f"{self.student}: not the folder that the run wrote")
-
     def _why_new(self) -> str:
         """What makes this run another one than the most similar run of its stage."""
         differences = []
         for other in self.folder.parent.glob(f"{self.stage}-*/run.json"):
-            with suppress(OSError, ValueError, AttributeError):
-                theirs = flatten(json.loads(other.read_text(encoding="utf-8"))["identity"])
+            with suppress(UserError, KeyError, AttributeError):
+                theirs = flatten(read_record(other.parent)["identity"])
                 mine = flatten(json.loads(json.dumps(self.identity)))
                 keys = sorted(k for k in mine.keys() | theirs if mine.get(k) != theirs.get(k))
                 differences.append((len(keys), other.parent.name, keys))
@@ -142,6 +126,58 @@ class Run:
         record = redacted(record | more) | {"identity": self.identity}
         record = json.loads(json.dumps(record))  # as it will be read, for the checksum
         write_json(self.file, record | {"checksum": digest(record, 64)})
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Content of a run folder's ``run.json`` without its checksum; empty if there is none.
+
+    Raises:
+        Damaged: It is no record, or not the one that was written.
+        UserError: It cannot be read.
+    """
+    path = folder / "run.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from error
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path}: damaged (not JSON)") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path}: damaged (no run record)")
+    checksum = content.pop("checksum", None)
+    if checksum is not None and checksum != digest(content, 64):
+        raise Damaged(f"{path}: damaged (its checksum is not that of its content)")
+    return content
+
+
+def check_student(folder: Path, record: Mapping[str, Any]) -> None:
+    """Compare the student of a finished run with the record of the run.
+
+    Raises:
+        Damaged: It is not the one that the run wrote, or the record is none of a finished run.
+    """
+    student, files = folder / "student", record.get("files", {})
+    if not isinstance(files, dict):
+        raise Damaged(f"{folder / 'run.json'}: damaged (its checksums are none)")
+    compare(student, files)
+    known = record.get("student"), record.get("finished")
+    if known[0] != encoder_fingerprint(student) or not isinstance(known[1], str):
+        raise Damaged(f"{student}: not the folder that the run wrote")
+
+
+def link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path | None:
+    """The link that a run goes on from, as far as its folder is among those of ``records``."""
+    identity = records[folder].get("identity", {})
+    if "start" in identity:
+        start = folder.parent / identity["start"]
+        return start if start in records else None
+    for other, record in records.items():
+        made = record.get("stage") == "assistant" and record.get("student")
+        if made and made == identity.get("assistant") and other.parent == folder.parent:
+            return other
+    return None
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
