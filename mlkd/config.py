@@ -41,12 +41,8 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
     @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
     def job(composed: DictConfig) -> Any:
         guard_output()
-        try:
+        with reporting(schema):  # here too, because Hydra would add a line of its own
             return main(validate(composed, schema))
-        except UserError as error:
-            _fail(str(error))  # here, because Hydra would add a line of its own
-        except OSError as error:  # a folder that cannot be read or written, a full disk
-            _fail(f"{error.filename or name}: {error.strerror or error}")
 
     with reporting(schema):
         job()
@@ -54,7 +50,10 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
 
 @contextmanager
 def reporting(schema: type[BaseModel]) -> Iterator[None]:
-    """End the process with one line and status 2 on wrong input, 130 or 143 on an interruption."""
+    """End the process with one line where there is nothing to show a traceback for.
+
+    Wrong input and files that cannot be read or written have status 2, an interruption 130 or 143.
+    """
     stopped = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -62,6 +61,9 @@ def reporting(schema: type[BaseModel]) -> Iterator[None]:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, schema))
+    except OSError as error:  # a folder that cannot be read or written, a full disk
+        reason = error.strerror or str(error)
+        _fail(f"{error.filename}: {reason}" if error.filename is not None else reason)
     except (KeyboardInterrupt, Interrupted) as error:
         reason = str(error) or "SIGINT"
         print(f"interrupted ({reason}); the same command goes on from here", file=sys.stderr)

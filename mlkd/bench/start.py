@@ -32,12 +32,7 @@ def measure(config: BenchmarkConfig) -> list[Line]:
         write_pairs(folder / "pairs.en-de.tsv", number)
         write_teacher(open_encoder_folder(config.teacher, allow_download=False), folder / "teacher")
         command = [
-            *(
-                "stage=assistant",
-                "stages.assistant.epochs=1",
-                "stages.assistant.batch_size=8",
-                "student.layers=1",
-            ),
+            *("stage=assistant", "stages.assistant.epochs=1", "stages.assistant.batch_size=8"),
             *("student.layers=1", "student.bottleneck=8"),
             *("teacher=folder", f"teacher.path={folder / 'teacher'}"),
             *("eval=demo", "eval.bootstrap=0", "data=tsv", f"data.root={folder}"),

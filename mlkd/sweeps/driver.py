@@ -17,6 +17,7 @@ from mlkd.files import digest
 from mlkd.links import link_key, links
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.schema import TrainConfig
+from mlkd.secrets import guard_output
 from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.local import run_in_processes, run_in_turn
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 def main(overrides: Sequence[str]) -> None:
     """Run the sweep of a command line; the process ends with status 1 unless all cells finished."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    guard_output()
     with reporting(TrainConfig):
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             request = read_request(overrides)

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlkd.config import reporting
 from mlkd.errors import Interrupted, UserError
 from mlkd.files import write_json
 from mlkd.runs.cluster import TIMEOUT_SIGNAL, rank, requeue, stopped_by_signals
 from mlkd.runs.record import code_digest, environment
 from mlkd.schema import TrainConfig
+from mlkd.secrets import guard_output, redact
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
 
@@ -75,10 +77,10 @@ def run_job(folder: Path, identity: str) -> None:
             raise
         except Exception as error:
             known = isinstance(error, UserError)
-            line = str(error) if known else f"{type(error).__name__}: {error}"
+            line = str(error) if known else redact(f"{type(error).__name__}: {error}")
             log.error("error: %s", line, exc_info=None if known else error)
             enter(identity, status="failed", error=line.splitlines()[0][:500])
-            raise JobFailed(line) from error
+            raise JobFailed(line) from None  # SLURM's log shows it as it is
         seconds = round(time.monotonic() - started, 1)
         enter(identity, status="finished", error=None, score=score, seconds=seconds)
 
@@ -102,13 +104,14 @@ def _work(job: dict[str, Any], announce: Callable[[str], None]) -> float | None:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Also log to a file, which earlier lives of the job may have begun."""
+    """Also log to a file, which earlier lives of the job may have begun; no line has a secret."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
+    guard_output()
     try:
         yield
     finally:
@@ -117,9 +120,8 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    try:
-        run_job(Path(sys.argv[1]), sys.argv[2])
-    except JobFailed:
-        sys.exit(1)
-    except (Interrupted, KeyboardInterrupt):
-        sys.exit(143)
+    with reporting(TrainConfig):
+        try:
+            run_job(Path(sys.argv[1]), sys.argv[2])
+        except JobFailed:
+            sys.exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 from mlkd.files import write_json
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import now
+from mlkd.secrets import redacted
 from mlkd.sweeps.tree import Job
 
 
@@ -61,7 +62,7 @@ class SweepRecord:
             for job in jobs:
                 entry = self._entry(job) | old.get(job.id, {}) | known.get(job.id, {})
                 parts["cells" if job.is_cell else "shared"].append(entry)
-            write_json(self.path, head | {"updated": now()} | parts)
+            self._write(head | parts)
 
     def update(self, identity: str, **fields: Any) -> None:
         """Change fields of one entry."""
@@ -70,7 +71,7 @@ class SweepRecord:
             for entry in [*content["shared"], *content["cells"]]:
                 if entry["id"] == identity:
                     entry.update(fields)
-            write_json(self.path, content | {"updated": now()})
+            self._write(content)
 
     def log(self, identity: str) -> Path:
         """The log file of one entry, appended to by each of its lives."""
@@ -87,6 +88,9 @@ class SweepRecord:
         temporary = link.with_name(f".{name[:200]}.{os.getpid()}")
         temporary.symlink_to(os.path.relpath(run, link.parent))
         temporary.replace(link)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_json(self.path, redacted(content | {"updated": now()}))
 
     def _entry(self, job: Job) -> dict[str, Any]:
         return {
