@@ -1,21 +1,38 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
+import runpy
+import signal
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
-from records import make_records
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from mlkd.config import CONF_DIR, validate
+from mlkd.data.module import PairBatch
+from mlkd.errors import Interrupted
+from mlkd.schema import TrainConfig
+from mlkd.stages.base import Stage
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(2)
 
+Command = Callable[..., CompletedProcess[str]]
+
+STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
 ENGLISH = [
     "the red dog runs home",
     "a small cat sleeps here",
@@ -115,39 +132,106 @@ def write_corpus(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def sweep(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The multirun folder of a small sweep with a failed and a missing cell; not to be changed."""
+    from records import make_records
+
     folder = tmp_path_factory.mktemp("sweep")
     return make_records(encoder_folder, write_corpus(folder / "corpus"), folder / "outputs")
 
 
-@pytest.fixture
-def tiny_overrides(encoder_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
-    """A command line whose links take a second each; its outputs are in ``tmp_path / "out"``."""
-    return write_overrides(encoder_folder, corpus, tmp_path / "out")
-
-
-def write_overrides(encoder: Path, corpus: Path, output: Path, steps: int = 3) -> list[str]:
+def sts_settings(root: Path) -> list[str]:
+    """The evaluation sets of a corpus folder."""
     sets = ",".join(
-        f"sts_{split}:{{kind:sts,split:{split},path:'sts-{split}-{{lang}}.tsv',languages:[en,de]}}"
+        f"{split}:{{kind:sts,split:{split},path:'sts-{split}-{{lang}}.tsv',languages:[en,de]}}"
         for split in ("dev", "test")
     )
-    stages = ("assistant", "bottleneck", "recurrent", "contrastive")
+    return ["eval=base", f"eval.root={root}", f"+eval.sets={{{sets}}}", "eval.bootstrap=0"]
+
+
+def tiny_settings(encoder: Path, corpus: Path, output: Path, steps: int = 6) -> list[str]:
+    """A command line whose links take a second each."""
     sizes = (f"max_steps={steps}", "epochs=9999", "batch_size=16")
     return [
         "data=tsv",
         f"data.root={corpus}",
         "data.dev_fraction=0.2",
         "data.max_tokens=16",
-        "eval=base",
-        f"eval.root={corpus}",
-        f"+eval.sets={{{sets}}}",
-        "eval.bootstrap=0",
+        *sts_settings(corpus),
         "teacher=folder",
         f"teacher.path={encoder}",
         "assistant.vocabulary.size=120",
         "student.bottleneck=4",
-        "student.layers=1",
+        "student.layers=2",
         "trainer.precision=fp32",
         "trainer.threads=1",
         f"output_dir={output}",
-        *(f"stages.{stage}.{size}" for stage in stages for size in sizes),
+        *(f"stages.{stage}.{size}" for stage in STAGES for size in sizes),
     ]
+
+
+def configure(*overrides: str) -> TrainConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return validate(compose("train", list(overrides)), TrainConfig)
+
+
+@pytest.fixture
+def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Configurations of tiny chains; their outputs are in ``tmp_path / "out"``."""
+    settings = tiny_settings(encoder_folder, corpus, tmp_path / "out")
+
+    def build(*overrides: str, stage: str = "contrastive") -> TrainConfig:
+        return configure(f"stage={stage}", *settings, *overrides)
+
+    return build
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """``python -m <module> <words>`` in this process: a new one takes seconds to start."""
+
+    def call(module: str, *words: str) -> CompletedProcess[str]:
+        root = logging.getLogger()
+        handlers, level, status = root.handlers[:], root.level, 0
+        capfd.readouterr()
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*found in sys.modules")
+            patch.setattr(sys, "argv", [module, *words])
+            patch.setattr(sys, "excepthook", sys.excepthook)
+            patch.setenv("HYDRA_FULL_ERROR", "1")  # so that it is as before afterwards
+            patch.setenv("TOKENIZERS_PARALLELISM", "true")
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as end:
+                status = int(end.code or 0)
+            finally:
+                root.handlers[:], root.level = handlers, level
+        return CompletedProcess([module, *words], status, *capfd.readouterr())
+
+    return call
+
+
+def weights(output: Path, stage: str) -> dict[str, torch.Tensor]:
+    """Of the only run of a stage."""
+    (folder,) = (output / "runs").glob(f"{stage}-*")
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Stage], None]) -> None:
+    """Do something in the middle of a training step."""
+    original = Stage.training_step
+
+    def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:
+        if self.global_step == step:
+            act(self)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Stage, "training_step", training_step)
+
+
+def run_until(config: TrainConfig, step: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Run a chain that gets a signal in the middle of a step, which it finishes and saves."""
+    from mlkd.chain import run_chain
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, step, lambda stage: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match=number.name):
+            run_chain(config)

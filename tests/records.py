@@ -7,39 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from conftest import STAGES, configure, tiny_settings
 
 from mlkd.chain import run_chain
-from mlkd.config import CONF_DIR, validate
 from mlkd.schema import TrainConfig
 
-STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
 CELLS = [(e, r, seed) for e in (4, 8) for r in (1, 2) for seed in (0,)] + [(4, 2, 1)]
 """Bottleneck, recurrence and seed of the chains that are trained."""
-
-
-def tiny_config(encoder: Path, corpus: Path, output: Path, *overrides: str) -> TrainConfig:
-    settings = [
-        "data=tsv",
-        f"data.root={corpus}",
-        "data.dev_fraction=0.2",
-        "data.max_tokens=16",
-        "teacher=folder",
-        f"teacher.path={encoder}",
-        "assistant.vocabulary.size=120",
-        "student.layers=2",
-        "trainer.precision=fp32",
-        "trainer.threads=1",
-        "trainer.validations=2",
-        f"output_dir={output}",
-        *(f"stages.{s}.{k}" for s in STAGES for k in ("max_steps=4", "epochs=9", "batch_size=16")),
-    ]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("train", [*settings, *overrides])
-    sts = {"kind": "sts", "languages": ["en", "de"]}
-    sets = {s: sts | {"split": s, "path": f"sts-{s}-{{lang}}.tsv"} for s in ("dev", "test")}
-    composed.eval = {"root": str(corpus), "sets": sets, "bootstrap": 0}
-    return validate(composed, TrainConfig)
 
 
 def make_records(encoder: Path, corpus: Path, output: Path) -> Path:
@@ -48,11 +22,12 @@ def make_records(encoder: Path, corpus: Path, output: Path) -> Path:
     Returns:
         The multirun folder; the runs are in ``output``.
     """
+    settings = [*tiny_settings(encoder, corpus, output, 4), "trainer.validations=2"]
     entries: list[dict[str, Any]] = []
     sweep = output / "multirun" / "bottleneck_recurrence"
     for e, r, seed in CELLS:
         chosen = {"student.bottleneck": e, "student.recurrence": r, "seed": seed}
-        config = tiny_config(encoder, corpus, output, *(f"{k}={v}" for k, v in chosen.items()))
+        config = configure(*settings, *(f"{k}={v}" for k, v in chosen.items()))
         before = _finished(output)
         run_chain(config)
         made = sorted(_finished(output) - before, key=lambda p: STAGES.index(_stage(p)))
@@ -67,7 +42,7 @@ def make_records(encoder: Path, corpus: Path, output: Path) -> Path:
     (failed / "run.json").write_text(json.dumps(kept | broken))
     for number, status in ((3, "failed"), (4, "missing")):
         chosen = {"student.bottleneck": 4, "student.recurrence": number, "seed": 0}
-        config = tiny_config(encoder, corpus, output, *(f"{k}={v}" for k, v in chosen.items()))
+        config = configure(*settings, *(f"{k}={v}" for k, v in chosen.items()))
         runs = [failed.name] if status == "failed" else []
         entry = _entry(f"cell{len(entries)}", chosen, runs, config, sweep)
         error = "OutOfMemoryError: no memory left" if status == "failed" else None

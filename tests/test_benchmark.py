@@ -13,12 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENGLISH, GERMAN
-from test_chain import tiny
 
 from mlkd.commands import BenchmarkConfig
 from mlkd.schema import TrainConfig
-
-__all__ = ["tiny"]  # the fixture
 
 
 @pytest.fixture

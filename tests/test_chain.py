@@ -8,59 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from conftest import STAGES, Command, configure, run_until, weights
 from safetensors.torch import load_file
 
-from mlkd.config import CONF_DIR, validate
-from mlkd.errors import Interrupted
+from mlkd.config import CONF_DIR
 from mlkd.schema import TrainConfig
-
-STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
-
-
-def configure(*overrides: str, evaluate_in: Path | None = None) -> TrainConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("train", list(overrides))
-    if evaluate_in:
-        sts = {"kind": "sts", "languages": ["en", "de"]}
-        sets = {
-            split: sts | {"split": split, "path": f"sts-{split}-{{lang}}.tsv"}
-            for split in ("dev", "test")
-        }
-        composed.eval = {"root": str(evaluate_in), "sets": sets, "bootstrap": 0}
-    return validate(composed, TrainConfig)
-
-
-@pytest.fixture
-def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    settings = [
-        "data=tsv",
-        f"data.root={corpus}",
-        "data.dev_fraction=0.2",
-        "data.max_tokens=16",
-        "teacher=folder",
-        f"teacher.path={encoder_folder}",
-        "assistant.vocabulary.size=120",
-        "student.bottleneck=4",
-        "student.layers=2",
-        "trainer.precision=fp32",
-        "trainer.threads=1",
-        f"output_dir={tmp_path / 'out'}",
-        *(f"stages.{s}.{k}" for s in STAGES for k in ("max_steps=6", "epochs=9", "batch_size=16")),
-    ]
-
-    def build(*overrides: str, stage: str = "contrastive") -> TrainConfig:
-        return configure(f"stage={stage}", *settings, *overrides, evaluate_in=corpus)
-
-    return build
-
-
-def weights(output: Path, stage: str) -> dict[str, torch.Tensor]:
-    (folder,) = (output / "runs").glob(f"{stage}-*")
-    return load_file(folder / "student" / "model.safetensors")
 
 
 def test_chain_runs_reuses_and_shares_links(
@@ -109,25 +63,17 @@ def test_stage_two_trains_the_embedding_only_and_hands_it_on(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_interrupted_run_resumes_to_the_same_weights(
     number: signal.Signals, tiny: Callable[..., TrainConfig], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     from mlkd.chain import run_chain
-    from mlkd.runs.resume import Checkpoint
 
     dropout = "stages.assistant.dropout=0.1"
     run_chain(tiny(dropout, stage="assistant"))
     expected = weights(tmp_path / "out", "assistant")
 
-    def stop_after_three(self: Checkpoint, trainer: L.Trainer, *args: object) -> None:
-        if trainer.global_step == 3:
-            os.kill(os.getpid(), number)
-
     caplog.set_level("INFO")
     again = tiny(dropout, f"output_dir={tmp_path / 'again'}", stage="assistant")
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "on_train_batch_end", stop_after_three)
-        with pytest.raises(Interrupted, match=number.name):
-            run_chain(again)
+    run_until(again, 2, number)
     assert signal.getsignal(number) == signal.SIG_DFL
     assert list((tmp_path / "again/runs").glob("*/last.ckpt"))
     run_chain(again)
@@ -160,22 +106,34 @@ def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
     ],
 )
 def test_wrong_input_gets_one_line_and_status_two(
-    override: str, message: str, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlkd.train", override],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(CONF_DIR.parent)},
-    )  # fmt: skip
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: Command,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = command("mlkd.train", override)
     assert done.returncode == 2, done.stderr
     assert list(tmp_path.iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr
 
 
-def test_configuration_is_refused_without_importing_torch() -> None:
-    code = "import mlkd.config, mlkd.schema, mlkd.train, sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_wrong_input_is_refused_without_importing_torch(tmp_path: Path) -> None:
+    code = """
+import runpy, sys
+sys.argv = ["mlkd.train", "student.layers=9"]
+try:
+    runpy.run_module("mlkd.train", run_name="__main__")
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "allowed: 1 to 6" in done.stderr
 
 
 SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}

@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_chain import tiny, weights
+from conftest import Command, weights
 
 from mlkd.errors import UserError
 from mlkd.files import new_array, replacing, replacing_folder, sweep, write_json
 from mlkd.schema import TrainConfig
-
-__all__ = ["tiny"]  # the fixture
 
 
 @contextmanager
@@ -71,14 +69,14 @@ def test_space_of_an_array_is_taken_before_it_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a file system nobody may write to")
-def test_a_folder_that_cannot_be_written_is_one_line_and_status_two() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlkd.train", "debug=tiny", "output_dir=/sys/mlkd"],
-        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False,
-    )  # fmt: skip
+@pytest.mark.parametrize("words", [["seed=0"], ["-m", "seed=0,1"]], ids=["chain", "sweep"])
+def test_a_folder_that_cannot_be_written_is_one_line_and_status_two(
+    words: list[str], command: Command
+) -> None:
+    done = command("mlkd.train", *words, "debug=tiny", "output_dir=/sys/mlkd")
     assert done.returncode == 2, done.stderr
     assert "error: /sys/mlkd" in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_read_only_files_stay_and_the_path_is_named(tmp_path: Path) -> None:

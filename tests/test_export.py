@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN
+from conftest import ENGLISH, GERMAN, Command
 from sentence_transformers import SentenceTransformer
 from test_hub_models import XLMR_ROWS, xlmr  # noqa: F401 - a fixture
 
@@ -239,6 +239,7 @@ def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
     record = {
         "id": "contrastive-0",
         "status": "finished",
+        "finished": "2026-01-01T00:00:00+00:00",
         "student": encoder_fingerprint(encoder),
         **changes,
     }
@@ -253,7 +254,10 @@ def test_a_run_its_student_and_a_copy_are_found(bert: Path, tmp_path: Path) -> N
     assert open_source(str(bert)).record == {}
 
 
-def test_bad_input_gets_one_line(bert: Path, encoder_folder: Path, tmp_path: Path) -> None:
+def test_bad_input_gets_one_line(
+    bert: Path, encoder_folder: Path, tmp_path: Path,
+    command: Command,
+) -> None:  # fmt: skip
     unfinished = as_run(bert, tmp_path / "unfinished", status="running")
     changed = as_run(bert, tmp_path / "changed", student="0")
     full = tmp_path / "full"
@@ -273,10 +277,7 @@ def test_bad_input_gets_one_line(bert: Path, encoder_folder: Path, tmp_path: Pat
     ]:  # fmt: skip
         extra = [] if any(a.startswith("output=") for a in arguments) else [f"output={out}"]
         before = sorted(tmp_path.rglob("*"))
-        done = subprocess.run(
-            [sys.executable, "-m", "mlkd.export", *arguments, *extra],
-            capture_output=True, text=True, check=False, cwd=REPOSITORY,
-        )  # fmt: skip
+        done = command("mlkd.export", *arguments, *extra)
         assert done.returncode == 2, (arguments, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert message in done.stderr

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from test_chain import tiny
 
 from mlkd.data.module import PairBatch
 from mlkd.schema import (
@@ -30,8 +29,6 @@ from mlkd.student.backbone import backbone_of, set_dropout
 from mlkd.student.folder import load_folder
 from mlkd.student.initialise import build_student
 from mlkd.student.rows import OccurringRows, WholeTable
-
-__all__ = ["tiny"]  # the fixture
 
 STEPS = 5
 

@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_chain import tiny, weights
+from conftest import weights
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import UserError
 from mlkd.runs.guard import spread
 from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
-
-__all__ = ["tiny"]  # the fixture
 
 
 def spoil(

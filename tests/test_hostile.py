@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_chain import tiny
+from conftest import run_until
 
-from mlkd.errors import Interrupted, UserError
-from mlkd.runs.resume import Checkpoint
+from mlkd.errors import UserError
 from mlkd.schema import TrainConfig
 from mlkd.student.folder import load_folder
-
-__all__ = ["tiny"]  # the fixture
 
 
 class Payload:
@@ -43,23 +40,9 @@ def mark(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unfinished(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """Checkpoint of a run that was interrupted at its third step."""
-    from mlkd.chain import run_chain
-
-    original = Checkpoint.on_train_batch_start
-
-    def stop(self: Checkpoint, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == 3:
-            self._stop = "SIGTERM"
-        original(self, trainer, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "on_train_batch_start", stop)
-        with pytest.raises(Interrupted):
-            run_chain(tiny(stage="assistant"))
+def unfinished(tiny: Callable[..., TrainConfig], tmp_path: Path) -> Path:
+    """Checkpoint of a run that was interrupted after its third step."""
+    run_until(tiny(stage="assistant"), 2)
     (path,) = (tmp_path / "out/runs").glob("*/last.ckpt")
     return path
 

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN
+from conftest import ENGLISH, GERMAN, configure, sts_settings
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from test_chain import configure
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as train
 from transformers import (
@@ -149,8 +148,8 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "trainer.threads=1",
             f"output_dir={tmp_path / 'out'}",
             *(f"stages.{stage}.max_steps=2" for stage in stages),
+            *sts_settings(corpus),
             *overrides,
-            evaluate_in=corpus,
         )
 
     return build

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import weights
 from safetensors.torch import load_file, save_file
-from test_chain import tiny, weights
 
+from mlkd.deploy.race import assistant_of
+from mlkd.deploy.source import open_source
 from mlkd.errors import UserError
 from mlkd.files import encoder_fingerprint
 from mlkd.integrity import Damaged, compare, hashes
+from mlkd.reporting.collect import collect
+from mlkd.runs.index import finished_runs
+from mlkd.runs.inventory import inventory
+from mlkd.runs.record import read_record
 from mlkd.schema import TrainConfig
-
-__all__ = ["tiny"]  # the fixture
 
 
 def flip(path: Path) -> None:
@@ -97,6 +101,27 @@ def test_a_damaged_finished_run_is_refused_and_left_alone(
         run_chain(tiny(stage="assistant"))
     one_line(error, folder / name)
     assert hashes(folder) == before
+
+
+def test_a_changed_record_is_damaged_for_all_who_read_it(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_chain(tiny(stage="assistant"))
+    output = tmp_path / "out"
+    (folder,) = (output / "runs").glob("assistant-*")
+    assert [run.id for run in finished_runs(output).values()] == [folder.name]
+    assert open_source(str(folder)).name == folder.name
+    file = folder / "run.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    for read in (read_record, lambda path: open_source(str(path)), assistant_of):
+        with pytest.raises(Damaged, match="its checksum is not that of its content") as error:
+            read(folder)
+        one_line(error, file)
+    assert finished_runs(output) == {}
+    assert [entry.status for entry in inventory(output)] == ["damaged"]
+    assert [cell.error for cell in collect([str(output)])] == ["run.json is damaged"]
 
 
 def test_student_of_another_run_is_refused(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENGLISH
-from test_chain import tiny  # noqa: F401 - a fixture
 from test_export import export, small
 
 from mlkd.commands import EvaluateConfig
@@ -49,7 +48,7 @@ def test_memory_of_a_process_that_only_encodes(encoder_folder: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_teacher_assistant_student_and_export_beside_each_other(
-    tiny: Callable[..., TrainConfig],  # noqa: F811
+    tiny: Callable[..., TrainConfig],
     encoder_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

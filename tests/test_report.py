@@ -5,12 +5,11 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Command
 from hydra import compose, initialize_config_dir
 
 from mlkd.command_line import command_of
@@ -70,11 +69,13 @@ def test_unfinished_and_damaged_runs_are_told_apart(cells: list[Cell], tmp_path:
     for link in chain:
         shutil.copytree(link, tmp_path / "runs" / link.name)
     last = tmp_path / "runs" / chain[-1].name / "run.json"
-    record = json.loads(last.read_text())
+    written = json.loads(last.read_text())
+    record = {key: value for key, value in written.items() if key != "checksum"}
     word: dict[str, Any] = {}
     for name, changed in {
         "killed": record | {"status": "interrupted", "reason": "Interrupted('SIGTERM')"},
         "unmeasured": {k: v for k, v in record.items() if k != "metrics"},
+        "changed": written | {"selected": 100.0},
         "damaged": None,
     }.items():
         last.write_text(json.dumps(changed) if changed else "{")
@@ -82,7 +83,7 @@ def test_unfinished_and_damaged_runs_are_told_apart(cells: list[Cell], tmp_path:
         word[name] = (cell.status, cell.error)
     assert word["killed"] == ("interrupted", "Interrupted('SIGTERM')")
     assert word["unmeasured"][0] == "interrupted"
-    assert word["damaged"] == ("failed", "run.json is damaged")
+    assert word["damaged"] == word["changed"] == ("failed", "run.json is damaged")
     shutil.rmtree(last.parent)
     (cell,) = collect([str(tmp_path)])
     assert (cell.status, cell.error) == ("missing", "the chain stopped after recurrent")
@@ -258,18 +259,10 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
     assert "a <sweep>" not in page
 
 
-def report(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlkd.report", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=CONF_DIR.parent,
-    )
-
-
-def test_the_command_line_selects_and_says_how_to_export(sweep: Path, cells: list[Cell]) -> None:
-    done = report("select", "budget_mib=20", str(sweep))
+def test_the_command_line_selects_and_says_how_to_export(
+    sweep: Path, cells: list[Cell], command: Command
+) -> None:
+    done = command("mlkd.report", "select", "budget_mib=20", str(sweep))
     assert done.returncode == 0, done.stderr
     best = select(cells, 20)
     assert done.stdout.strip().endswith(f"student: {best.links[-1] / 'student'}")
@@ -279,14 +272,14 @@ def test_the_command_line_selects_and_says_how_to_export(sweep: Path, cells: lis
     assert Path(config.run) == best.links[-1]
 
 
-def test_wrong_input_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_wrong_input_is_refused_in_a_line(tmp_path: Path, command: Command) -> None:
     for words, message in [
         (["select"], "select needs budget_mib="),
         (["budget_mib=20"], "select needs budget_mib="),
         (["select", "budget_mib=0"], "budget_mib=0: input should be greater than 0"),
         ([str(tmp_path)], "no runs and no sweeps in it"),
     ]:
-        done = report(*words)
+        done = command("mlkd.report", *words)
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

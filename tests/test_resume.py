@@ -13,15 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_chain import tiny, weights
+from conftest import at_step, weights
 
-from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted
 from mlkd.runs.resume import Checkpoint
 from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
-
-__all__ = ["tiny"]  # the fixture
 
 BUDGET = (
     "stages.assistant.max_steps=40",  # epochs of 15 steps
@@ -42,18 +39,6 @@ def assert_same(output: Path, expected: Path) -> None:
     found, whole = results(output), results(expected)
     assert found[1:] == whole[1:]
     assert all(torch.equal(found[0][name], whole[0][name]) for name in whole[0])
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Stage], None]) -> None:
-    """Do something in the middle of a training step."""
-    original = Stage.training_step
-
-    def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:
-        if self.global_step == step:
-            act(self)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(Stage, "training_step", training_step)
 
 
 def time_is_up(stage: Stage) -> None:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_chain import tiny
+from conftest import Command, run_until
 
 from mlkd.commands import RunsConfig
-from mlkd.errors import Interrupted, UserError
+from mlkd.errors import UserError
 from mlkd.runs.__main__ import main
 from mlkd.runs.inventory import inventory, needed_by, prunable
-from mlkd.runs.resume import Checkpoint
 from mlkd.schema import TrainConfig
-
-__all__ = ["tiny"]  # the fixture
 
 STAGES = ("assistant", "bottleneck", "recurrent")
 
 
 @pytest.fixture
-def output(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def output(tiny: Callable[..., TrainConfig], tmp_path: Path) -> Path:
     """A finished chain, one whose last run was removed, and one that was interrupted."""
     from mlkd.chain import run_chain
 
@@ -36,18 +28,8 @@ def output(
     run_chain(tiny("seed=2", stage="bottleneck"))
     shutil.rmtree(*output.glob("runs/bottleneck-*"))
     run_chain(tiny(stage="bottleneck"))
-    original = Checkpoint.on_train_batch_start
-
-    def stop(self: Checkpoint, trainer: Any, *args: Any) -> None:
-        self._stop = "SIGTERM"
-        original(self, trainer, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "on_train_batch_start", stop)
-        with pytest.raises(Interrupted):
-            run_chain(tiny(stage="recurrent"))
-        with pytest.raises(Interrupted):
-            run_chain(tiny("seed=3", stage="assistant"))
+    run_until(tiny(stage="recurrent"), 0)
+    run_until(tiny("seed=3", stage="assistant"), 0)
     return output
 
 
@@ -126,11 +108,8 @@ def test_no_runs_is_one_line(tmp_path: Path) -> None:
         main(RunsConfig(output_dir=str(tmp_path)))
 
 
-def test_the_command_answers(output: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlkd.runs", "prune", f"output_dir={output}"],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+def test_the_command_answers(output: Path, command: Command) -> None:
+    done = command("mlkd.runs", "prune", f"output_dir={output}")
     assert done.returncode == 0, done.stderr
     last = done.stdout.strip().splitlines()[-1]
     assert last == f"removed 0 of 5 runs (0.0 MiB) from {output / 'runs'}"

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_chain import tiny
+from conftest import Command, tiny_settings
 
 from mlkd.errors import UserError
 from mlkd.runs import wandb_logger
 from mlkd.schema import TrainConfig
 from mlkd.secrets import redact
-
-__all__ = ["tiny"]  # the fixture
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -78,12 +76,12 @@ def test_no_secret_of_environment_or_config_is_written(
         "data=tsv data.root=https://me:{COMPANY_SECRET}@example.org",
     ],
 )
-def test_no_secret_is_in_an_error_message(tmp_path: Path, override: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlkd.train", *override.format(**SECRETS).split(" "),
-         "debug=tiny", f"output_dir={tmp_path}"],
-        capture_output=True, text=True, env={**os.environ, **SECRETS}, check=False,
-    )  # fmt: skip
+def test_no_secret_is_in_an_error_message(
+    tmp_path: Path, override: str, keys: None,
+    command: Command,
+) -> None:  # fmt: skip
+    words = override.format(**SECRETS).split(" ")
+    done = command("mlkd.train", *words, "debug=tiny", f"output_dir={tmp_path}")
     assert done.returncode == 2, done.stderr
     assert_clean(tmp_path, done.stdout, done.stderr)
 
@@ -104,6 +102,29 @@ raise ValueError(os.environ["HF_TOKEN"])
     assert "WARNING:root:key ***" in done.stderr
     assert "ValueError: ***" in done.stderr
     assert_clean(tmp_path, done.stderr)
+
+
+def test_no_secret_is_in_the_log_and_the_record_of_a_failed_cell(
+    encoder_folder: Path, corpus: Path, tmp_path: Path, keys: None,
+    monkeypatch: pytest.MonkeyPatch, command: Command,
+) -> None:  # fmt: skip
+    def refuse(config: TrainConfig) -> None:
+        raise PermissionError(f"{SECRETS['COMPANY_SECRET']} was refused")
+
+    monkeypatch.setattr("mlkd.chain.open_chain", refuse)
+    overrides = tiny_settings(encoder_folder, corpus, tmp_path / "out")
+    tag = f"logger.tags=[{SECRETS['COMPANY_SECRET']}]"
+    done = command("mlkd.train", "-m", *overrides, "logger=wandb", tag, "seed=0,1")
+    assert done.returncode == 1, done.stderr
+    (file,) = (tmp_path / "out/multirun").glob("*/sweep.json")
+    record = json.loads(file.read_text())
+    assert [cell["error"] for cell in record["cells"]] == ["PermissionError: *** was refused"] * 2
+    for cell in record["cells"]:
+        text = Path(cell["log"]).read_text()
+        assert "Traceback (most recent call last)" in text
+        assert text.endswith("PermissionError: *** was refused\n")
+    assert "logger.tags=[***]" in record["command"]
+    assert_clean(file.parent / "logs", file.read_text(), done.stdout, done.stderr)
 
 
 def test_redaction_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_corpus, write_overrides
+from conftest import tiny_settings, write_corpus
 from safetensors.torch import load_file
 
 REPOSITORY = Path(__file__).parent.parent
@@ -58,9 +58,10 @@ def cluster() -> Iterator[dict[str, str]]:
 def tiny(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A chain whose last two links take some seconds and save often."""
     folder = tmp_path_factory.mktemp("slurm")
-    overrides = write_overrides(encoder_folder, write_corpus(folder / "corpus"), folder / "out", 10)
+    corpus = write_corpus(folder / "corpus")
+    overrides = tiny_settings(encoder_folder, corpus, folder / "out", 10)
     long = [f"stages.{s}.max_steps={STEPS}" for s in ("recurrent", "contrastive")]
-    return [*overrides, *long, "trainer.save_steps=100", "trainer.save_cost=1"]
+    return [*overrides, *long, "student.layers=1", "trainer.save_steps=100", "trainer.save_cost=1"]
 
 
 def output_of(overrides: list[str]) -> Path:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN
-from test_chain import tiny, weights
+from conftest import ENGLISH, GERMAN, weights
 
 from mlkd.data.module import PairBatch, PairSource
 from mlkd.files import encoder_fingerprint
@@ -17,8 +16,6 @@ from mlkd.schema import TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.folder import load_folder
 from mlkd.targets.encoder import FrozenEncoder
-
-__all__ = ["tiny"]  # the fixture
 
 
 class Seen:

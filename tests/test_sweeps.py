@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command, tiny_settings
 from hydra import initialize_config_dir
 
 from mlkd.config import CONF_DIR
@@ -20,7 +18,6 @@ from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.tree import Job, make_jobs
 
-REPOSITORY = Path(__file__).parent.parent
 GRID = ["sweep=bottleneck_recurrence", "student.bottleneck=4,8", "student.recurrence=1,2"]
 
 
@@ -159,19 +156,13 @@ def test_launchers_are_settings() -> None:
         (["student.layers=8,9"], "no cell is possible"),
     ],
 )
-def test_a_wrong_sweep_is_refused_in_a_line(overrides: list[str], message: str) -> None:
-    done = sweep_command(*overrides)
+def test_a_wrong_sweep_is_refused_in_a_line(
+    overrides: list[str], message: str, command: Command
+) -> None:
+    done = command("mlkd.train", "-m", *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
-
-
-def sweep_command(*overrides: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlkd.train", "-m", *overrides],
-        capture_output=True, text=True, check=False, cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
 
 
 def the_record(output: Path) -> dict[str, Any]:
@@ -185,12 +176,13 @@ def runs(output: Path) -> dict[str, float]:
 
 
 def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
-    tiny_overrides: list[str], tmp_path: Path
+    encoder_folder: Path, corpus: Path, tmp_path: Path, command: Command
 ) -> None:
     """In this process, by Hydra's name ``basic``; one cell fails, then its cause goes away."""
     output = tmp_path / "out"
-    command = [*tiny_overrides, *GRID, "hydra/launcher=basic"]
-    first = sweep_command(*command)
+    overrides = [*tiny_settings(encoder_folder, corpus, output, 3), "student.layers=1", *GRID]
+    words = ["-m", *overrides, "hydra/launcher=basic"]
+    first = command("mlkd.train", *words)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "cells: 4, 0 of them finished" in first.stdout
     assert "shared: assistant, shared by 4 cells: to run first" in first.stdout
@@ -217,20 +209,21 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     shutil.rmtree(last)
     last.write_text("in the way")  # a run folder that cannot be made
     before = runs(output)
-    again = sweep_command(*command)
+    again = command("mlkd.train", *words)
     assert again.returncode == 1, again.stdout + again.stderr
     assert "cells: 4, 3 of them finished" in again.stdout
     assert "shared: assistant, shared by 4 cells: exists" in again.stdout
     assert "1 links to train" in again.stdout
     failed = the_record(output)["cells"][2]
-    assert failed["status"] == "failed" and failed["error"]
-    assert "Traceback" in Path(failed["log"]).read_text()
+    assert failed["status"] == "failed"
+    assert failed["error"] == f"{last / 'run.json'}: cannot be read (Not a directory)"
+    assert failed["error"] in Path(failed["log"]).read_text()
     assert runs(output) == before
     statuses = [cell.status for cell in collect([str(output)])]
     assert statuses == ["finished", "finished", "failed", "finished"]
 
     last.unlink()
-    mended = sweep_command(*command)
+    mended = command("mlkd.train", *words)
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert [e["status"] for e in the_record(output)["cells"]] == ["finished"] * 4
     changed = {name for name, time in runs(output).items() if before.get(name) != time}

@@ -11,7 +11,6 @@ import torch
 from conftest import ENGLISH, GERMAN
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from test_chain import tiny  # noqa: F401 - a fixture
 from test_export import export, small
 from test_hub_models import roberta, xlmr  # noqa: F401 - fixtures
 
@@ -107,7 +106,7 @@ def test_counts_of_each_language_over_chunks(
 
 
 def test_an_export_of_some_languages(
-    tiny: Callable[..., TrainConfig],  # noqa: F811
+    tiny: Callable[..., TrainConfig],
     tmp_path: Path,
 ) -> None:
     from mlkd.chain import run_chain
@@ -130,7 +129,7 @@ def test_an_export_of_some_languages(
 
 
 def test_a_student_may_be_trimmed(
-    tiny: Callable[..., TrainConfig],  # noqa: F811
+    tiny: Callable[..., TrainConfig],
     tmp_path: Path,
 ) -> None:
     from mlkd.chain import run_chain
@@ -145,7 +144,7 @@ def test_a_student_may_be_trimmed(
 
 
 def test_no_trimming_leaves_the_name_of_a_run_as_it_was(
-    tiny: Callable[..., TrainConfig],  # noqa: F811
+    tiny: Callable[..., TrainConfig],
 ) -> None:
     student = tiny().student
     assert set(student.model_dump(exclude_defaults=True)) == {"bottleneck", "layers", "recurrence"}

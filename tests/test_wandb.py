@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import tiny_config
+from conftest import configure, tiny_settings, write_corpus
 from wandb.proto import wandb_internal_pb2
 
 from mlkd.chain import run_chain
@@ -76,20 +76,16 @@ class Written:
 
 @pytest.fixture(scope="module")
 def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cell:
-    from conftest import write_corpus
-
     folder = tmp_path_factory.mktemp("wandb")
     corpus = write_corpus(folder / "corpus")
-    config = tiny_config(
-        encoder_folder,
-        corpus,
-        folder / "outputs",
+    config = configure(
+        *tiny_settings(encoder_folder, corpus, folder / "outputs", 4),
+        "trainer.validations=2",
         "logger=wandb",
         "logger.group=a sweep",
         "logger.tags=[one,two]",
         "logger.artifact=true",
         "stages.contrastive.max_steps=12",
-        "student.bottleneck=4",
     )
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("WANDB_API_KEY", raising=False)
