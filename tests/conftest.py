@@ -4,6 +4,7 @@ import gzip
 import logging
 import os
 import runpy
+import shutil
 import signal
 import sys
 import warnings
@@ -116,8 +117,9 @@ def write_corpus(root: Path) -> Path:
     rows = [
         (f"{e} {i}", f"{g} {i}") for i in range(50) for e, g in zip(ENGLISH, GERMAN, strict=True)
     ]
-    with gzip.open(root / "pairs.en-de.tsv.gz", "wt", encoding="utf-8") as file:
-        file.writelines(f"{e}\t{g}\n" for e, g in rows)
+    text = "".join(f"{e}\t{g}\n" for e, g in rows)
+    # Without the time: caches of one such corpus are those of another.
+    (root / "pairs.en-de.tsv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     for language, texts in (("en", ENGLISH), ("de", GERMAN)):
         lines = [
             f"{a}\t{b}\t{5 - abs(i - j)}\n"
@@ -182,6 +184,46 @@ def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., Tr
         return configure(f"stage={stage}", *settings, *overrides)
 
     return build
+
+
+def run_tiny(encoder: Path, output: Path, stage: str) -> Path:
+    """Run ``tiny(stage=stage)`` with a corpus beside its outputs."""
+    from mlkd.chain import run_chain
+
+    corpus = output.with_name("corpus")
+    if not corpus.exists():
+        write_corpus(corpus)
+    run_chain(configure(f"stage={stage}", *tiny_settings(encoder, corpus, output)))
+    return output
+
+
+@pytest.fixture(scope="session")
+def finished_assistant(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``run_chain(tiny(stage="assistant"))`` leaves; not to be changed."""
+    return run_tiny(encoder_folder, tmp_path_factory.mktemp("assistant") / "out", "assistant")
+
+
+@pytest.fixture(scope="session")
+def finished_chain(
+    encoder_folder: Path, finished_assistant: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same of ``run_chain(tiny())``."""
+    output = tmp_path_factory.mktemp("chain") / "out"
+    return run_tiny(encoder_folder, shutil.copytree(finished_assistant, output), "contrastive")
+
+
+@pytest.fixture
+def assistant(finished_assistant: Path, tmp_path: Path) -> Path:
+    """Run folder of the first link in ``tmp_path / "out"``, finished by an earlier call."""
+    (folder,) = shutil.copytree(finished_assistant, tmp_path / "out").glob("runs/assistant-*")
+    return folder
+
+
+@pytest.fixture
+def chain(finished_chain: Path, tmp_path: Path) -> dict[str, Path]:
+    """Run folders of all links, by stage."""
+    folders = shutil.copytree(finished_chain, tmp_path / "out").glob("runs/*-*")
+    return {folder.name.split("-")[0]: folder for folder in folders}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import STAGES, Command, configure, run_until, weights
+from conftest import STAGES, Command, configure, weights
 from safetensors.torch import load_file
 
 from mlkd.config import CONF_DIR
@@ -45,11 +44,10 @@ def test_chain_runs_reuses_and_shares_links(
 
 
 def test_stage_two_trains_the_embedding_only_and_hands_it_on(
-    tiny: Callable[..., TrainConfig], tmp_path: Path
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
 ) -> None:
     from mlkd.chain import run_chain
 
-    run_chain(tiny(stage="bottleneck"))
     trained = weights(tmp_path / "out", "bottleneck")
     run_chain(tiny("stages.bottleneck.lr=1e-12", stage="bottleneck"))
     first, second = (tmp_path / "out/runs").glob("bottleneck-*")
@@ -58,28 +56,6 @@ def test_stage_two_trains_the_embedding_only_and_hands_it_on(
     changed = {name for name in a if not torch.allclose(a[name], b[name], atol=1e-7)}
     assert changed
     assert all(name.startswith("embeddings.") for name in changed)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_interrupted_run_resumes_to_the_same_weights(
-    number: signal.Signals, tiny: Callable[..., TrainConfig], tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    from mlkd.chain import run_chain
-
-    dropout = "stages.assistant.dropout=0.1"
-    run_chain(tiny(dropout, stage="assistant"))
-    expected = weights(tmp_path / "out", "assistant")
-
-    caplog.set_level("INFO")
-    again = tiny(dropout, f"output_dir={tmp_path / 'again'}", stage="assistant")
-    run_until(again, 2, number)
-    assert signal.getsignal(number) == signal.SIG_DFL
-    assert list((tmp_path / "again/runs").glob("*/last.ckpt"))
-    run_chain(again)
-    assert "assistant: resumed (it was interrupted)" in caplog.text
-    resumed = weights(tmp_path / "again", "assistant")
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:

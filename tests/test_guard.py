@@ -50,8 +50,8 @@ def run_folder(output: Path) -> Path:
 
 @pytest.mark.parametrize("change", [make_nan, make_huge])
 def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[PairBatch], None],
+    tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[PairBatch], None],
 ) -> None:  # fmt: skip
     from mlkd.chain import open_chain, run_chain
 
@@ -78,8 +78,7 @@ def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     run_chain(config)  # the cause is gone: it goes on
     finished = weights(tmp_path / "out", "assistant")
-    run_chain(tiny(f"output_dir={tmp_path / 'whole'}", stage="assistant"))
-    whole = weights(tmp_path / "whole", "assistant")
+    whole = weights(finished_assistant, "assistant")
     assert all(torch.equal(finished[name], whole[name]) for name in whole)
 
 
@@ -145,11 +144,8 @@ def test_spread_is_that_of_known_spaces() -> None:
     assert all(math.isnan(x) for x in spread(torch.tensor([[math.nan, 1.0], [0.0, 1.0]])))
 
 
-def test_the_spread_is_in_the_curve(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    from mlkd.chain import run_chain
-
-    run_chain(tiny(stage="assistant"))
-    record: dict[str, Any] = json.loads((run_folder(tmp_path / "out") / "run.json").read_text())
+def test_the_spread_is_in_the_curve(finished_assistant: Path) -> None:
+    record: dict[str, Any] = json.loads((run_folder(finished_assistant) / "run.json").read_text())
     for values in record["training"]["curve"]:
         assert -1 <= values["dev/cosine"] <= 1
         assert 1 <= values["dev/rank"] <= 16

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import run_until
+from conftest import configure, run_until, tiny_settings, write_corpus
 
 from mlkd.errors import UserError
 from mlkd.schema import TrainConfig
@@ -39,11 +39,19 @@ def mark(tmp_path: Path) -> Path:
     return mark
 
 
+@pytest.fixture(scope="module")
+def interrupted(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of a chain that was interrupted after its third step."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    corpus, output = write_corpus(folder / "corpus"), folder / "out"
+    run_until(configure("stage=assistant", *tiny_settings(encoder_folder, corpus, output)), 2)
+    return output
+
+
 @pytest.fixture
-def unfinished(tiny: Callable[..., TrainConfig], tmp_path: Path) -> Path:
-    """Checkpoint of a run that was interrupted after its third step."""
-    run_until(tiny(stage="assistant"), 2)
-    (path,) = (tmp_path / "out/runs").glob("*/last.ckpt")
+def unfinished(interrupted: Path, tmp_path: Path) -> Path:
+    """Its checkpoint, in ``tmp_path / "out"``."""
+    (path,) = shutil.copytree(interrupted, tmp_path / "out").glob("runs/*/last.ckpt")
     return path
 
 

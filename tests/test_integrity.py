@@ -50,12 +50,11 @@ def largest(folder: Path) -> Path:
 
 @pytest.mark.parametrize("harm", [flip, truncate, vanish])
 def test_damaged_caches_are_named_and_made_again(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture,
-    harm: Callable[[Path], None],
+    tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None],
 ) -> None:  # fmt: skip
     from mlkd.chain import run_chain
 
-    run_chain(tiny(stage="assistant"))
     expected = weights(tmp_path / "out", "assistant")
     cache = tmp_path / "out/cache"
     kinds = ("pairs-*", "tokens-*", "targets-*/segment-*", "assistant-*", "scores-*")
@@ -89,35 +88,27 @@ def test_cache_of_another_corpus_is_noticed(
 @pytest.mark.parametrize("harm", [flip, truncate, vanish])
 @pytest.mark.parametrize("name", ["student/model.safetensors", "student/config.json", "run.json"])
 def test_a_damaged_finished_run_is_refused_and_left_alone(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, name: str, harm: Callable[[Path], None]
+    tiny: Callable[..., TrainConfig], assistant: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
     from mlkd.chain import run_chain
 
-    run_chain(tiny(stage="assistant"))
-    (folder,) = (tmp_path / "out/runs").glob("assistant-*")
-    harm(folder / name)
-    before = hashes(folder)
+    harm(assistant / name)
+    before = hashes(assistant)
     with pytest.raises(UserError, match="move the folder of the run away") as error:
         run_chain(tiny(stage="assistant"))
-    one_line(error, folder / name)
-    assert hashes(folder) == before
+    one_line(error, assistant / name)
+    assert hashes(assistant) == before
 
 
-def test_a_changed_record_is_damaged_for_all_who_read_it(
-    tiny: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
-    from mlkd.chain import run_chain
-
-    run_chain(tiny(stage="assistant"))
+def test_a_changed_record_is_damaged_for_all_who_read_it(assistant: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    (folder,) = (output / "runs").glob("assistant-*")
-    assert [run.id for run in finished_runs(output).values()] == [folder.name]
-    assert open_source(str(folder)).name == folder.name
-    file = folder / "run.json"
+    assert [run.id for run in finished_runs(output).values()] == [assistant.name]
+    assert open_source(str(assistant)).name == assistant.name
+    file = assistant / "run.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     for read in (read_record, lambda path: open_source(str(path)), assistant_of):
         with pytest.raises(Damaged, match="its checksum is not that of its content") as error:
-            read(folder)
+            read(assistant)
         one_line(error, file)
     assert finished_runs(output) == {}
     assert [entry.status for entry in inventory(output)] == ["damaged"]
@@ -125,11 +116,10 @@ def test_a_changed_record_is_damaged_for_all_who_read_it(
 
 
 def test_student_of_another_run_is_refused(
-    tiny: Callable[..., TrainConfig], tmp_path: Path
+    tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
     from mlkd.chain import run_chain
 
-    run_chain(tiny(stage="assistant"))
     run_chain(tiny("seed=1", stage="assistant"))
     first, second = (tmp_path / "out/runs").glob("assistant-*")
     shutil.rmtree(first / "student")
@@ -148,12 +138,12 @@ def test_student_of_another_run_is_refused(
 
 
 def test_upstream_changed_under_a_finished_run_is_not_reused(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     from mlkd.chain import run_chain
 
-    run_chain(tiny(stage="recurrent"))
-    (folder,) = (tmp_path / "out/runs").glob("bottleneck-*")
+    folder, run = chain["bottleneck"], chain["recurrent"]
     file = folder / "student/model.safetensors"
     tensors = load_file(file)
     save_file({k: v + 0.01 for k, v in tensors.items()}, file, metadata={"format": "pt"})
@@ -162,7 +152,6 @@ def test_upstream_changed_under_a_finished_run_is_not_reused(
     record |= {"files": hashes(folder / "student")}  # as if it had been made so elsewhere
     del record["checksum"]
     (folder / "run.json").write_text(json.dumps(record))
-    (run,) = (tmp_path / "out/runs").glob("recurrent-*")
     before = hashes(run)
     caplog.set_level("INFO")
     run_chain(tiny(stage="recurrent"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import at_step, weights
+from conftest import at_step, configure, tiny_settings, weights, write_corpus
 
 from mlkd.errors import Interrupted
 from mlkd.runs.resume import Checkpoint
@@ -46,25 +46,39 @@ def time_is_up(stage: Stage) -> None:
     checkpoint._deadline = 0.0
 
 
+@pytest.fixture(scope="module")
+def whole(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of the same chain, undisturbed."""
+    from mlkd.chain import run_chain
+
+    folder = tmp_path_factory.mktemp("whole")
+    corpus, output = write_corpus(folder / "corpus"), folder / "out"
+    settings = tiny_settings(encoder_folder, corpus, output)
+    run_chain(configure(*settings, *BUDGET, "stage=assistant"))
+    return output
+
+
 @pytest.mark.parametrize(
-    ("act", "reason"),
+    ("act", "reason", "steps"),  # 14 steps are a validation
     [
-        (lambda stage: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM"),
-        (lambda stage: os.kill(os.getpid(), signal.SIGINT), "SIGINT"),
-        (time_is_up, "time limit"),
+        (lambda stage: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM", (3, 13, 23, 36)),
+        (lambda stage: os.kill(os.getpid(), signal.SIGINT), "SIGINT", (13, 23)),
+        (lambda stage: os.kill(os.getpid(), signal.SIGUSR2), "SIGUSR2", (3, 36)),
+        (time_is_up, "time limit", (13, 36)),
     ],
-    ids=["SIGTERM", "Ctrl-C", "time limit"],
+    ids=["SIGTERM", "Ctrl-C", "SIGUSR2", "time limit"],
 )
 def test_it_saves_first_and_resumes_exactly(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    act: Callable[[Stage], None], reason: str,
+    tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, act: Callable[[Stage], None], reason: str,
+    steps: tuple[int, ...],
 ) -> None:  # fmt: skip
     from mlkd.chain import run_chain
 
-    run_chain(tiny(*BUDGET, f"output_dir={tmp_path / 'whole'}", stage="assistant"))
     config = tiny(*BUDGET, stage="assistant")
-    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    for step in (3, 13, 23, 36):  # 14 steps are a validation
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+    handlers = [signal.getsignal(number) for number in numbers]
+    for step in steps:
         with monkeypatch.context() as patch:
             at_step(patch, step, act)
             with pytest.raises(Interrupted, match=reason):
@@ -73,21 +87,22 @@ def test_it_saves_first_and_resumes_exactly(
         saved = torch.load(path, weights_only=True)
         assert saved["global_step"] == step + 1  # the step under way is finished first
         assert json.loads(path.with_name("run.json").read_text())["status"] == "interrupted"
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert [signal.getsignal(number) for number in numbers] == handlers
+    caplog.set_level("INFO")
     run_chain(config)
-    assert_same(tmp_path / "out", tmp_path / "whole")
+    assert "assistant: resumed (it was interrupted)" in caplog.text
+    assert_same(tmp_path / "out", whole)
     assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlkd.chain import run_chain
 
     def crash(stage: Stage) -> None:
         raise RuntimeError("the lights went out")
 
-    run_chain(tiny(*BUDGET, f"output_dir={tmp_path / 'whole'}", stage="assistant"))
     config = tiny(*BUDGET, "trainer.save_steps=7", "trainer.save_cost=1", stage="assistant")
     for step, saved in ((5, None), (19, 14), (38, 35)):
         with monkeypatch.context() as patch:
@@ -98,7 +113,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
         steps = [torch.load(path, weights_only=True)["global_step"] for path in paths]
         assert steps == ([] if saved is None else [saved])
     run_chain(config)
-    assert_same(tmp_path / "out", tmp_path / "whole")
+    assert_same(tmp_path / "out", whole)
 
 
 def test_saving_takes_no_more_than_its_share(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command, run_until
+from conftest import Command, configure, run_until, tiny_settings, write_corpus
 
 from mlkd.commands import RunsConfig
 from mlkd.errors import UserError
@@ -19,18 +19,27 @@ from mlkd.schema import TrainConfig
 STAGES = ("assistant", "bottleneck", "recurrent")
 
 
-@pytest.fixture
-def output(tiny: Callable[..., TrainConfig], tmp_path: Path) -> Path:
-    """A finished chain, one whose last run was removed, and one that was interrupted."""
+@pytest.fixture(scope="module")
+def made(
+    encoder_folder: Path, finished_assistant: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished chain, one whose last run was removed, and two that were interrupted."""
     from mlkd.chain import run_chain
 
-    output = tmp_path / "out"
-    run_chain(tiny("seed=2", stage="bottleneck"))
+    folder = tmp_path_factory.mktemp("runs")
+    output = shutil.copytree(finished_assistant, folder / "out")
+    settings = tiny_settings(encoder_folder, write_corpus(folder / "corpus"), output)
+    run_chain(configure(*settings, "seed=2", "stage=bottleneck"))
     shutil.rmtree(*output.glob("runs/bottleneck-*"))
-    run_chain(tiny(stage="bottleneck"))
-    run_until(tiny(stage="recurrent"), 0)
-    run_until(tiny("seed=3", stage="assistant"), 0)
+    run_chain(configure(*settings, "stage=bottleneck"))
+    run_until(configure(*settings, "stage=recurrent"), 0)
+    run_until(configure(*settings, "seed=3", "stage=assistant"), 0)
     return output
+
+
+@pytest.fixture
+def output(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "out")
 
 
 def seed(folder: Path) -> int:

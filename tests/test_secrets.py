@@ -16,7 +16,7 @@ from conftest import Command, tiny_settings
 
 from mlkd.errors import UserError
 from mlkd.runs import wandb_logger
-from mlkd.schema import TrainConfig
+from mlkd.schema import EvalConfig, TrainConfig
 from mlkd.secrets import redact
 
 SECRETS = {
@@ -108,10 +108,10 @@ def test_no_secret_is_in_the_log_and_the_record_of_a_failed_cell(
     encoder_folder: Path, corpus: Path, tmp_path: Path, keys: None,
     monkeypatch: pytest.MonkeyPatch, command: Command,
 ) -> None:  # fmt: skip
-    def refuse(config: TrainConfig) -> None:
+    def refuse(config: EvalConfig) -> None:
         raise PermissionError(f"{SECRETS['COMPANY_SECRET']} was refused")
 
-    monkeypatch.setattr("mlkd.chain.open_chain", refuse)
+    monkeypatch.setattr("mlkd.prepare.load_sets", refuse)
     overrides = tiny_settings(encoder_folder, corpus, tmp_path / "out")
     tag = f"logger.tags=[{SECRETS['COMPANY_SECRET']}]"
     done = command("mlkd.train", "-m", *overrides, "logger=wandb", tag, "seed=0,1")
@@ -123,8 +123,11 @@ def test_no_secret_is_in_the_log_and_the_record_of_a_failed_cell(
         text = Path(cell["log"]).read_text()
         assert "Traceback (most recent call last)" in text
         assert text.endswith("PermissionError: *** was refused\n")
+    alone = command("mlkd.sweeps.job", str(file.parent), record["cells"][0]["id"])
+    assert alone.returncode == 1
     assert "logger.tags=[***]" in record["command"]
-    assert_clean(file.parent / "logs", file.read_text(), done.stdout, done.stderr)
+    printed = (done.stdout, done.stderr, alone.stdout, alone.stderr)
+    assert_clean(file.parent / "logs", file.read_text(), *printed)
 
 
 def test_redaction_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_threshold_and_unknown_language(encoder_folder: Path) -> None:
 
 
 def test_counts_of_each_language_over_chunks(
-    tiny: Callable[..., TrainConfig],  # noqa: F811
+    tiny: Callable[..., TrainConfig],
     encoder_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -105,15 +105,8 @@ def test_counts_of_each_language_over_chunks(
         assert (found[language] == counts(model, texts)).all()
 
 
-def test_an_export_of_some_languages(
-    tiny: Callable[..., TrainConfig],
-    tmp_path: Path,
-) -> None:
-    from mlkd.chain import run_chain
-
-    run_chain(tiny())
-    (run,) = (tmp_path / "out/runs").glob("contrastive-*")
-    (assistant,) = (tmp_path / "out/runs").glob("assistant-*")
+def test_an_export_of_some_languages(chain: dict[str, Path], tmp_path: Path) -> None:
+    run, assistant = chain["contrastive"], chain["assistant"]
     assert assistant_of(run) == assistant / "student"
     assert assistant_of(assistant) is None
     trim: Any = {"languages": ["en"], "min_share": 0.002}
@@ -129,8 +122,7 @@ def test_an_export_of_some_languages(
 
 
 def test_a_student_may_be_trimmed(
-    tiny: Callable[..., TrainConfig],
-    tmp_path: Path,
+    tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
     from mlkd.chain import run_chain
 
