@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from conftest import Command, tiny_settings
 from hydra import initialize_config_dir
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from mlkd.config import CONF_DIR
 from mlkd.errors import UserError
 from mlkd.links import link_key, links
 from mlkd.reporting.collect import collect
+from mlkd.sweeps.driver import finish
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
+from mlkd.sweeps.search import search
 from mlkd.sweeps.tree import Job, make_jobs
 
 GRID = ["sweep=bottleneck_recurrence", "student.bottleneck=4,8", "student.recurrence=1,2"]
@@ -165,6 +171,12 @@ def test_a_wrong_sweep_is_refused_in_a_line(
     assert message in done.stderr
 
 
+@pytest.fixture
+def tiny_overrides(encoder_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
+    """A command line with outputs in ``tmp_path / "out"``."""
+    return tiny_settings(encoder_folder, corpus, tmp_path / "out", 3)
+
+
 def the_record(output: Path) -> dict[str, Any]:
     (path,) = (output / "multirun").glob("*/sweep.json")
     record: dict[str, Any] = json.loads(path.read_text())
@@ -230,3 +242,74 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     assert changed == {victim["runs"][-1]}
     last_line = mended.stdout.strip().splitlines()[-1]
     assert Path(last_line.removeprefix("sweep: ")).is_file()
+
+
+def study_of(output: Path) -> optuna.Study:
+    (path,) = (output / "multirun").glob("*/optuna.journal")
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.load_study(study_name=path.parent.name, storage=storage)
+
+
+def test_a_search_draws_until_it_has_enough_and_goes_on(
+    tiny_overrides: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In this process: two cells, one that a killed call had drawn, and all that there are."""
+    output = tmp_path / "out"
+    space = ["student.bottleneck=2,4", "student.recurrence=1,2", "init.layers=first"]
+    short = ["stage=bottleneck", "stages.contrastive.lr=1e-4", "sweep.optuna.parallel=2"]
+    fixed = [line for line in tiny_overrides if not line.startswith("student.bottleneck")]
+    command = [*fixed, "sweep=optuna", *space, *short]
+    caplog.set_level("INFO")
+
+    def call(trials: int) -> list[dict[str, Any]]:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            request = read_request([*command, f"sweep.optuna.trials={trials}"])
+            assert finish(search(request, "the command"))
+        cells: list[dict[str, Any]] = the_record(output)["cells"]
+        return cells
+
+    assert len(call(2)) == 2
+    before = runs(output)
+    stages = [name.split("-")[0] for name in before]
+    assert (stages.count("assistant"), stages.count("bottleneck")) == (1, 2)
+    study = study_of(output)
+    for trial, entry in zip(study.trials, the_record(output)["cells"], strict=True):
+        record = json.loads((output / "runs" / entry["runs"][-1] / "run.json").read_text())
+        assert trial.values == [record["selected"], record["metrics"]["mib"]]
+    assert "front: dev" in caplog.text
+
+    drawn = {(t.params["student.bottleneck"], t.params["student.recurrence"]) for t in study.trials}
+    left = {(width, passes) for width in "24" for passes in "12"} - drawn
+    width, passes = left.pop()
+    study.enqueue_trial({"student.bottleneck": width, "student.recurrence": passes})
+    study.ask(study.trials[0].distributions)
+    study.ask({"student.bottleneck": study.trials[0].distributions["student.bottleneck"]})
+    cells = call(3)
+    assert len(cells) == 3
+    assert cells[2]["overrides"] == {
+        "student.bottleneck": width, "student.recurrence": passes
+    }  # fmt: skip
+
+    assert len(call(99)) == 4
+    assert "no cell besides these 4" in caplog.text
+    assert not study_of(output).get_trials(states=(TrialState.RUNNING,))
+    after = runs(output)
+    assert len(after) == 1 + 4
+    assert all(after[name] == time for name, time in before.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+sweep.optuna.space.seed={low:3,high:1}", "low=3.0 must be below high=1.0"),
+        ("+sweep.optuna.space.seed={low:0,high:1.5,whole:true}", "must be whole numbers"),
+        ("+sweep.grid.seed=[0]", "either sweep.grid or sweep.optuna"),
+        ("sweep.optuna.trials=0", "sweep.optuna.trials"),
+    ],
+)
+def test_a_wrong_search_is_refused_in_a_line(override: str, message: str) -> None:
+    with (
+        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
+        pytest.raises(UserError, match=message),
+    ):
+        read_request(["sweep=optuna", override])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra import initialize_config_dir
 from rich.console import Console
 
 from mlkd.config import CONF_DIR, reporting
+from mlkd.errors import UserError
 from mlkd.files import digest
 from mlkd.links import link_key, links
 from mlkd.runs.index import Finished, finished_runs
@@ -34,17 +36,32 @@ def main(overrides: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     guard_output()
     with reporting(TrainConfig):
+        command = shlex.join(["python", "-m", "mlkd.train", "-m", *overrides])
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             request = read_request(overrides)
-            cells, impossible = make_cells(request)
-        identity = digest(sorted(cell.id for cell in cells), length=8)
-        folder = Path(cells[0].config.output_dir, "multirun", f"{request.sweep.name}-{identity}")
-        command = shlex.join(["python", "-m", "mlkd.train", "-m", *overrides])
-        record = SweepRecord(folder)
-        run_cells(record, request, cells, impossible, command)
-        finished = finish(record, finished_runs(Path(cells[0].config.output_dir)))
+            record = _search(request, command) if request.sweep.optuna else _grid(request, command)
+        finished = finish(record)
     if not finished:
         sys.exit(1)
+
+
+def _grid(request: Request, command: str) -> SweepRecord:
+    """Run all combinations."""
+    cells, impossible = make_cells(request)
+    identity = digest(sorted(cell.id for cell in cells), length=8)
+    folder = Path(cells[0].config.output_dir, "multirun", f"{request.sweep.name}-{identity}")
+    record = SweepRecord(folder)
+    run_cells(record, request, cells, impossible, command)
+    return record
+
+
+def _search(request: Request, command: str) -> SweepRecord:
+    """Run cells that Optuna draws."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("sweep.optuna: needs pip install -c constraints.txt -e '.[optuna]'")
+    from mlkd.sweeps.search import search
+
+    return search(request, command)
 
 
 def run_cells(
@@ -53,6 +70,7 @@ def run_cells(
     cells: Sequence[Cell],
     impossible: Mapping[str, str],
     command: str,
+    only: Collection[str] | None = None,
 ) -> None:
     """Run the cells that are not finished, after what they share.
 
@@ -62,6 +80,7 @@ def run_cells(
         cells: All cells.
         impossible: Combinations that are left out, and why.
         command: What the user gave.
+        only: Run only these cells, by id.
     """
     jobs = make_jobs(cells)
     output_dir = cells[0].config.output_dir
@@ -70,7 +89,8 @@ def run_cells(
     name = "this process" if launcher is None else launcher.kind
     entries = record.entries()
     queued = _queued(entries) if isinstance(launcher, SlurmConfig) else set()
-    pending = [job for job in unfinished(jobs, entries, known) if job.id not in queued]
+    wanted = {job.id for job in jobs if job.is_cell} if only is None else only
+    pending = [job for job in unfinished(jobs, wanted, entries, known) if job.id not in queued]
     log.info("sweep %s, %s", request.sweep.name, record.folder)
     for line in describe(jobs, pending, impossible, known, name):
         log.info("%s", line)
@@ -95,25 +115,29 @@ def run_cells(
 
 
 def unfinished(
-    jobs: Sequence[Job], entries: Mapping[str, Mapping[str, Any]], known: Mapping[str, Finished]
+    jobs: Sequence[Job],
+    wanted: Collection[str],
+    entries: Mapping[str, Mapping[str, Any]],
+    known: Mapping[str, Finished],
 ) -> list[Job]:
-    """Cells that have no finished run, and the shared jobs that they need."""
+    """Wanted cells that have no finished run, and the shared jobs that they need."""
     needed: list[Job] = []
     for job in reversed(jobs):
-        wanted = job.is_cell or any(other.parent == job.id for other in needed)
+        is_needed = job.id in wanted or any(other.parent == job.id for other in needed)
         entry = entries.get(job.id)
         done = job.key in known
         if job.upto is None:
             done = entry is not None and entry["status"] == "finished"
-        if wanted and not done:
+        if is_needed and not done:
             needed.append(job)
     return needed[::-1]
 
 
-def finish(record: SweepRecord, known: Mapping[str, Finished]) -> bool:
+def finish(record: SweepRecord) -> bool:
     """Print the cells and where the record is; gives whether all are finished."""
-    cells = record.read()["cells"]
-    Console(width=160).print(summary(cells, known))
+    content = record.read()
+    cells = content["cells"]
+    Console(width=160).print(summary(cells, finished_runs(Path(content["output_dir"]))))
     left = [entry for entry in cells if entry["status"] != "finished"]
     for entry in left:
         log.info("%s %s, log: %s", entry["id"], entry["status"], entry["log"])

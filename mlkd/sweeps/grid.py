@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,9 +73,11 @@ def read_request(overrides: Sequence[str]) -> Request:
     settings: Any = (
         OmegaConf.to_container(composed.sweep) if "sweep" in composed else {"name": "grid"}
     )
-    kept = {k: v for k, v in settings.get("grid", {}).items() if k not in single}
-    settings["grid"] = kept | swept
-    if not settings["grid"]:
+    # What the sweep varies: a grid's values, or the space that a search draws from.
+    holder, field = (settings["optuna"], "space") if settings.get("optuna") else (settings, "grid")
+    kept = {k: v for k, v in holder.get(field, {}).items() if k not in single}
+    holder[field] = kept | swept
+    if not holder[field]:
         raise UserError("-m sweeps nothing: give sweep=<name>, or several values as key=a,b")
     own = ("hydra/launcher=", "hydra.launcher.")
     fixed = tuple(line for line in single.values() if not line.lstrip("+~").startswith(own))
@@ -113,7 +115,7 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
     cells: dict[str, Cell] = {}
     impossible: dict[str, str] = {}
     for values in combinations(request.sweep.grid):
-        label = " ".join(f"{key}={_written(value)}" for key, value in values.items())
+        label = label_of(values)
         try:
             cell = make_cell(request.fixed, values)
         except UserError as error:
@@ -126,6 +128,11 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
     if not cells:
         raise UserError(f"no cell is possible; the first one: {next(iter(impossible.values()))}")
     return list(cells.values()), impossible
+
+
+def label_of(values: Mapping[str, Any]) -> str:
+    """Settings in a line, as on the command line."""
+    return " ".join(f"{key}={_written(value)}" for key, value in values.items())
 
 
 def _written(value: Any) -> str:

@@ -11,14 +11,57 @@ from mlkd.schema import Positive, Section
 Value = str | float | int | bool | None
 
 
+class RangeConfig(Section):
+    """Whole or real numbers that a search may draw."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Draw evenly on a logarithmic scale."""
+    whole: bool = False
+    """Whole numbers only; otherwise three digits are kept."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> RangeConfig:
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} must be above 0 on a logarithmic scale")
+        if self.whole and (self.low % 1 or self.high % 1):
+            raise ValueError(f"low={self.low} and high={self.high} must be whole numbers")
+        return self
+
+
+class OptunaConfig(Section):
+    """A search by Optuna for high quality at few bytes."""
+
+    trials: Positive
+    """Cells in all, those of earlier calls included."""
+    parallel: Positive = 1
+    """Cells drawn and launched together."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    space: dict[str, Annotated[list[Value], Field(min_length=1)] | RangeConfig] = Field(
+        min_length=1
+    )
+    """What is drawn for each setting: one of a list, or a number of a range. A setting that is
+    named on the command line takes the place of the one here."""
+
+
 class SweepConfig(Section):
-    """What ``sweep=...`` names: a grid of settings."""
+    """What ``sweep=...`` names: a grid of settings, or a search."""
 
     name: str
     """Starts the name of the multirun folder."""
     grid: dict[str, list[Value]] = Field(default_factory=dict)
     """Values of each setting; the cells are all combinations. A setting or a config group that is
     named on the command line takes the place of the grid's."""
+    optuna: OptunaConfig | None = None
+
+    @model_validator(mode="after")
+    def _grid_or_search(self) -> SweepConfig:
+        if bool(self.grid) == (self.optuna is not None):
+            raise ValueError("give either sweep.grid or sweep.optuna")
+        return self
 
 
 class LocalConfig(Section):
