@@ -20,6 +20,8 @@ from mlkd.links import link_key, links
 from mlkd.reporting.collect import collect
 from mlkd.sweeps.driver import finish
 from mlkd.sweeps.grid import make_cells, read_request
+from mlkd.sweeps.job import JobFailed, run_job, write_job
+from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.search import search
 from mlkd.sweeps.tree import Job, make_jobs
@@ -313,3 +315,61 @@ def test_a_wrong_search_is_refused_in_a_line(override: str, message: str) -> Non
         pytest.raises(UserError, match=message),
     ):
         read_request(["sweep=optuna", override])
+
+
+def test_changed_code_is_noticed(tiny_overrides: list[str], tmp_path: Path) -> None:
+    """A job that was submitted with other code does not run."""
+    jobs, _ = plan(*tiny_overrides, "student.recurrence=1,2")
+    record = SweepRecord(tmp_path / "sweep")
+    record.start({}, jobs, {})
+    write_job(record, jobs[0])
+    submitted = json.loads(record.job(jobs[0].id).read_text())
+    record.job(jobs[0].id).write_text(json.dumps(submitted | {"code": "0123", "version": "v1"}))
+    with pytest.raises(JobFailed, match="the code has changed since this job was submitted"):
+        run_job(record.folder, jobs[0].id)
+    entry = record.entries()[jobs[0].id]
+    assert entry["status"] == "failed"
+    assert "(then v1, now" in entry["error"]
+    (line,) = Path(entry["log"]).read_text().splitlines()
+    assert entry["error"] in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_local_launcher_runs_each_cell_in_a_process(
+    tiny_overrides: list[str], tmp_path: Path, command: Command
+) -> None:
+    words = [*tiny_overrides, "stage=assistant", "seed=0,1", "hydra/launcher=local"]
+    done = command("mlkd.train", "-m", *words, "hydra.launcher.processes=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "to run: 0 shared jobs, 2 cells on local" in done.stdout
+    record = the_record(tmp_path / "out")
+    assert [cell["status"] for cell in record["cells"]] == ["finished"] * 2
+    for cell in record["cells"]:
+        assert "assistant: ran (" in Path(cell["log"]).read_text()
+        assert Path(cell["log"]).with_suffix(".out").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_twelve_cells_train_one_assistant_and_ask_the_teacher_once(
+    tiny_overrides: list[str], tmp_path: Path, command: Command
+) -> None:
+    grid = ("student.bottleneck", "student.layers")
+    fixed = [line for line in tiny_overrides if not line.startswith(grid)]
+    done = command(
+        "mlkd.train", "-m", *fixed, "sweep=bottleneck_recurrence", "student.bottleneck=2,4,8",
+        "student.layers=1,2", "hydra/launcher=local", "hydra.launcher.processes=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = the_record(tmp_path / "out")
+    assert [cell["status"] for cell in record["cells"]] == ["finished"] * 12
+    stages = [name.split("-")[0] for name in runs(tmp_path / "out")]
+    assert stages.count("assistant") == 1
+    assert stages.count("contrastive") == 12
+    # A segment is what a pass of an encoder over sentences leaves behind: the teacher's, the
+    # assistant's and that of its embeddings.
+    segments = list((tmp_path / "out" / "cache").glob("targets-*/segment-*"))
+    assert len(segments) == len({path.parent for path in segments}) == 3
+    logs = "".join(path.read_text() for path in tmp_path.glob("out/multirun/*/logs/*.log"))
+    assert logs.count("assistant: ran (") == 1
+    assert logs.count("assistant: reused (") == 12
