@@ -14,6 +14,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
+from architectures import write_roberta, write_xlmr
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
@@ -104,6 +105,23 @@ def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) 
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence encoder of 4 layers that knows both languages."""
     return write_encoder(tmp_path_factory.mktemp("encoder"), wordpiece(ENGLISH + GERMAN), depth=4)
+
+
+@pytest.fixture(scope="session")
+def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An XLM-R with a quarter of its vocabulary."""
+    return write_xlmr(tmp_path_factory.mktemp("xlmr"), ENGLISH + GERMAN, rows=60_002)
+
+
+@pytest.fixture(scope="session")
+def xlmr_full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With all of it."""
+    return write_xlmr(tmp_path_factory.mktemp("xlmr_full"), ENGLISH + GERMAN)
+
+
+@pytest.fixture(scope="session")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_roberta(tmp_path_factory.mktemp("roberta"), ENGLISH)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> Be
             for e, g in zip(ENGLISH, GERMAN, strict=True)
         )
     settings = {
-        "cases": ["minilm", "bottleneck", "targets", "pairs", "profile"],
+        "cases": ["bottleneck", "targets", "pairs", "profile"],
         "steps": 5,
         "batch_size": 32,
         "turns": 1,
@@ -77,16 +77,22 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
     assert ours.turn.tokens < peer.turn.tokens  # each distinct sentence once
 
 
-def test_numbers_of_every_case_are_written(config: BenchmarkConfig) -> None:
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(["minilm"], marks=pytest.mark.slow)], ids=["one stage", "all"]
+)
+def test_numbers_of_every_case_are_written(config: BenchmarkConfig, more: list[str]) -> None:
     from mlkd.benchmark import main
 
+    values = config.model_dump()
+    values["benchmark"]["cases"] += more
+    config = BenchmarkConfig.model_validate(values)
     main(config)
     numbers = json.loads(Path(config.benchmark.output).read_text())
     assert set(numbers) == set(config.benchmark.cases)
     for case in numbers.values():
         assert case["hardware"]
         assert case["environment"]["torch"]
-    for name in ("minilm", "bottleneck"):
+    for name in ["bottleneck", *more]:
         lines = numbers[name]["lines"]
         assert lines[0]["ratio"] == 1
         ours = [line for line in lines if line["name"].startswith("mlkd")]

@@ -10,122 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from architectures import XLMR_ROWS, write_mpnet
 from conftest import ENGLISH, GERMAN, configure, sts_settings
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers import trainers as train
-from transformers import (
-    MPNetConfig,
-    MPNetModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
 
 from mlkd.errors import UserError
 from mlkd.schema import EncoderConfig, InitConfig, StudentConfig, TrainConfig
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
 
-XLMR_ROWS = 250_002
-SIZE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 34,
-}
-
-
-def fast(tokenizer: Tokenizer, start: str, end: str, **special: str) -> PreTrainedTokenizerFast:
-    ids = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A {end}", special_tokens=ids
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        cls_token=start,
-        bos_token=start,
-        eos_token=end,
-        sep_token=end,
-        model_max_length=32,
-        **special,
-    )
-
-
-def unigram(texts: list[str]) -> PreTrainedTokenizerFast:
-    """SentencePiece-Unigram with the special ids and the number of rows of XLM-R."""
-    small = Tokenizer(models.Unigram())
-    small.pre_tokenizer = pre_tokenizers.Metaspace()
-    small.train_from_iterator(texts, train.UnigramTrainer(vocab_size=150, show_progress=False))
-    learned = [(p, s) for p, s in json.loads(small.to_str())["model"]["vocab"] if p != "<unk>"]
-    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *learned]
-    filler = ((f"▁unseen{i}", -30.0) for i in range(XLMR_ROWS - len(vocabulary) - 1))
-    tokenizer = Tokenizer(models.Unigram([*vocabulary, *filler, ("<mask>", 0.0)], unk_id=3))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    names = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
-    return fast(tokenizer, "<s>", "</s>", **names)
-
-
-def byte_bpe(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE as of RoBERTa."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = train.BpeTrainer(
-        vocab_size=400,
-        special_tokens=special,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    names = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
-    return fast(tokenizer, "<s>", "</s>", **names)
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    for part in (model, tokenizer):
-        part.save_pretrained(folder / "backbone")
-    modules = [
-        Transformer(str(folder / "backbone"), max_seq_length=32),
-        Pooling(16, pooling_mode="mean"),
-    ]
-    encoder = SentenceTransformer(modules=modules, device="cpu")
-    encoder.save_pretrained(str(folder / "model"), create_model_card=False)
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = XLMRobertaConfig(**SIZE, vocab_size=XLMR_ROWS, type_vocab_size=1, pad_token_id=1)
-    folder = tmp_path_factory.mktemp("xlmr")
-    return save(XLMRobertaModel(config, add_pooling_layer=False), unigram(ENGLISH + GERMAN), folder)
-
-
-@pytest.fixture(scope="module")
-def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    tokenizer = byte_bpe(ENGLISH)
-    config = RobertaConfig(**SIZE, vocab_size=len(tokenizer), type_vocab_size=1, pad_token_id=1)
-    folder = tmp_path_factory.mktemp("roberta")
-    return save(RobertaModel(config, add_pooling_layer=False), tokenizer, folder)
-
 
 @pytest.fixture(scope="module")
 def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(2)
-    tokenizer = byte_bpe(ENGLISH)
-    config = MPNetConfig(**SIZE, vocab_size=len(tokenizer), pad_token_id=1)
-    folder = tmp_path_factory.mktemp("mpnet")
-    return save(MPNetModel(config, add_pooling_layer=False), tokenizer, folder)
+    return write_mpnet(tmp_path_factory.mktemp("mpnet"), ENGLISH)
 
 
 def local(key: str, folder: Path) -> list[str]:
@@ -155,10 +51,17 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     return build
 
 
-@pytest.mark.parametrize("teacher", ["roberta", "mpnet"])
+@pytest.mark.parametrize(
+    ("teacher", "rows"),
+    [
+        ("roberta", 60_002),
+        ("mpnet", 60_002),
+        pytest.param("roberta", XLMR_ROWS, marks=pytest.mark.slow),
+    ],
+)
 def test_a_ready_assistant_with_the_full_vocabulary(
     teacher: str,
-    xlmr: Path,
+    rows: int,
     settings: Callable[..., TrainConfig],
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -169,10 +72,11 @@ def test_a_ready_assistant_with_the_full_vocabulary(
 
     monkeypatch.setattr("mlkd.prepare._SAME_SPACE", -1.0)  # both have random weights
     caplog.set_level("INFO")
+    assistant = request.getfixturevalue("xlmr_full" if rows == XLMR_ROWS else "xlmr")
     option = {"roberta": "paraphrase_distilroberta", "mpnet": "all_mpnet"}[teacher]
     config = settings(
         "assistant=xlmr_paraphrase",
-        *local("assistant.encoder", xlmr),
+        *local("assistant.encoder", assistant),
         f"teacher={option}",
         *local("teacher", request.getfixturevalue(teacher)),
     )
@@ -181,7 +85,7 @@ def test_a_ready_assistant_with_the_full_vocabulary(
     (folder,) = (tmp_path / "out/runs").glob("contrastive-*")
     record = json.loads((folder / "run.json").read_text())
     layer = 4 * (16 * 16 + 16) + 2 * 16 * 32 + 16 + 32 + 4 * 16
-    expected = XLMR_ROWS * 4 + 4 * 16 + 34 * 16 + 16 + 2 * 16 + 2 * layer
+    expected = rows * 4 + 4 * 16 + 34 * 16 + 16 + 2 * 16 + 2 * layer
     assert record["metrics"]["parameters"]["total"] == expected
 
 
@@ -232,8 +136,8 @@ def test_an_assistant_grows_from_a_byte_level_teacher(
     assert list((tmp_path / "out/runs").glob("contrastive-*/student/model.safetensors"))
 
 
-def test_students_of_xlmr_are_bit_equal_after_saving(xlmr: Path, tmp_path: Path) -> None:
-    source = load_folder(xlmr)
+def test_students_of_xlmr_are_bit_equal_after_saving(xlmr_full: Path, tmp_path: Path) -> None:
+    source = load_folder(xlmr_full)
     size = StudentConfig(bottleneck=4, layers=2, recurrence=2)
     init = InitConfig(source="teacher", layers="ends", embedding="svd")
     student = build_student(source, size, init, torch.ones(XLMR_ROWS), 16)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from test_export import export, small
 
 from mlkd.student.folder import save_folder
@@ -23,25 +21,18 @@ def student(encoder_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "student"
 
 
-def printed(notebook: nbformat.NotebookNode) -> str:
-    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    return "".join(o.get("text", "") for o in outputs)
-
-
-@pytest.mark.enable_socket
 def test_the_search_notebook_runs_and_shows_hits(
-    student: Path, monkeypatch: pytest.MonkeyPatch
+    student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLKD_STUDENT", str(student))
-    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", paths)
     path = REPOSITORY / "notebooks/cross_lingual_search.ipynb"
+    monkeypatch.chdir(path.parent)
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=200, kernel_name="python3", resources=resources).execute()
-    text = printed(notebook)
-    sentences = int(re.search(r"^(\d+) sentences in de, en, es, fr, tr$", text, re.M)[1])
-    assert sentences >= 300
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    exec("\n".join(code), {})  # plain Python: no kernel has to start
+    text = capsys.readouterr().out
+    found = re.search(r"^(\d+) sentences in de, en, es, fr, tr$", text, re.M)
+    assert found and int(found[1]) >= 300
     hits = re.findall(r"^  (-?\d\.\d{3})  (de|en|es|fr|tr)  \S", text, re.M)
     assert len(hits) == 20
     assert re.search(r"^\d+\.\d % of \d+ queries$", text, re.M)

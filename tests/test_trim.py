@@ -12,7 +12,6 @@ from conftest import ENGLISH, GERMAN
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_export import export, small
-from test_hub_models import roberta, xlmr  # noqa: F401 - fixtures
 
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.tokens import tokenise
@@ -23,15 +22,15 @@ from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.trim import is_kept, language_counts, pieces_to_keep, trimmed
 
-KINDS = ["bert", "bottleneck", "xlmr", "roberta"]
+KINDS = ["bert", "bottleneck", "xlmr", pytest.param("xlmr_full", marks=pytest.mark.slow), "roberta"]
 
 
 @pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest, encoder_folder: Path) -> SentenceTransformer:
-    """WordPiece, Unigram with XLM-R's 250,002 rows, byte-level BPE; a bottleneck."""
+    """WordPiece, XLM-R's Unigram, byte-level BPE; a bottleneck."""
     if request.param == "bottleneck":
         return small(encoder_folder, 4, layers=2, recurrence=2)
-    named = request.param in ("xlmr", "roberta")
+    named = request.param != "bert"
     return load_folder(request.getfixturevalue(request.param) if named else encoder_folder)
 
 
