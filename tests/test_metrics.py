@@ -23,6 +23,9 @@ from sentence_transformers.sentence_transformer.evaluation import (
 from torch import nn
 
 from mlkd.errors import UserError
+from mlkd.files import write_json
+from mlkd.integrity import sealed
+from mlkd.measure import Evaluation
 from mlkd.metrics.bitext import retrieval
 from mlkd.metrics.scoring import Scores, score, select_value, share_of
 from mlkd.metrics.sets import EvalSet
@@ -285,6 +288,26 @@ def test_share_of() -> None:
     assert share_of(scores(0), scores(50)) == {"share": None, "loss": None}
     with pytest.raises(ValueError, match="same test sets"):
         share_of(scores(80, 60), scores(80))
+
+
+def test_scores_that_are_in_a_cache_are_found_again(tmp_path: Path) -> None:
+    """The key says what was scored; a change of it would score every encoder of every cache."""
+    for name in ("student", "teacher"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name, encoding="utf-8")
+    sets = [
+        EvalSet("stsb", "sts", "dev", "en-de", ("a", "b"), ("c", "ü"), np.array([0.0, 4.5])),
+        EvalSet("held", "bitext", "test", "fr-en", ("a",), ("b",), None),
+    ]
+    evaluation = Evaluation(
+        sets, bootstrap=10, max_tokens=64, teacher=tmp_path / "teacher", accelerator="cpu"
+    )
+    known = {"scores": {"mean": 81.5}, "mib": 12.5}
+    sealed(
+        tmp_path / "cache" / "scores-0dd399b3e6402273",
+        lambda part: write_json(part / "scores.json", known),
+    )
+    assert evaluation.cached(tmp_path / "student", tmp_path / "cache", "student") == known
 
 
 # --- size and speed ---------------------------------------------------------------------------
