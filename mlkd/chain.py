@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from mlkd.measure import Evaluation
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
 from mlkd.prepare import prepare
+from mlkd.runs import ranks
 from mlkd.runs.lock import Lock
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
 from mlkd.runs.wandb_logger import summarise, wandb_run
@@ -81,7 +82,9 @@ class Chain:
         return Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id)
 
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
-        """Numbers of an encoder, from the cache where they are known."""
+        """Numbers of an encoder, from the cache where they are known; the first process's work."""
+        if not ranks.is_first():
+            return {}
         self.folders[name] = folder
         self.measured[name] = self.evaluation.cached(folder, self.cache, name)
         return self.measured[name]
@@ -98,12 +101,15 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
         The selecting dev score of the last link.
     """
     names = links(config)
-    chain = open_chain(config)
-    chain.measure("teacher", chain.teacher)
-    if "assistant" not in names:
-        chain.measure("assistant", chain.assistant)
-    run_links(chain, names, announce)
-    return select_value(chain.measured[config.stage]["scores"])
+    with ranks.joined(config.trainer):
+        chain = open_chain(config)
+        chain.measure("teacher", chain.teacher)
+        if "assistant" not in names:
+            chain.measure("assistant", chain.assistant)
+        run_links(chain, names, announce)
+        first = ranks.is_first()
+        score = select_value(chain.measured[config.stage]["scores"]) if first else None
+        return float(ranks.from_first(score))
 
 
 def _report(chain: Chain, run: Run) -> None:
@@ -125,14 +131,14 @@ def _report(chain: Chain, run: Run) -> None:
 
 def run_links(chain: Chain, names: list[StageName], announce: Announce | None = None) -> None:
     """Run the first links of a chain; the last link of all reports."""
-    config = chain.config
+    config, first = chain.config, ranks.is_first()
     run: Run | None = None
     for name in names:
-        with wandb_run(config.logger):
+        with wandb_run(config.logger) if first else nullcontext():
             run = run_link(chain, name, run, announce)
-            if name == config.stage:
+            if first and name == config.stage:
                 _report(chain, run)
-            if config.logger.kind == "wandb":
+            if first and config.logger.kind == "wandb":
                 summarise(run, artifact=config.logger.artifact)
         if name == "assistant":
             chain.assistant = run.student
@@ -162,11 +168,16 @@ def run_link(
     run = Run(Path(chain.config.output_dir, "runs"), name, identity(chain, name, start))
     if announce is not None:
         announce(run.id)
+    upstream = chain.upstream(name, start)
+    if not ranks.is_first():
+        if ranks.from_first(None) != "reuse":
+            _fit(chain, run, name, start)
+        ranks.from_first(None)  # until the student is there
+        return run
     with chain.lock(run):
         sweep(run.folder)
         if chain.deadline is not None and time.monotonic() > chain.deadline:
             raise Interrupted("time limit")
-        upstream = chain.upstream(name, start)
         state, reason = run.state(upstream)
         if state == "damaged":
             raise UserError(f"{reason}; move the folder of the run away to run it again")
@@ -174,6 +185,7 @@ def run_link(
             log.warning("%s: not reused, %s; it is now %s", run.id, reason, run.supersede())
         if state == "reuse":
             run.clear()  # left behind if the process was killed right after the end
+            ranks.from_first(state)
         else:
             _train(chain, run, name, start, upstream)
         word = {"reuse": "reused", "resume": "resumed"}.get(state, "ran")
@@ -184,6 +196,7 @@ def run_link(
             selected = select_value(metrics["scores"])
             run.write("finished", metrics=metrics, share=share, selected=selected)
         run.add_settings(link_key(chain.config, name))
+        ranks.from_first(None)
     return run
 
 
@@ -234,11 +247,9 @@ def _train(
         upstream=upstream,
         config=config.model_dump(mode="json"),
     )
+    ranks.from_first("run")  # the others join the training
     try:
-        model = _model(chain, name, start)
-        stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
-        job = Job(config, *stores, run, name, chain.deadline)
-        summary = fit(job, model)
+        model, summary = _fit(chain, run, name, start)
         with replacing_folder(run.student) as part:
             save_folder(model, part)
     except BaseException as error:
@@ -256,6 +267,15 @@ def _train(
         peak_memory_mib=peak_memory_mib(),
     )
     run.clear()
+
+
+def _fit(
+    chain: Chain, run: Run, name: StageName, start: Run | None
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """Train the model of a link; all processes of a run do it together."""
+    model = _model(chain, name, start)
+    stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
+    return model, fit(Job(chain.config, *stores, run, name, chain.deadline), model)
 
 
 def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:

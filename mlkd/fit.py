@@ -13,6 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from sentence_transformers import SentenceTransformer
 
 from mlkd.data.module import PairSource, ParallelPairs
@@ -20,6 +21,7 @@ from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import tokenise
 from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
 from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
+from mlkd.runs import ranks
 from mlkd.runs.curves import Curves
 from mlkd.runs.guard import Guard
 from mlkd.runs.pulse import Pulse
@@ -75,12 +77,12 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     vocabulary = backbone_of(model).config.vocab_size
     occurs = torch.from_numpy(tokens.frequency(vocabulary) > 0)
     words = WholeTable.take_out(backbone_of(model), occurs)
-    L.seed_everything(config.seed_of(job.name), verbose=False)
+    L.seed_everything(config.seed_of(job.name) + ranks.rank(), verbose=False)  # dropout differs
     module = stage(model, settings, config.optim, steps)
     best = KeepBest(job.run.best)
     guard = _guard(job, source, dev)
     checkpoint = _checkpoint(job, best, guard)
-    resume = job.run.checkpoint if job.run.checkpoint.is_file() else None
+    resume = ranks.from_first(job.run.checkpoint if job.run.checkpoint.is_file() else None)
     if resume:
         check_checkpoint(resume, job.run.id)
     with warnings.catch_warnings():
@@ -90,7 +92,8 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         if not best.curve or best.curve[-1]["step"] != steps:
             trainer.validate(module, data, verbose=False)
     module.cpu()
-    best.restore(model)
+    if ranks.is_first():
+        best.restore(model)
     words.put_back(module.decay_until(int(best.best["step"])))
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
@@ -98,6 +101,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         "steps": steps,
         "seconds": round(time.monotonic() - started, 1),
         "precision": precision,
+        "processes": config.trainer.processes,
         "hardware": describe(device),
         "best": best.best,
         "curve": best.curve,
@@ -136,15 +140,21 @@ def _checkpoint(job: Job, best: KeepBest, guard: Guard) -> Checkpoint:
 def _trainer(job: Job, precision: str, steps: int, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's trainer, with the loggers of the run."""
     config = job.config
-    loggers: list[Logger] = [Curves(job.run.folder / "curves" / "metrics.csv")]
-    watching: list[L.Callback] = [ProgressBar(job.name), *callbacks]
-    if config.logger.kind == "wandb":
+    loggers: list[Logger] = []
+    watching = list(callbacks)
+    if ranks.is_first():
+        loggers.append(Curves(job.run.folder / "curves" / "metrics.csv"))
+        watching.append(ProgressBar(job.name))
+    if ranks.is_first() and config.logger.kind == "wandb":
         loggers.append(open_wandb(job.run, config.logger, config.model_dump(mode="json")))
         watching.append(Pulse(loggers[-1]))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=config.trainer.accelerator,
-        devices=1,
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.nodes,
+        strategy=_strategy(),
+        plugins=ranks.environment(),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_steps=steps,
         max_epochs=-1,
@@ -160,3 +170,13 @@ def _trainer(job: Job, precision: str, steps: int, callbacks: list[L.Callback]) 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+
+
+def _strategy() -> str | DDPStrategy:
+    """How Lightning trains: alone, or together with other processes.
+
+    Some encoders have a pooler that mean pooling leaves without a gradient; buffers are constant.
+    """
+    if ranks.world_size() == 1:
+        return "auto"
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)

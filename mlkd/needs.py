@@ -33,6 +33,11 @@ def batch_plan(
         temperature=data.temperature,
         seed=config.seed_of(name),
     )
+    if plan.batch_size % config.trainer.processes:
+        raise UserError(
+            f"stages.{name}: a batch of {plan.batch_size} pairs, all that there are, cannot be "
+            f"shared evenly by {config.trainer.processes} processes"
+        )
     steps = max(1, round(settings.epochs * plan.steps_per_epoch))
     return plan, min(steps, settings.max_steps or steps)
 

@@ -17,6 +17,7 @@ from mlkd.integrity import sealed
 from mlkd.measure import open_encoder_folder
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
+from mlkd.runs import ranks
 from mlkd.runs.lock import Lock
 from mlkd.schema import TrainConfig
 from mlkd.student.backbone import backbone_of
@@ -60,7 +61,8 @@ def prepare(config: TrainConfig) -> Prepared:
     if not any(s.split == "dev" for s in sets):
         raise UserError("eval.sets: selection needs a set with split=dev")
     teacher = open_encoder_folder(config.teacher, config.allow_download)
-    with Lock(cache / "prepare.lock", waiting_for="data preparation"):
+    # Encoder folders are written by the first process only.
+    with ranks.first_ahead(), Lock(cache / "prepare.lock", waiting_for="data preparation"):
         for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
             sweep(folder)
         pairs = prepare_pairs(

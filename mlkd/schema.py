@@ -258,6 +258,10 @@ class TrainerConfig(Section):
     accelerator: Accelerator = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` = bf16 mixed precision where the hardware multiplies bf16 matrices, else fp32."""
+    devices: Positive = 1
+    """GPUs, or processes where there is none, a node; several are tasks of a SLURM job."""
+    nodes: Positive = 1
+    """Machines; several are nodes of a SLURM job."""
     threads: Positive | None = None
     """CPU threads; null = what torch finds."""
     validations: Positive = 4
@@ -273,6 +277,11 @@ class TrainerConfig(Section):
     """Share of the training time that saving may take; if it is slow, it is done less often."""
     max_hours: Annotated[float, Field(gt=0.0)] | None = None
     """After so many hours the process saves and stops with status 143; null = no limit."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes train a run together."""
+        return self.devices * self.nodes
 
 
 class LoggerConfig(Section):
@@ -349,6 +358,13 @@ class TrainConfig(Section):
     def _combination_is_possible(self) -> TrainConfig:
         if self.stage not in self.stages or not self.stages[self.stage].enabled:
             raise ValueError(f"stage={self.stage} needs stages.{self.stage}.enabled=true")
+        processes = self.trainer.processes
+        for name, stage in self.stages.items():
+            if stage.batch_size % processes:
+                raise ValueError(
+                    f"stages.{name}.batch_size={stage.batch_size} must be a multiple of "
+                    f"trainer.devices * trainer.nodes = {processes}"
+                )
         bottleneck, init = self.student.bottleneck, self.init
         if bottleneck is None and init.embedding == "svd":
             raise ValueError("init.embedding=svd needs student.bottleneck; use copy or random")

@@ -8,6 +8,7 @@ from mlkd.chain import Announce, Chain, open_chain, run_links
 from mlkd.data.tokens import tokenise
 from mlkd.links import links
 from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
+from mlkd.runs import ranks
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
 from mlkd.student.folder import load_folder
@@ -18,18 +19,20 @@ def prepare(config: TrainConfig, upto: StageName | None, announce: Announce | No
 
     The teacher sees every sentence of all stages in one pass, before the first of them.
     """
-    chain = open_chain(config)
     names = links(config)
-    chain.measure("teacher", chain.teacher)
-    if "assistant" not in names:
-        chain.measure("assistant", chain.assistant)
     teacher = [name for name in names if STAGES[name].target_encoder == "teacher"]
-    _targets(chain, teacher)
-    run_links(chain, names[: names.index(upto) + 1] if upto else [], announce)
-    if "assistant" not in names or upto is not None:
-        for name in names:
-            if name not in teacher:
-                _targets(chain, [name])
+    with ranks.joined(config.trainer):
+        chain = open_chain(config)
+        chain.measure("teacher", chain.teacher)
+        if "assistant" not in names:
+            chain.measure("assistant", chain.assistant)
+        if ranks.is_first():
+            _targets(chain, teacher)
+        run_links(chain, names[: names.index(upto) + 1] if upto else [], announce)
+        if ranks.is_first() and ("assistant" not in names or upto is not None):
+            for name in names:
+                if name not in teacher:
+                    _targets(chain, [name])
 
 
 def _targets(chain: Chain, names: list[StageName]) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
-STEPS = 1500
+STEPS = 800
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -168,3 +168,28 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
         assert done.returncode == 0, done.stderr
         expected, found = weights(calm, entry["runs"][-1]), weights(output, entry["runs"][-1])
         assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_cells_of_two_tasks_train_together_and_go_on(
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path
+) -> None:
+    """DDP through srun with gloo; one cell is asked to stop before its limit and goes on."""
+    output = tmp_path / "two"
+    two = [*tiny, "stage=recurrent", f"output_dir={output}", "trainer.devices=2"]
+    driver = sweep([*two, "seed=0,1"], cluster)
+    try:
+        warned = wait_for(lambda: training(output, 0))
+        slurm(cluster, "scancel", "--signal=USR2", warned["job"])
+        ended(driver, 0)
+    finally:
+        driver.kill()
+    first, second = record_of(output)["cells"]
+    assert "NumTasks=2" in slurm(cluster, "scontrol", "show", "job", second["job"])
+    log = Path(first["log"]).read_text()
+    assert "stopped by SIGUSR2" in log
+    assert "recurrent: resumed (it was interrupted)" in log
+    assert "stopped by SIGUSR2" in Path(first["log"]).with_suffix(".1.log").read_text()
+    for entry in (first, second):
+        record = json.loads((output / "runs" / entry["runs"][-1] / "run.json").read_text())
+        assert record["training"]["steps"] == STEPS
+        assert record["training"]["processes"] == 2

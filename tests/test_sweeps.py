@@ -162,6 +162,7 @@ def test_launchers_are_settings() -> None:
         (["sweep=bottleneck_recurence"], "bottleneck_recurrence"),
         (["student.recurrences=1,2"], "did you mean student.recurrence"),
         (["student.layers=8,9"], "no cell is possible"),
+        (["seed=0,1", "trainer.devices=2"], "need hydra/launcher=slurm"),
     ],
 )
 def test_a_wrong_sweep_is_refused_in_a_line(

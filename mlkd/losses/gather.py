@@ -13,8 +13,10 @@ def gather_ranks(rows: Tensor) -> Tensor:
 
     Every rank computes the same loss from them, so each rank's gradient is the sum over ranks;
     averaging over ranks, as data-parallel training does, gives that of one rank with the joined
-    batch.
+    batch. Without gradients, that is on dev, every rank sees the whole batch by itself.
     """
+    if not torch.is_grad_enabled():
+        return rows
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows
     return torch.cat(all_gather(rows.contiguous()))

@@ -16,6 +16,7 @@ from mlkd.data.module import PairBatch
 from mlkd.data.pairs import PairStore
 from mlkd.errors import UserError
 from mlkd.files import write_json
+from mlkd.runs import ranks
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,8 @@ class Guard(L.Callback):
         self._batch = batch.pairs
 
     def on_before_backward(self, trainer: L.Trainer, module: Any, loss: Tensor) -> None:
-        """Remember the loss."""
-        self._loss = loss.detach()
+        """Remember the loss of all processes, so that all judge a step alike."""
+        self._loss = ranks.mean(loss.detach())
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
         """Look at the step before this one, or at this one if it may be skipped."""
@@ -95,7 +96,7 @@ class Guard(L.Callback):
         step, batch, loss, norm = pending
         if math.isfinite(loss + norm):
             return
-        rows = batch.tolist()
+        rows = [row for part in ranks.of_all(batch.tolist()) for row in part]
         sentences = [[int(self._pairs.source[i]), int(self._pairs.translation[i])] for i in rows]
         path = self._folder / "bad-batch.json"
         texts = [[self._pairs.text(i) for i in pair] for pair in sentences]
@@ -104,7 +105,8 @@ class Guard(L.Callback):
             for row, ids, text in zip(rows, sentences, texts, strict=True)
         ]
         values = {"step": step, "loss": str(float(loss)), "gradient_norm": str(float(norm))}
-        write_json(path, values | {"store": str(self._pairs.folder), "batch": listed})
+        if ranks.is_first():
+            write_json(path, values | {"store": str(self._pairs.folder), "batch": listed})
         first = ", ".join(str(i) for pair in sentences[:3] for i in pair)
         raise UserError(
             f"{self._folder.name}: stopped at step {step}, {_values(loss, norm)}; sentences "

@@ -19,6 +19,7 @@ from safetensors.torch import load_model, save_model
 from mlkd.errors import Interrupted, UserError
 from mlkd.files import file_sha256, reason_of, replacing
 from mlkd.progress import progress
+from mlkd.runs import ranks
 from mlkd.runs.cluster import TIMEOUT_SIGNAL
 from mlkd.runs.curves import Curves
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, TIMEOUT_SIGNAL)
 """What asks a training to save and stop."""
+_TIME_LIMIT = "time limit"
+_REASONS = (None, _TIME_LIMIT, *(number.name for number in _SIGNALS))
+"""Why a training stops; where its processes have different reasons the last of these counts."""
 
 
 class ProgressBar(L.Callback):
@@ -79,18 +83,21 @@ class KeepBest(L.Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
         values["step"] = trainer.global_step
         self.curve.append(values)
-        if not self.best or values["dev/loss"] < self.best["dev/loss"]:
+        if ranks.from_first(not self.best or values["dev/loss"] < self.best["dev/loss"]):
             self.best = values
             path = self._place(trainer.global_step)
-            with replacing(path) as temporary:
-                save_model(module.model, str(temporary))
-            self._sha256 = file_sha256(path)
+            if ranks.is_first():
+                with replacing(path) as temporary:
+                    save_model(module.model, str(temporary))
+                self._sha256 = file_sha256(path)
+            self._sha256 = ranks.from_first(self._sha256)
             self._written.append(trainer.global_step)
 
     def forget(self) -> None:
         """Remove what the checkpoint that was just written does not name."""
-        for step in self._written[:-1]:
-            self._place(step).unlink(missing_ok=True)
+        if ranks.is_first():
+            for step in self._written[:-1]:
+                self._place(step).unlink(missing_ok=True)
         self._written = self._written[-1:]
 
     def restore(self, model: Any) -> None:
@@ -182,8 +189,12 @@ class Checkpoint(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Save if it is time, or save and stop."""
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._stop = self._stop or "time limit"
-        if self._stop is not None or (self._is_due(trainer.global_step) and self._is_cheap()):
+            self._stop = self._stop or _TIME_LIMIT
+        due = ranks.is_first() and self._is_due(trainer.global_step) and self._is_cheap()
+        # All processes save or stop before the same step, whichever of them is asked to.
+        what = ranks.largest(2 * _REASONS.index(self._stop) + due)
+        self._stop = _REASONS[what // 2]
+        if what:
             self._save(trainer)
         if self._stop is not None:
             raise Interrupted(self._stop)
@@ -214,8 +225,11 @@ class Checkpoint(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.write()
-        with replacing(self._path) as temporary:
-            trainer.save_checkpoint(temporary)
+        if ranks.is_first():
+            with replacing(self._path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self._path)  # takes part; the first process writes
         self._best.forget()
         self._saved, self._step = time.monotonic(), trainer.global_step
         self._last = self._saved - start

@@ -17,6 +17,7 @@ from mlkd.data.module import PairBatch
 from mlkd.losses import build_loss
 from mlkd.losses.mcl import cosines
 from mlkd.losses.vectors import PairVectors
+from mlkd.runs import ranks
 from mlkd.schema import OptimConfig, StageConfig
 
 
@@ -105,9 +106,10 @@ class Stage(L.LightningModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Log and return the loss."""
         output = self.step(batch)
-        logs = {f"train/{name}": value for name, value in output.logs.items()}
+        logs = {"train/loss": output.loss.detach()}
+        logs |= {f"train/{name}": value for name, value in output.logs.items()}
         logs["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict({"train/loss": output.loss.detach(), **logs}, batch_size=len(batch.source))
+        self.log_dict(logs, batch_size=len(batch.source), sync_dist=True)
         return output.loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
@@ -172,14 +174,19 @@ class Stage(L.LightningModule):
         return math.prod(1 - rate * self._optim.weight_decay for rate in rates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state, so that dropout goes on where it stopped."""
-        checkpoint["rng"] = torch.get_rng_state()
+        """Keep the random state, of every process, so that dropout goes on where it stopped."""
+        checkpoint["rng"] = torch.stack(ranks.of_all(torch.get_rng_state()))
         if self.device.type == "cuda":
-            checkpoint["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+            state = torch.cuda.get_rng_state(self.device)
+            checkpoint["cuda_rng"] = torch.stack(ranks.of_all(state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random state over for the next step."""
-        self._rng, self._cuda_rng = checkpoint["rng"], checkpoint.get("cuda_rng")
+        # Cloned: torch reads the storage of a state from its beginning, whatever the offset.
+        self._rng, self._cuda_rng = (
+            None if states is None else states[ranks.rank() % len(states)].clone()
+            for states in (checkpoint["rng"], checkpoint.get("cuda_rng"))
+        )
 
     def on_train_start(self) -> None:
         """Train mode, also where the model came from a file in eval mode."""

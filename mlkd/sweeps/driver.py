@@ -82,6 +82,9 @@ def run_cells(
         command: What the user gave.
         only: Run only these cells, by id.
     """
+    several = any(cell.config.trainer.processes > 1 for cell in cells)
+    if several and not isinstance(request.launcher, SlurmConfig):
+        raise UserError("trainer.devices and trainer.nodes above 1 need hydra/launcher=slurm")
     jobs = make_jobs(cells)
     output_dir = cells[0].config.output_dir
     known = finished_runs(Path(output_dir))

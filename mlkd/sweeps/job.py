@@ -65,7 +65,10 @@ def run_job(folder: Path, identity: str) -> None:
         if job["name"] and run.startswith(job["upto"]) and rank() == 0:
             record.link(job["name"], Path(job["config"]["output_dir"], "runs", run))
 
-    with _logging_to(record.log(identity)), stopped_by_signals():
+    path = record.log(identity)
+    if rank() > 0:
+        path = path.with_suffix(f".{rank()}.log")
+    with _logging_to(path), stopped_by_signals():
         try:
             score = _work(job, announce)
         except (Interrupted, KeyboardInterrupt) as error:

@@ -73,7 +73,10 @@ class LocalConfig(Section):
 
 
 class SlurmConfig(Section):
-    """``hydra/launcher=slurm``: an array of batch jobs through submitit."""
+    """``hydra/launcher=slurm``: an array of batch jobs through submitit.
+
+    Nodes and tasks a node are ``trainer.nodes`` and ``trainer.devices``.
+    """
 
     kind: Literal["slurm"]
     partition: str | None = None

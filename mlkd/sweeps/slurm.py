@@ -14,6 +14,7 @@ from typing import Any
 import submitit
 
 from mlkd.errors import UserError
+from mlkd.schema import TrainConfig
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.local import is_lost
 from mlkd.sweeps.record import SweepRecord
@@ -50,7 +51,7 @@ def submit(record: SweepRecord, jobs: Sequence[Job], settings: SlurmConfig) -> N
     """
 
     def group(job: Job) -> tuple[Any, ...]:
-        return job.is_cell, job.parent or ""
+        return job.is_cell, job.parent or "", job.config.trainer.nodes, job.config.trainer.devices
 
     shared = [[job] for job in jobs if not job.is_cell]
     cells = sorted((job for job in jobs if job.is_cell), key=group)
@@ -58,7 +59,7 @@ def submit(record: SweepRecord, jobs: Sequence[Job], settings: SlurmConfig) -> N
         parent = members[0].parent
         before = record.entries()[parent] if parent else {"status": "finished"}
         number = None if before["status"] == "finished" else before["job"]
-        executor = _executor(record.folder, settings, number)
+        executor = _executor(record.folder, settings, members[0].config, number)
         identities = [job.id for job in members]
         submitted = executor.map_array(run_job, [record.folder] * len(members), identities)
         for identity, job in zip(identities, submitted, strict=True):
@@ -104,7 +105,9 @@ def _note_end(record: SweepRecord, job: Job, entry: dict[str, Any]) -> None:
         record.update(job.id, error=f"SLURM job {entry['job']} was cancelled before it started")
 
 
-def _executor(folder: Path, settings: SlurmConfig, after: str | None) -> submitit.SlurmExecutor:
+def _executor(
+    folder: Path, settings: SlurmConfig, config: TrainConfig, after: str | None
+) -> submitit.SlurmExecutor:
     """What submits jobs; ``after`` is the job that has to be finished before."""
     executor = submitit.SlurmExecutor(folder=folder / "slurm")
     optional = {
@@ -119,8 +122,8 @@ def _executor(folder: Path, settings: SlurmConfig, after: str | None) -> submiti
     executor.update_parameters(
         job_name=folder.name,
         time=settings.timeout_min,
-        nodes=1,
-        ntasks_per_node=1,
+        nodes=config.trainer.nodes,
+        ntasks_per_node=config.trainer.devices,
         cpus_per_task=settings.cpus_per_task,
         signal_delay_s=settings.signal_delay_s,
         array_parallelism=settings.array_parallelism,
