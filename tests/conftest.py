@@ -30,7 +30,7 @@ from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 Command = Callable[..., CompletedProcess[str]]
 
