@@ -89,7 +89,9 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
                 entry = record.entries()[identity]
             if entry["status"] != "missing" or entry["error"]:
                 del waiting[identity]
-                words = entry["error"] or f"dev {entry['score']}, {entry['seconds']} s"
+                words = entry["error"] or f"{entry['seconds']:.0f} s"
+                if entry["score"] is not None:
+                    words = f"dev {entry['score']:.1f}, {words}"
                 log.info("%s %s (%s): %s", identity, entry["status"], job.label, words)
 
 
