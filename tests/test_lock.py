@@ -102,7 +102,9 @@ def test_a_pid_that_is_used_again_is_not_taken_for_the_dead_owner(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "content", [json.dumps({"host": "elsewhere", "machine": "x", "pid": os.getpid()}), "", "[1"]
+    "content",
+    [json.dumps({"host": "elsewhere", "machine": "x", "pid": os.getpid()}), "", "[1"],
+    ids=["whole", "empty", "cut"],
 )
 def test_lock_of_another_machine_holds_as_long_as_it_shows_life(
     tmp_path: Path, content: str
