@@ -89,6 +89,12 @@ class Chain:
         self.measured[name] = self.evaluation.cached(folder, self.cache, name)
         return self.measured[name]
 
+    def measure_references(self) -> None:
+        """Measure what students are compared with, as far as it is there before the first link."""
+        self.measure("teacher", self.teacher)
+        if "assistant" not in links(self.config):
+            self.measure("assistant", self.assistant)
+
 
 def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
     """Run what ``config.stage`` needs and print the table of results.
@@ -103,9 +109,7 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
     names = links(config)
     with ranks.joined(config.trainer):
         chain = open_chain(config)
-        chain.measure("teacher", chain.teacher)
-        if "assistant" not in names:
-            chain.measure("assistant", chain.assistant)
+        chain.measure_references()
         run_links(chain, names, announce)
         first = ranks.is_first()
         score = select_value(chain.measured[config.stage]["scores"]) if first else None

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
 from mlkd.integrity import sealed
-from mlkd.metrics.scoring import score
+from mlkd.metrics.scoring import Encode, score
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
@@ -91,9 +91,8 @@ class Evaluation:
         """
         encoder = self._open(folder)
         encode = partial(encoder.encode, description="evaluate")
-        teacher = self._open(self.teacher).encode
         return {
-            "scores": score(encode, self.sets, bootstrap=self.bootstrap, teacher=teacher),
+            "scores": score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach),
             "parameters": parameters(encoder.model),
             "mib": folder_mib(folder),
         }
@@ -121,6 +120,13 @@ class Evaluation:
         drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
         encoders = {name: self._open(folder).encode for name, folder in folders.items()}
         return race(encoders, [texts[i] for i in drawn], batch_size=_BATCH, passes=3)
+
+    @cached_property
+    def _teach(self) -> Encode:
+        """The teacher's vectors, which are asked for anew, and are the same, with each encoder."""
+        encode = self._open(self.teacher).encode
+        remembered = lru_cache(maxsize=1)(encode)  # of all its sentences
+        return lambda texts: remembered(tuple(texts))
 
     def _open(self, folder: Path) -> FrozenEncoder:
         return FrozenEncoder.open(folder, max_tokens=self.max_tokens, accelerator=self.accelerator)

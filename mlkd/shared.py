@@ -23,9 +23,7 @@ def prepare(config: TrainConfig, upto: StageName | None, announce: Announce | No
     teacher = [name for name in names if STAGES[name].target_encoder == "teacher"]
     with ranks.joined(config.trainer):
         chain = open_chain(config)
-        chain.measure("teacher", chain.teacher)
-        if "assistant" not in names:
-            chain.measure("assistant", chain.assistant)
+        chain.measure_references()
         if ranks.is_first():
             _targets(chain, teacher)
         run_links(chain, names[: names.index(upto) + 1] if upto else [], announce)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -275,13 +275,15 @@ def weights(output: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_file(folder / "student" / "model.safetensors")
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Stage], None]) -> None:
-    """Do something in the middle of a training step."""
+def at_steps(
+    monkeypatch: pytest.MonkeyPatch, steps: Collection[int], act: Callable[[Stage, PairBatch], None]
+) -> None:
+    """Do something in the middle of some training steps."""
     original = Stage.training_step
 
     def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:
-        if self.global_step == step:
-            act(self)
+        if self.global_step in steps:
+            act(self, batch)
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(Stage, "training_step", training_step)
@@ -292,6 +294,6 @@ def run_until(config: TrainConfig, step: int, number: signal.Signals = signal.SI
     from mlkd.chain import run_chain
 
     with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, step, lambda stage: os.kill(os.getpid(), number))
+        at_steps(patch, {step}, lambda *_: os.kill(os.getpid(), number))
         with pytest.raises(Interrupted, match=number.name):
             run_chain(config)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import weights
+from conftest import at_steps, weights
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import UserError
@@ -19,26 +19,12 @@ from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
 
 
-def spoil(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[PairBatch], None], steps: Collection[int]
-) -> None:
-    """Change the batches of some training steps."""
-    original = Stage.training_step
-
-    def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:
-        if self.global_step in steps:
-            change(batch)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(Stage, "training_step", training_step)
-
-
-def make_nan(batch: PairBatch) -> None:
+def make_nan(stage: Stage, batch: PairBatch) -> None:
     batch.source_target = batch.source_target.clone()
     batch.source_target[3, 0] = math.nan
 
 
-def make_huge(batch: PairBatch) -> None:
+def make_huge(stage: Stage, batch: PairBatch) -> None:
     """A finite target with an infinite loss."""
     batch.source_target = torch.full_like(batch.source_target, 1e30)
 
@@ -51,13 +37,13 @@ def run_folder(output: Path) -> Path:
 @pytest.mark.parametrize("change", [make_nan, make_huge])
 def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[PairBatch], None],
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Stage, PairBatch], None],
 ) -> None:  # fmt: skip
     from mlkd.chain import open_chain, run_chain
 
     config = tiny("trainer.save_steps=2", "trainer.save_cost=1", stage="assistant")
     with monkeypatch.context() as patch:
-        spoil(patch, change, {4})
+        at_steps(patch, {4}, change)
         with pytest.raises(UserError, match="stopped at step 4, loss") as error:
             run_chain(config)
     folder = run_folder(tmp_path / "out")
@@ -88,11 +74,11 @@ def test_bad_batches_are_skipped_and_counted_up_to_the_limit(
     from mlkd.chain import run_chain
 
     with monkeypatch.context() as patch:
-        spoil(patch, make_nan, {1, 3})
+        at_steps(patch, {1, 3}, make_nan)
         with pytest.raises(UserError, match=r"step 3, .*trainer\.skip_bad_batches=2 leaves"):
             run_chain(tiny("trainer.skip_bad_batches=1", stage="assistant"))
     with monkeypatch.context() as patch:
-        spoil(patch, make_nan, {1, 3})
+        at_steps(patch, {1, 3}, make_nan)
         run_chain(tiny("trainer.skip_bad_batches=2", stage="assistant"))
     record = json.loads((run_folder(tmp_path / "out") / "run.json").read_text())
     assert record["training"]["skipped_batches"] == [1, 3]
@@ -105,7 +91,7 @@ def test_a_nan_in_the_last_step_is_not_handed_on(
 ) -> None:
     from mlkd.chain import run_chain
 
-    spoil(monkeypatch, make_nan, {5})
+    at_steps(monkeypatch, {5}, make_nan)
     with pytest.raises(UserError, match="stopped at step 5, loss nan"):
         run_chain(
             tiny(
@@ -121,11 +107,11 @@ def test_collapse_of_the_embedding_space_stops_the_run(
 ) -> None:
     from mlkd.chain import run_chain
 
-    def same_for_all(batch: PairBatch) -> None:
+    def same_for_all(stage: Stage, batch: PairBatch) -> None:
         batch.source_target = torch.ones_like(batch.source_target)
         batch.translation_target = batch.source_target
 
-    spoil(monkeypatch, same_for_all, range(10**6))
+    at_steps(monkeypatch, range(10**6), same_for_all)
     budget = ("stages.assistant.max_steps=300", "stages.assistant.epochs=100")
     with pytest.raises(UserError, match="the embedding space has collapsed: mean cosine") as error:
         run_chain(tiny(*budget, "stages.assistant.lr=0.01", stage="assistant"))

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import at_step, configure, tiny_settings, weights, write_corpus
+from conftest import at_steps, configure, tiny_settings, weights, write_corpus
 
+from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted
 from mlkd.runs.resume import Checkpoint
 from mlkd.schema import TrainConfig
@@ -41,7 +42,7 @@ def assert_same(output: Path, expected: Path) -> None:
     assert all(torch.equal(found[0][name], whole[0][name]) for name in whole[0])
 
 
-def time_is_up(stage: Stage) -> None:
+def time_is_up(stage: Stage, batch: PairBatch) -> None:
     (checkpoint,) = (c for c in stage.trainer.callbacks if isinstance(c, Checkpoint))
     checkpoint._deadline = 0.0
 
@@ -61,16 +62,16 @@ def whole(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize(
     ("act", "reason", "steps"),  # 14 steps are a validation
     [
-        (lambda stage: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM", (3, 13, 23, 36)),
-        (lambda stage: os.kill(os.getpid(), signal.SIGINT), "SIGINT", (13, 23)),
-        (lambda stage: os.kill(os.getpid(), signal.SIGUSR2), "SIGUSR2", (3, 36)),
+        (lambda *_: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM", (3, 13, 23, 36)),
+        (lambda *_: os.kill(os.getpid(), signal.SIGINT), "SIGINT", (13, 23)),
+        (lambda *_: os.kill(os.getpid(), signal.SIGUSR2), "SIGUSR2", (3, 36)),
         (time_is_up, "time limit", (13, 36)),
     ],
     ids=["SIGTERM", "Ctrl-C", "SIGUSR2", "time limit"],
 )
 def test_it_saves_first_and_resumes_exactly(
     tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture, act: Callable[[Stage], None], reason: str,
+    caplog: pytest.LogCaptureFixture, act: Callable[[Stage, PairBatch], None], reason: str,
     steps: tuple[int, ...],
 ) -> None:  # fmt: skip
     from mlkd.chain import run_chain
@@ -80,7 +81,7 @@ def test_it_saves_first_and_resumes_exactly(
     handlers = [signal.getsignal(number) for number in numbers]
     for step in steps:
         with monkeypatch.context() as patch:
-            at_step(patch, step, act)
+            at_steps(patch, {step}, act)
             with pytest.raises(Interrupted, match=reason):
                 run_chain(config)
         (path,) = (tmp_path / "out/runs").glob("*/last.ckpt")
@@ -100,13 +101,13 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
 ) -> None:
     from mlkd.chain import run_chain
 
-    def crash(stage: Stage) -> None:
+    def crash(stage: Stage, batch: PairBatch) -> None:
         raise RuntimeError("the lights went out")
 
     config = tiny(*BUDGET, "trainer.save_steps=7", "trainer.save_cost=1", stage="assistant")
     for step, saved in ((5, None), (19, 14), (38, 35)):
         with monkeypatch.context() as patch:
-            at_step(patch, step, crash)
+            at_steps(patch, {step}, crash)
             with pytest.raises(RuntimeError, match="lights"):
                 run_chain(config)
         paths = list((tmp_path / "out/runs").glob("*/last.ckpt"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+from mlkd.runs.ranks import world_size
 
 
 def gather_ranks(rows: Tensor) -> Tensor:
@@ -15,8 +16,6 @@ def gather_ranks(rows: Tensor) -> Tensor:
     averaging over ranks, as data-parallel training does, gives that of one rank with the joined
     batch. Without gradients, that is on dev, every rank sees the whole batch by itself.
     """
-    if not torch.is_grad_enabled():
-        return rows
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1 or not torch.is_grad_enabled():
         return rows
     return torch.cat(all_gather(rows.contiguous()))

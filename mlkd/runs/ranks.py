@@ -49,7 +49,12 @@ def joined(config: TrainerConfig) -> Iterator[None]:
     if device_of(config.accelerator).type == "cuda":
         torch.cuda.set_device(place.local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, rank=place.global_rank(), world_size=world, timeout=_PATIENCE)
+    number = place.global_rank()
+    try:
+        dist.init_process_group(backend, rank=number, world_size=world, timeout=_PATIENCE)
+    except dist.DistError as error:
+        where = f"{place.main_address}:{place.main_port}"
+        raise UserError(f"process {number} of {world} cannot meet the others at {where}") from error
     try:
         yield
     except RuntimeError as error:

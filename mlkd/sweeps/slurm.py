@@ -89,10 +89,15 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
                 entry = record.entries()[identity]
             if entry["status"] != "missing" or entry["error"]:
                 del waiting[identity]
-                words = entry["error"] or f"{entry['seconds']:.0f} s"
-                if entry["score"] is not None:
-                    words = f"dev {entry['score']:.1f}, {words}"
-                log.info("%s %s (%s): %s", identity, entry["status"], job.label, words)
+                log.info("%s %s (%s): %s", identity, entry["status"], job.label, _outcome(entry))
+
+
+def _outcome(entry: dict[str, Any]) -> str:
+    """What a job that has ended came to, in words."""
+    if entry["error"]:
+        return str(entry["error"])
+    score = "" if entry["score"] is None else f"dev {entry['score']:.1f}, "
+    return f"{score}{entry['seconds']:.0f} s"
 
 
 def _note_end(record: SweepRecord, job: Job, entry: dict[str, Any]) -> None:
