@@ -284,13 +284,17 @@ def _fit(
 
 def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:
     """What the link trains: the assistant, a new student, or the student of the link before."""
-    config = chain.config
     if STAGES[name].starts_from == "assistant":
         return load_folder(chain.assistant)
     if start is not None and start.stage != "assistant":
         return load_folder(start.student)
+    return new_student(chain)
+
+
+def new_student(chain: Chain) -> SentenceTransformer:
+    """The student as the configuration has it start."""
+    config, max_tokens = chain.config, chain.config.data.max_tokens
     source = load_folder(chain.base if config.init.source == "base" else chain.assistant)
-    max_tokens = config.data.max_tokens
     tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
     if config.student.trim is not None:
         counts = language_counts(chain.pairs, tokens, backbone_of(source).config.vocab_size)

@@ -132,6 +132,13 @@ class BenchmarkConfig(TrainConfig):
     benchmark: CasesConfig
 
 
+class BaselinesConfig(TrainConfig):
+    """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
+
+    output: str
+    """JSON file to write; a Markdown table goes beside it."""
+
+
 class ReportConfig(Section):
     """The whole of ``python -m mlkd.report``."""
 

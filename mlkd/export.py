@@ -11,7 +11,7 @@ def main(config: ExportConfig) -> None:
     """Check the input, then write and check every format."""
     source = open_source(config.run)
     target = target_folder(config, source)
-    check_packages(config)
+    check_packages(config.format)
 
     from mlkd.deploy.package import export  # torch and friends, only once the input is valid
 

@@ -16,7 +16,7 @@ from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
 from mlkd.integrity import sealed
-from mlkd.metrics.scoring import Encode, score
+from mlkd.metrics.scoring import Encode, Scores, score
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
@@ -90,12 +90,15 @@ class Evaluation:
             ``scores`` (see :func:`mlkd.metrics.scoring.score`), ``parameters`` and ``mib``.
         """
         encoder = self._open(folder)
-        encode = partial(encoder.encode, description="evaluate")
         return {
-            "scores": score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach),
+            "scores": self.scores(partial(encoder.encode, description="evaluate")),
             "parameters": parameters(encoder.model),
             "mib": folder_mib(folder),
         }
+
+    def scores(self, encode: Encode) -> Scores:
+        """Score any encoder (see :func:`mlkd.metrics.scoring.score`)."""
+        return score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach)
 
     def cached(self, folder: Path, cache: Path, name: str) -> dict[str, Any]:
         """The same from the cache, where it is known; the log calls the encoder ``name``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -116,13 +117,13 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
     return target
 
 
-def check_packages(config: ExportConfig) -> None:
+def check_packages(formats: Iterable[ExportFormat]) -> None:
     """Refuse a format whose packages are not installed.
 
     Raises:
         UserError: onnx or onnxruntime is missing.
     """
-    wanted = [name for name in config.format if name.startswith("onnx")]
+    wanted = [name for name in formats if name.startswith("onnx")]
     missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
     if wanted and missing:
         raise UserError(

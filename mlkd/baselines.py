@@ -1,0 +1,42 @@
+"""``python -m mlkd.baselines``: the chain beside what users would do instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlkd.commands import BaselinesConfig
+from mlkd.config import run
+from mlkd.deploy.source import check_packages
+
+
+def main(config: BaselinesConfig) -> None:
+    """Measure all of them, print the table and write it with its provenance."""
+    check_packages(["onnx_int8"])
+
+    from rich.console import Console
+
+    from mlkd.files import replacing, write_json
+    from mlkd.hardware import describe, device_of
+    from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
+    from mlkd.rivals import measure_rivals
+    from mlkd.runs.record import environment, now
+
+    measured = measure_rivals(config)
+    rows = rows_of(measured)
+    Console(width=160).print(rows_to_table(rows))
+    output = Path(config.output)
+    content = {
+        "finished": now(),
+        "hardware": describe(device_of(config.trainer.accelerator)),
+        "environment": environment(),
+        "config": config.model_dump(mode="json"),
+        "models": measured,
+    }
+    write_json(output, content)
+    with replacing(output.with_suffix(".md")) as part:
+        part.write_text(to_markdown(rows), encoding="utf-8")
+    print(f"baselines: {output}")
+
+
+if __name__ == "__main__":
+    run("baselines", BaselinesConfig, main)
