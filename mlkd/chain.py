@@ -117,10 +117,12 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
 
 
 def _report(chain: Chain, run: Run) -> None:
-    """Time all models, print the table and write it into the folder of the last run."""
+    """Time the models, print the table and write it into the folder of the last run."""
     config, measured = chain.config, chain.measured
-    # In this process, in turns: times of other days and machines do not compare.
-    for name, values in chain.evaluation.speed(chain.folders).items():
+    # In this process, in turns: times of other days and machines do not compare. Students of one
+    # chain have one shape, so the last one's times are those of all.
+    timed = {name: chain.folders[name] for name in ("teacher", "assistant", config.stage)}
+    for name, values in chain.evaluation.speed(timed).items():
         measured[name] = measured[name] | values
     with chain.lock(run):
         references = {name: measured[name] for name in ("teacher", "assistant")}
@@ -161,6 +163,7 @@ def open_chain(config: TrainConfig) -> Chain:
         max_tokens=config.data.max_tokens,
         teacher=ready.teacher,
         accelerator=config.trainer.accelerator,
+        precision=config.eval.precision,
     )
     return Chain(config, ready.pairs, evaluation, ready.teacher, ready.base, ready.base, deadline)
 

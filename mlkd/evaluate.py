@@ -45,6 +45,7 @@ def main(config: EvaluateConfig) -> float | None:
         max_tokens=config.max_tokens,
         teacher=teacher,
         accelerator=config.accelerator,
+        precision=config.eval.precision,
     )
     measured = evaluation.measure(folder) | evaluation.speed({"model": folder})["model"]
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")

@@ -15,6 +15,7 @@ import numpy as np
 from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
+from mlkd.hardware import device_of, resolve_precision
 from mlkd.integrity import sealed
 from mlkd.metrics.scoring import Encode, Scores, score
 from mlkd.metrics.sets import EvalSet, sentences
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Version of cached scores; a change computes them anew."""
-_TIMED = 192
+_TIMED = 96
 """Sentences that speed is measured with,"""
 _BATCH = 32
 """and how many of them are encoded at once."""
@@ -82,16 +83,20 @@ class Evaluation:
     """For the agreement with its vectors."""
     accelerator: str
     """Where the encoders run."""
+    precision: str = "fp32"
+    """What they are scored in: ``fp32``, ``bf16`` or ``auto``."""
 
     def measure(self, folder: Path) -> dict[str, Any]:
-        """Score an encoder in fp32 and measure its size.
+        """Score an encoder and measure its size.
 
         Returns:
-            ``scores`` (see :func:`mlkd.metrics.scoring.score`), ``parameters`` and ``mib``.
+            ``scores`` (see :func:`mlkd.metrics.scoring.score`), their ``precision``,
+            ``parameters`` and ``mib``.
         """
-        encoder = self._open(folder)
+        encoder = self._open(folder, self.precision)
         return {
             "scores": self.scores(partial(encoder.encode, description="evaluate")),
+            "precision": encoder.precision,
             "parameters": parameters(encoder.model),
             "mib": folder_mib(folder),
         }
@@ -121,22 +126,30 @@ class Evaluation:
         """
         texts = sorted(sentences(self.sets))
         drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
-        encoders = {name: self._open(folder).encode for name, folder in folders.items()}
+        encoders = {name: self._open(folder, "fp32").encode for name, folder in folders.items()}
         return race(encoders, [texts[i] for i in drawn], batch_size=_BATCH, passes=3)
 
     @cached_property
     def _teach(self) -> Encode:
         """The teacher's vectors, which are asked for anew, and are the same, with each encoder."""
-        encode = self._open(self.teacher).encode
+        encode = self._open(self.teacher, self.precision).encode
         remembered = lru_cache(maxsize=1)(encode)  # of all its sentences
         return lambda texts: remembered(tuple(texts))
 
-    def _open(self, folder: Path) -> FrozenEncoder:
-        return FrozenEncoder.open(folder, max_tokens=self.max_tokens, accelerator=self.accelerator)
+    def _open(self, folder: Path, precision: str) -> FrozenEncoder:
+        return FrozenEncoder.open(
+            folder,
+            max_tokens=self.max_tokens,
+            accelerator=self.accelerator,
+            precision=precision,
+        )
 
     def _key(self, folder: Path) -> str:
         """Hash of everything that decides an encoder's scores."""
         gold = [None if s.scores is None else [float(x) for x in s.scores] for s in self.sets]
         texts = [[s.name, s.split, s.pair, s.left, s.right] for s in self.sets]
         encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
-        return digest([_FORMAT, encoders, self.bootstrap, self.max_tokens, texts, gold])
+        how: list[int | str] = [self.bootstrap, self.max_tokens]
+        if self.precision != "fp32":
+            how.append(resolve_precision(self.precision, device_of(self.accelerator)))
+        return digest([_FORMAT, encoders, *how, texts, gold])

@@ -327,6 +327,8 @@ class EvalConfig(Section):
     sets: dict[str, EvalSetConfig] = Field(min_length=1)
     bootstrap: Annotated[int, Field(ge=0)] = 1000
     """Resamples of the 95 % interval; 0 = none."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""
 
 
 class TrainConfig(Section):

@@ -310,6 +310,29 @@ def test_scores_that_are_in_a_cache_are_found_again(tmp_path: Path) -> None:
     assert evaluation.cached(tmp_path / "student", tmp_path / "cache", "student") == known
 
 
+def test_scores_in_bf16_are_near_and_say_so(encoder_folder: Path, tmp_path: Path) -> None:
+    texts = [
+        f"{word} {i}" for i, word in enumerate("a red dog runs home after the long day".split())
+    ]
+    gold = RNG.uniform(0, 5, len(texts))
+    sets = [EvalSet("sts", "sts", "dev", "en-en", tuple(texts), tuple(reversed(texts)), gold)]
+    found = {}
+    for precision in ("fp32", "bf16"):
+        evaluation = Evaluation(
+            sets,
+            bootstrap=0,
+            max_tokens=16,
+            teacher=encoder_folder,
+            accelerator="cpu",
+            precision=precision,
+        )
+        found[precision] = evaluation.cached(encoder_folder, tmp_path, "teacher")
+        assert found[precision]["precision"] == precision
+    pearson = [one["scores"]["sets"]["sts"]["pairs"]["en-en"]["pearson"] for one in found.values()]
+    assert pearson[0] != pearson[1]
+    assert pearson[0] == pytest.approx(pearson[1], abs=2)
+
+
 # --- size and speed ---------------------------------------------------------------------------
 
 

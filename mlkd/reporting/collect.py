@@ -43,11 +43,12 @@ class Cell:
         return metrics or {}
 
     @property
-    def evaluation(self) -> frozenset[tuple[str, str, str]]:
-        """What it was scored on: (set, split, language pair). Only equal ones compare."""
+    def evaluation(self) -> frozenset[tuple[str, str, str, str]]:
+        """What it was scored on (set, split, pair, precision); only equal ones compare."""
         sets = self.measured.get("scores", {}).get("sets", {})
+        how = self.measured.get("precision", "fp32")
         return frozenset(
-            (n, entry["split"], p) for n, entry in sets.items() for p in entry["pairs"]
+            (n, entry["split"], p, how) for n, entry in sets.items() for p in entry["pairs"]
         )
 
 
