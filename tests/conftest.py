@@ -11,28 +11,35 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from architectures import write_roberta, write_xlmr
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
-from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from mlkd.config import CONF_DIR, validate
-from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted
 from mlkd.schema import TrainConfig
-from mlkd.stages.base import Stage
+
+# The process that hands out the tests reads this file too and runs none of them: what takes
+# seconds to import is imported where it is needed.
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    from mlkd.data.module import PairBatch
+    from mlkd.stages.base import Stage
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 Command = Callable[..., CompletedProcess[str]]
+Once = Callable[[str, Callable[[Path], Path]], Path]
+
+LONGEST = (
+    "test_sweeps.py", "test_report.py", "test_export.py", "test_benchmark.py", "test_resume.py",
+    "test_ranks.py", "test_hub_models.py", "test_wandb.py",
+)  # fmt: skip
 
 STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
 ENGLISH = [
@@ -53,7 +60,16 @@ GERMAN = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: a process that is left with one would let the other wait."""
+    names = [*LONGEST, ""]
+    items.sort(key=lambda item: names.index(item.path.name if item.path.name in names else ""))
+
+
 def wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -77,6 +93,12 @@ def wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:
 
 def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) -> Path:
     """A real BERT sentence encoder, 16 wide, with random weights."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     model = BertModel(
         BertConfig(
@@ -102,26 +124,50 @@ def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) 
 
 
 @pytest.fixture(scope="session")
-def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder in the first process that wants it; the others share it. Not to be changed."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], Path]) -> Path:
+        done = root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                (root / name).mkdir()
+                done.write_text(str(make(root / name)))
+        return Path(done.read_text())
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(once: Once) -> Path:
     """A sentence encoder of 4 layers that knows both languages."""
-    return write_encoder(tmp_path_factory.mktemp("encoder"), wordpiece(ENGLISH + GERMAN), depth=4)
+    return once("encoder", lambda at: write_encoder(at, wordpiece(ENGLISH + GERMAN), depth=4))
 
 
 @pytest.fixture(scope="session")
-def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An XLM-R with a quarter of its vocabulary."""
-    return write_xlmr(tmp_path_factory.mktemp("xlmr"), ENGLISH + GERMAN, rows=60_002)
+def xlmr(once: Once) -> Path:
+    """An XLM-R with an eighth of its vocabulary."""
+    from architectures import write_xlmr
+
+    return once("xlmr", lambda at: write_xlmr(at, ENGLISH + GERMAN, rows=30_002))
 
 
 @pytest.fixture(scope="session")
-def xlmr_full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def xlmr_full(once: Once) -> Path:
     """With all of it."""
-    return write_xlmr(tmp_path_factory.mktemp("xlmr_full"), ENGLISH + GERMAN)
+    from architectures import write_xlmr
+
+    return once("xlmr_full", lambda at: write_xlmr(at, ENGLISH + GERMAN))
 
 
 @pytest.fixture(scope="session")
-def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_roberta(tmp_path_factory.mktemp("roberta"), ENGLISH)
+def roberta(once: Once) -> Path:
+    from architectures import write_roberta
+
+    return once("roberta", lambda at: write_roberta(at, ENGLISH))
 
 
 @pytest.fixture
@@ -150,12 +196,14 @@ def write_corpus(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sweep(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The multirun folder of a small sweep with a failed and a missing cell; not to be changed."""
+def sweep(encoder_folder: Path, once: Once) -> Path:
+    """The multirun folder of a small sweep with a failed and a missing cell."""
     from records import make_records
 
-    folder = tmp_path_factory.mktemp("sweep")
-    return make_records(encoder_folder, write_corpus(folder / "corpus"), folder / "outputs")
+    def make(folder: Path) -> Path:
+        return make_records(encoder_folder, write_corpus(folder / "corpus"), folder / "outputs")
+
+    return once("sweep", make)
 
 
 def sts_settings(root: Path) -> list[str]:
@@ -216,18 +264,20 @@ def run_tiny(encoder: Path, output: Path, stage: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_assistant(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``run_chain(tiny(stage="assistant"))`` leaves; not to be changed."""
-    return run_tiny(encoder_folder, tmp_path_factory.mktemp("assistant") / "out", "assistant")
+def finished_assistant(encoder_folder: Path, once: Once) -> Path:
+    """What ``run_chain(tiny(stage="assistant"))`` leaves."""
+    return once("assistant", lambda at: run_tiny(encoder_folder, at / "out", "assistant"))
 
 
 @pytest.fixture(scope="session")
-def finished_chain(
-    encoder_folder: Path, finished_assistant: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def finished_chain(encoder_folder: Path, finished_assistant: Path, once: Once) -> Path:
     """The same of ``run_chain(tiny())``."""
-    output = tmp_path_factory.mktemp("chain") / "out"
-    return run_tiny(encoder_folder, shutil.copytree(finished_assistant, output), "contrastive")
+
+    def make(folder: Path) -> Path:
+        output = shutil.copytree(finished_assistant, folder / "out")
+        return run_tiny(encoder_folder, output, "contrastive")
+
+    return once("chain", make)
 
 
 @pytest.fixture
@@ -271,6 +321,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 
 def weights(output: Path, stage: str) -> dict[str, torch.Tensor]:
     """Of the only run of a stage."""
+    from safetensors.torch import load_file
+
     (folder,) = (output / "runs").glob(f"{stage}-*")
     return load_file(folder / "student" / "model.safetensors")
 
@@ -279,6 +331,8 @@ def at_steps(
     monkeypatch: pytest.MonkeyPatch, steps: Collection[int], act: Callable[[Stage, PairBatch], None]
 ) -> None:
     """Do something in the middle of some training steps."""
+    from mlkd.stages.base import Stage
+
     original = Stage.training_step
 
     def training_step(self: Stage, batch: PairBatch, batch_idx: int) -> torch.Tensor:

@@ -80,9 +80,14 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
 @pytest.mark.parametrize(
     "more", [[], pytest.param(["minilm"], marks=pytest.mark.slow)], ids=["one stage", "all"]
 )
-def test_numbers_of_every_case_are_written(config: BenchmarkConfig, more: list[str]) -> None:
+def test_numbers_of_every_case_are_written(
+    config: BenchmarkConfig, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.bench import machine
     from mlkd.benchmark import main
 
+    monkeypatch.setattr(machine, "_SECONDS", 0.01)
+    monkeypatch.setattr(machine, "_SHAPES", ((256, 384, 256),))
     values = config.model_dump()
     values["benchmark"]["cases"] += more
     config = BenchmarkConfig.model_validate(values)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,31 +89,46 @@ def test_the_compact_folder_is_bit_equal(student: Path, exported: Path) -> None:
     assert not list(exported.glob(".*"))
 
 
-def test_the_dense_folder_loads_without_mlkd(student: Path, exported: Path, tmp_path: Path) -> None:
-    out = exported / "dense"
-    script = """
+OUTSIDER = """
 import json, sys
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
-folder, texts = sys.argv[1], json.loads(sys.argv[2])
-vectors = SentenceTransformer(folder, device="cpu").encode(texts)
-model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
-batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-hidden = model(**batch).last_hidden_state
-mask = batch["attention_mask"][..., None]
-pooled = (hidden * mask).sum(1) / mask.sum(1)
-assert "mlkd" not in sys.modules
-json.dump([vectors.tolist(), pooled.tolist(), model.config.num_hidden_layers], sys.stdout)
+texts = json.loads(sys.argv[1])
+for folder in map(str.strip, sys.stdin):
+    vectors = SentenceTransformer(folder, device="cpu").encode(texts)
+    model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    hidden = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    pooled = (hidden * mask).sum(1) / mask.sum(1)
+    assert "mlkd" not in sys.modules
+    print(json.dumps([vectors.tolist(), pooled.tolist(), model.config.num_hidden_layers]),
+          flush=True)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(out), json.dumps(TEXTS)],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    vectors, pooled, depth = json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def outsider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process without mlkd that encodes with the dense folders it is told, one after another."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OUTSIDER, json.dumps(TEXTS)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=tmp_path_factory.mktemp("outside"), env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    ) as process:  # fmt: skip
+        yield process
+        process.kill()
+
+
+def test_the_dense_folder_loads_without_mlkd(
+    student: Path, exported: Path, outsider: subprocess.Popen[str]
+) -> None:
+    assert outsider.stdin and outsider.stdout
+    print(exported / "dense", file=outsider.stdin, flush=True)
+    said = next((line for line in outsider.stdout if line.startswith("[[")), None)
+    assert said, "the process has ended"
+    vectors, pooled, depth = json.loads(said)
     expected = load_folder(student).encode(TEXTS)
     assert depth == 4
     assert np.abs(np.array(vectors) - expected).max() <= 1e-5

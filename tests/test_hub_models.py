@@ -54,8 +54,8 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
 @pytest.mark.parametrize(
     ("teacher", "rows"),
     [
-        ("roberta", 60_002),
-        ("mpnet", 60_002),
+        ("roberta", 30_002),
+        ("mpnet", 30_002),
         pytest.param("roberta", XLMR_ROWS, marks=pytest.mark.slow),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -29,6 +30,8 @@ from mlkd.schema import LossConfig, TrainConfig, TrainerConfig
 from mlkd.student.folder import load_folder
 
 REPOSITORY = Path(__file__).parent.parent
+# Each process of a test is a copy of one that has imported these: that takes seconds.
+multiprocessing.set_forkserver_preload(["mlkd.chain"])
 # Sums of two processes are added up in another order. A larger eps keeps AdamW from blowing this up
 # to a whole step where a gradient is next to nothing.
 LINEAR = "optim.eps=1e-2"
@@ -78,9 +81,8 @@ def work(rank: int, store: str, results: str) -> None:
 def test_two_ranks_have_the_loss_and_gradients_of_one_with_the_joined_batch(
     tmp_path: Path,
 ) -> None:
-    mp.start_processes(
-        work, (str(tmp_path / "store"), str(tmp_path / "result")), nprocs=2, start_method="spawn"
-    )
+    results = str(tmp_path / "store"), str(tmp_path / "result")
+    mp.start_processes(work, results, nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
     for number, config in enumerate(LOSSES):
         loss, gradient = loss_and_gradient(config, 0, 1)
@@ -137,7 +139,7 @@ def test_two_processes_end_with_the_weights_of_one(
     two = tiny(LINEAR, "trainer.devices=2")
     mp.start_processes(
         train_with_others, (two, places(), str(tmp_path / "result")),
-        nprocs=2, start_method="spawn",
+        nprocs=2, start_method="forkserver",
     )  # fmt: skip
     first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
     moved = 0.0
