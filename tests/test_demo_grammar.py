@@ -198,6 +198,11 @@ def test_turkish_question_particles_follow_vowel_harmony(corpus: list[DemoSenten
         ("köpek/köpeğ", ("his",), "köpeği"),
         ("yatak/yatağ", ("mI",), "yatak mı"),
         ("araba", ("ins",), "arabayla"),
+        ("araba", ("dA",), "araba da"),
+        ("kitap/kitab", ("dA",), "kitap da"),
+        ("ceket", ("dA",), "ceket de"),
+        ("çalar saat^", ("dA",), "çalar saat de"),
+        ("çamaşır makine+", ("dA",), "çamaşır makinesi de"),
     ],
 )
 def test_turkish_declension(noun: str, form: tuple[str, ...], expected: str) -> None:

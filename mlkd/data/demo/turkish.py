@@ -73,13 +73,13 @@ def decline(noun: str, form: tuple[str, ...]) -> str:
     Args:
         noun: a stem as in :func:`attach`; a trailing ``+`` marks a compound such as
             ``kredi kart+``, whose head carries the third person possessive.
-        form: any of ``pl``, one possessor, one case and ``mI``, the question particle.
+        form: any of ``pl``, one possessor, one case and one particle, ``mI`` or ``dA``.
     """
     compound = noun.endswith("+")
     possessor = next((sign for sign in form if sign in POSSESSORS), "his" if compound else "")
     case = next((sign for sign in form if sign in CASES), "")
     cases = CASES_AFTER_HIS if possessor == "his" else CASES
     plural = "lAr" if "pl" in form else ""
-    question = " mI" if "mI" in form else ""
-    pattern = plural + POSSESSORS.get(possessor, "") + cases.get(case, "") + question
+    particle = " mI" if "mI" in form else " dA" if "dA" in form else ""
+    pattern = plural + POSSESSORS.get(possessor, "") + cases.get(case, "") + particle
     return attach(noun.removesuffix("+"), pattern)
