@@ -236,7 +236,7 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
     assert build(cells, tmp_path, "a <sweep>") == tmp_path / "report.html"
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {"front.png", "heat-maps.png", "languages.png", "curves.png"}
-    assert names == {"report.html", "report.md", "table.csv"} | pictures
+    assert names == {"report.html", "report.md", "table.csv", "curves.csv"} | pictures
     for name in pictures:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -249,6 +249,12 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
         assert row["command"].startswith("python -m mlkd.train stage=contrastive")
         assert bool(row["finished"]) == bool(row["hardware"]) == bool(cell.measured)
         assert row["overrides"].startswith("student.bottleneck=")
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    runs = {link for cell in cells for link in cell.links}
+    wanted = [(r.name, at) for r in runs for at, _ in curve(r).get("dev/loss", [])]
+    assert sorted((point["id"], int(point["step"])) for point in points) == sorted(wanted)
+    assert all(float(point["dev/loss"]) > 0 for point in points)
     text = (tmp_path / "report.md").read_text()
     assert "7 cells: 5 finished, 1 failed, 1 missing" in text
     assert "OutOfMemoryError: no memory left" in text

@@ -83,8 +83,8 @@ def test_impossible_cells_are_left_out_with_a_word() -> None:
 
 def test_the_share_of_the_data_is_the_students() -> None:
     jobs, _ = plan("sweep=init", "seed=0", "init=teacher", "init.layers=ends")
-    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 6)]
-    assert {job.config.stages["contrastive"].fraction for job in jobs} == {0.1, 1.0}
+    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 9)]
+    assert {job.config.stages["contrastive"].fraction for job in jobs} == {0.01, 0.1, 1.0}
     assert {job.config.stages["assistant"].fraction for job in jobs} == {1.0}
 
 

@@ -11,11 +11,11 @@ from mlkd.reporting.collect import Cell
 from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import draw
 from mlkd.reporting.page import write_page
-from mlkd.reporting.tables import write_csv, write_markdown
+from mlkd.reporting.tables import write_csv, write_curves, write_markdown
 
 
 def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
-    """Write ``report.html``, ``report.md``, ``table.csv`` and PNG pictures.
+    """Write ``report.html``, ``report.md``, ``table.csv``, ``curves.csv`` and PNG pictures.
 
     Returns:
         The page.
@@ -27,6 +27,7 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
         references |= cell.record.get("references", {}) if cell.measured else {}
     pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, folder)
     write_csv(folder / "table.csv", groups)
+    write_curves(folder / "curves.csv", groups)
     write_markdown(folder / "report.md", groups, odd, references, pictures)
     write_page(folder / "report.html", groups, odd, references, title)
     return folder / "report.html"

@@ -1,4 +1,4 @@
-"""The comparison as text: ``table.csv`` for programs, ``report.md`` for people."""
+"""The comparison as text: CSV files for programs, ``report.md`` for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlkd.command_line import command_of
 from mlkd.files import replacing
 from mlkd.metrics.summary import MEASURES, numbers, pair_scores
 from mlkd.metrics.table import row_of, to_markdown
-from mlkd.reporting.collect import Cell
+from mlkd.reporting.collect import Cell, curve
 from mlkd.reporting.compare import Group, front
 
 
@@ -26,6 +26,23 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
             row |= {"_".join(key): value for key, value in pair_scores(cell.measured).items()}
             row |= {"error": cell.error, "log": cell.log} | _provenance(cell)
             rows.append(row)
+    _write(path, rows)
+
+
+def write_curves(path: Path, groups: Sequence[Group]) -> None:
+    """One row a validation of each run: ``id``, ``step`` and the dev values; shared runs once."""
+    links = dict.fromkeys(link for g in groups for cell in g.cells for link in cell.links)
+    rows: list[dict[str, Any]] = []
+    for link in links:
+        steps: dict[int, dict[str, Any]] = {}
+        for name, points in curve(link).items():
+            for step, value in points if name.startswith("dev/") else []:
+                steps.setdefault(step, {"id": link.name, "step": step})[name] = value
+        rows += steps.values()
+    _write(path, rows)
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(names))
