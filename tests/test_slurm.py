@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_settings, write_corpus
+from conftest import configure, tiny_settings, write_corpus
 from safetensors.torch import load_file
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
-STEPS = 800
+STEPS = 500
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -50,18 +50,18 @@ def cluster() -> Iterator[dict[str, str]]:
         "PYTHONPATH": str(REPOSITORY),
     }
     if own is not None:
-        down = ["bash", str(SCRIPTS / "slurm-down.sh"), "--dir", own]
+        down = ["bash", str(SCRIPTS / "slurm-down.sh"), "--dir", own, "--purge"]
         subprocess.run(down, capture_output=True, timeout=120, check=True)
 
 
 @pytest.fixture(scope="module")
 def tiny(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A chain whose last two links take some seconds and save often."""
+    """A chain with a link that takes some seconds and saves often."""
     folder = tmp_path_factory.mktemp("slurm")
     corpus = write_corpus(folder / "corpus")
     overrides = tiny_settings(encoder_folder, corpus, folder / "out", 10)
-    long = [f"stages.{s}.max_steps={STEPS}" for s in ("recurrent", "contrastive")]
-    return [*overrides, *long, "student.layers=1", "trainer.save_steps=100", "trainer.save_cost=1"]
+    often = ["trainer.save_steps=50", "trainer.save_cost=1"]
+    return [*overrides, f"stages.recurrent.max_steps={STEPS}", "student.layers=1", *often]
 
 
 def output_of(overrides: list[str]) -> Path:
@@ -108,7 +108,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
 
 
 def training(output: Path, cell: int) -> dict[str, Any] | None:
-    """Entry of a cell whose last link has saved something and goes on."""
+    """Entry of a cell whose long link has saved something and goes on."""
     entry: dict[str, Any] = record_of(output)["cells"][cell]
     saved = bool(entry["runs"]) and entry["job"] and entry["runs"][-1].startswith("recurrent")
     if saved and (output / "runs" / entry["runs"][-1] / "last.ckpt").is_file():
@@ -123,17 +123,23 @@ def weights(output: Path, run: str) -> dict[str, torch.Tensor]:
 def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     cluster: dict[str, str], tiny: list[str], tmp_path: Path
 ) -> None:
+    from mlkd.chain import run_chain
+
     output = output_of(tiny)
     grid = ["student.bottleneck=4,8", "student.recurrence=1,2"]
     driver = sweep([*tiny, *grid], cluster)
+    # The last one is what SLURM sends some time before the limit.
+    disturbances = [("scancel",), ("scontrol", "requeue"), ("scancel", "--signal=USR2")]
+    waiting = dict(enumerate(disturbances))
+
+    def disturb() -> bool:
+        for cell in list(waiting):
+            if entry := training(output, cell):
+                slurm(cluster, *waiting.pop(cell), entry["job"])
+        return not waiting
+
     try:
-        cancelled, preempted, warned = (
-            wait_for(lambda n=n: training(output, n)) for n in (0, 1, 2)
-        )
-        slurm(cluster, "scancel", cancelled["job"])
-        slurm(cluster, "scontrol", "requeue", preempted["job"])
-        # What SLURM sends some time before the limit.
-        slurm(cluster, "scancel", "--signal=USR2", warned["job"])
+        wait_for(disturb)
         printed = ended(driver, 1)
     finally:
         driver.kill()
@@ -157,15 +163,10 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     assert "recurrent: resumed (it was interrupted)" in log
 
     # The same cells without any disturbance have the same weights.
+    calm = tmp_path / "calm"
     for entry in record["cells"][:3]:
         own = [f"{key}={value}" for key, value in entry["overrides"].items()]
-        calm = tmp_path / entry["id"]
-        command = [*tiny, *own, f"output_dir={calm}"]
-        done = subprocess.run(
-            [sys.executable, "-m", "mlkd.train", *command], env=cluster, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        run_chain(configure(*tiny, *own, f"output_dir={calm}"))
         expected, found = weights(calm, entry["runs"][-1]), weights(output, entry["runs"][-1])
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
