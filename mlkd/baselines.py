@@ -15,8 +15,9 @@ def main(config: BaselinesConfig) -> None:
 
     from rich.console import Console
 
-    from mlkd.files import replacing, write_json
+    from mlkd.files import replacing, write_json, write_rows
     from mlkd.hardware import describe, device_of
+    from mlkd.metrics.summary import numbers, pair_scores
     from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
     from mlkd.rivals import measure_rivals
     from mlkd.runs.record import environment, now
@@ -25,14 +26,19 @@ def main(config: BaselinesConfig) -> None:
     rows = rows_of(measured)
     Console(width=160).print(rows_to_table(rows))
     output = Path(config.output)
-    content = {
+    provenance = {
         "finished": now(),
         "hardware": describe(device_of(config.trainer.accelerator)),
-        "environment": environment(),
-        "config": config.model_dump(mode="json"),
-        "models": measured,
+        "seed": config.seed,
     }
-    write_json(output, content)
+    content = {"environment": environment(), "config": config.model_dump(mode="json")}
+    write_json(output, provenance | content | {"models": measured})
+    lines = []
+    for row in rows:
+        values = numbers(measured[row.name], row.share)
+        pairs = {"_".join(key): score for key, score in pair_scores(measured[row.name]).items()}
+        lines.append({"model": row.name} | values | pairs | provenance)
+    write_rows(output.with_suffix(".csv"), lines)
     with replacing(output.with_suffix(".md")) as part:
         part.write_text(to_markdown(rows), encoding="utf-8")
     print(f"baselines: {output}")

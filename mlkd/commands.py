@@ -136,7 +136,7 @@ class BaselinesConfig(TrainConfig):
     """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
 
     output: str
-    """JSON file to write; a Markdown table goes beside it."""
+    """JSON file to write; the same as CSV and the tables in Markdown go beside it."""
 
 
 class ReportConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,12 @@ def test_every_rival_is_measured_on_the_same_sets(
     }
     # 6 steps of 32 pairs, 6 of 16 and 3 of 16 make 21 of 16.
     assert steps == {False: 3, True: 21}
+    with output.with_suffix(".csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["model"] for line in lines] == list(models)
+    for line, values in zip(lines, models.values(), strict=True):
+        assert float(line["dev_sts"]) == values["scores"]["mean"]["dev"]["sts"]
+        assert line["seed"] == "0" and line["hardware"]
     assert "mse recipe" in output.with_suffix(".md").read_text()
 
 

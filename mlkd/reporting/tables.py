@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mlkd.command_line import command_of
-from mlkd.files import replacing
+from mlkd.files import replacing, write_rows
 from mlkd.metrics.summary import MEASURES, numbers, pair_scores
 from mlkd.metrics.table import row_of, to_markdown
 from mlkd.reporting.collect import Cell, curve
@@ -26,7 +25,7 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
             row |= {"_".join(key): value for key, value in pair_scores(cell.measured).items()}
             row |= {"error": cell.error, "log": cell.log} | _provenance(cell)
             rows.append(row)
-    _write(path, rows)
+    write_rows(path, rows)
 
 
 def write_curves(path: Path, groups: Sequence[Group]) -> None:
@@ -39,15 +38,7 @@ def write_curves(path: Path, groups: Sequence[Group]) -> None:
             for step, value in points if name.startswith("dev/") else []:
                 steps.setdefault(step, {"id": link.name, "step": step})[name] = value
         rows += steps.values()
-    _write(path, rows)
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    names = dict.fromkeys(name for row in rows for name in row)
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(names))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, rows)
 
 
 def write_markdown(
