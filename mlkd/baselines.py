@@ -21,17 +21,19 @@ def main(config: BaselinesConfig) -> None:
     from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
     from mlkd.rivals import measure_rivals
     from mlkd.runs.record import environment, now
+    from mlkd.secrets import redacted
 
-    measured = measure_rivals(config)
+    name, measured = measure_rivals(config)
     rows = rows_of(measured)
     Console(width=160).print(rows_to_table(rows))
-    output = Path(config.output)
+    given = config.output
+    output = Path(given) if given else Path(config.output_dir, f"baselines-{name}.json")
     provenance = {
         "finished": now(),
         "hardware": describe(device_of(config.trainer.accelerator)),
         "seed": config.seed,
     }
-    content = {"environment": environment(), "config": config.model_dump(mode="json")}
+    content = {"environment": environment(), "config": redacted(config.model_dump(mode="json"))}
     write_json(output, provenance | content | {"models": measured})
     lines = []
     for row in rows:

@@ -119,10 +119,11 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
 def _report(chain: Chain, run: Run) -> None:
     """Time the models, print the table and write it into the folder of the last run."""
     config, measured = chain.config, chain.measured
-    # In this process, in turns: times of other days and machines do not compare. Students of one
-    # chain have one shape, so the last one's times are those of all.
-    timed = {name: chain.folders[name] for name in ("teacher", "assistant", config.stage)}
-    for name, values in chain.evaluation.speed(timed).items():
+    # In this process, in turns: times of other days and machines do not compare. All students of
+    # a chain have one shape, so that the last one is enough.
+    timed = ("teacher", "assistant", config.stage)
+    encoders = {name: chain.evaluation.encoder(chain.folders[name]) for name in timed}
+    for name, values in chain.evaluation.speed(encoders).items():
         measured[name] = measured[name] | values
     with chain.lock(run):
         references = {name: measured[name] for name in ("teacher", "assistant")}
@@ -199,7 +200,10 @@ def run_link(
         log.info("%s: %s (%s), %s", name, word, reason, run.folder)
         metrics = chain.measure(name, run.student)
         share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
-        if run.read().get("metrics", {}).get("scores") != metrics["scores"]:
+        record = run.read()
+        # The last link of an earlier chain keeps results that belong to its references.
+        its_own = name == chain.config.stage or "references" not in record
+        if its_own and record.get("metrics", {}).get("scores") != metrics["scores"]:
             selected = select_value(metrics["scores"])
             run.write("finished", metrics=metrics, share=share, selected=selected)
         run.add_settings(link_key(chain.config, name))

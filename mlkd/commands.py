@@ -135,8 +135,19 @@ class BenchmarkConfig(TrainConfig):
 class BaselinesConfig(TrainConfig):
     """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
 
-    output: str
-    """JSON file to write; the same as CSV and the tables in Markdown go beside it."""
+    output: str | None = None
+    """JSON file to write; null = ``baselines-<id of the chain's last run>.json`` in ``output_dir``.
+    The same as CSV and the tables in Markdown go beside it."""
+
+    @model_validator(mode="after")
+    def _is_a_fair_contest(self) -> BaselinesConfig:
+        if self.stage not in ("recurrent", "contrastive"):
+            raise ValueError(f"stage={self.stage} leaves no trained student to compare")
+        if self.eval.precision != "fp32":
+            raise ValueError("eval.precision: what is compared is scored in fp32")
+        if self.trainer.processes > 1:
+            raise ValueError("trainer.devices and trainer.nodes: allowed here: 1")
+        return self
 
 
 class ReportConfig(Section):

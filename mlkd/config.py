@@ -83,8 +83,6 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…") from None
     assert isinstance(values, dict)
-    for helper in ("experiment", "debug"):
-        values.pop(helper, None)
     if values.pop("sweep", None):
         raise UserError("sweep: a sweep is many runs; start it with -m")
     try:

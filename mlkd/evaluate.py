@@ -47,7 +47,8 @@ def main(config: EvaluateConfig) -> float | None:
         accelerator=config.accelerator,
         precision=config.eval.precision,
     )
-    measured = evaluation.measure(folder) | evaluation.speed({"model": folder})["model"]
+    speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
+    measured = evaluation.measure(folder) | speed
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
     if config.latency:
         measured["race"] = _race(racers, [text for s in sets for text in s.left])

@@ -94,7 +94,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     module.cpu()
     if ranks.is_first():
         best.restore(model)
-    words.put_back(module.decay_until(int(best.best["step"])))
+    words.put_back(module.decay_until(int(best.best["step"]), guard.skipped))
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
     return {

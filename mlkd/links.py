@@ -41,6 +41,8 @@ def link_key(config: TrainConfig, name: StageName | None) -> str:
         "eval": config.eval.model_dump(mode="json", include={"root", "sets"}),
         "trainer": config.trainer.model_dump(include={"precision", "validations"}),
     }
+    if config.eval.precision != "fp32":
+        parts["eval"]["precision"] = config.eval.precision
     if name is not None:
         upto = links(config)
         upto = upto[: upto.index(name) + 1]

@@ -118,15 +118,18 @@ class Evaluation:
         content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
         return content
 
-    def speed(self, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """Time encoders in turns on the same sentences of all languages, in fp32.
+    def encoder(self, folder: Path) -> Encode:
+        """``encode`` of a folder in fp32."""
+        return self._open(folder, "fp32").encode
+
+    def speed(self, encoders: Mapping[str, Encode]) -> dict[str, dict[str, Any]]:
+        """Time encoders in turns on the same sentences of all languages.
 
         Returns:
             By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
         """
         texts = sorted(sentences(self.sets))
         drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
-        encoders = {name: self._open(folder, "fp32").encode for name, folder in folders.items()}
         return race(encoders, [texts[i] for i in drawn], batch_size=_BATCH, passes=3)
 
     @cached_property
@@ -150,6 +153,7 @@ class Evaluation:
         texts = [[s.name, s.split, s.pair, s.left, s.right] for s in self.sets]
         encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
         how: list[int | str] = [self.bootstrap, self.max_tokens]
-        if self.precision != "fp32":
-            how.append(resolve_precision(self.precision, device_of(self.accelerator)))
+        precision = resolve_precision(self.precision, device_of(self.accelerator))
+        if precision != "fp32":
+            how.append(precision)
         return digest([_FORMAT, encoders, *how, texts, gold])

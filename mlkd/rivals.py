@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,50 +14,70 @@ from torch import Tensor
 
 from mlkd.chain import Chain, new_student, open_chain, run_links
 from mlkd.data.tokens import tokenise
-from mlkd.deploy.formats import FORMATS, Format
+from mlkd.deploy.formats import FORMATS, encoder
 from mlkd.links import links
+from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.runs.record import read_record
-from mlkd.schema import LossConfig, PairMSEConfig, TrainConfig
+from mlkd.schema import InitConfig, LossConfig, PairMSEConfig, TrainConfig
 from mlkd.student.backbone import backbone_of
-from mlkd.student.folder import load_folder
+from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.static import static_encoder
 
+log = logging.getLogger(__name__)
+
 _STATIC_WIDTH = 256
-"""Width of the static vectors: model2vec's default."""
+"""Width of the static vectors, model2vec's default, where the assistant is as wide."""
 
 
-def measure_rivals(config: TrainConfig) -> dict[str, dict[str, Any]]:
+def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run the chain, then everything that it is compared with.
 
+    All are scored in fp32 (``int8`` in its own arithmetic) and timed in one race.
+
     Returns:
-        By name ``scores``, ``parameters`` and ``mib``: the models of the chain; ``mse recipe``, the
-        student trained in one stage on the teacher's vectors of the source (Reimers and Gurevych,
-        2020) for as many pairs as all its stages took; ``start``, the student before any training;
-        ``layer cut``, the same layers with the whole word table; ``static``
-        (:mod:`mlkd.student.static`); ``int8``, the assistant as ``onnx_int8``.
+        Id of the chain's last run, and by name what ``measure`` and ``speed`` of
+        :class:`mlkd.measure.Evaluation` give: the models of the chain; ``mse recipe``, see
+        :func:`mse_recipe`; ``start``, the student before any training;
+        ``layer cut``, its layers with the assistant's whole word table; ``static``, see
+        :func:`mlkd.student.static.static_encoder`; ``int8``, the assistant as ``onnx_int8``.
     """
     chain = _finished(config)
     recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
-    measured = chain.measured | {"mse recipe": recipe.measured[recipe.config.stage]}
+    folders = chain.folders | {"mse recipe": recipe.folders[recipe.config.stage]}
     assistant = load_folder(chain.assistant)
-    compact, cut = FORMATS["sentence_transformers"], _without_bottleneck(chain)
-    static = static_encoder(assistant, _frequency(chain, assistant), _STATIC_WIDTH)
-    plain = Format(lambda model, folder: model.save(str(folder)), FORMATS["dense"].open, None)
-    return measured | {
-        "start": _measure(chain, new_student(chain), compact),
-        "layer cut": _measure(chain, new_student(cut), compact),
-        "static": _measure(chain, static, plain),
-        "int8": _measure(chain, assistant, FORMATS["onnx_int8"]),
-    }
+    assistant.max_seq_length = config.data.max_tokens
+    width = min(_STATIC_WIDTH, backbone_of(assistant).config.hidden_size)
+    static = static_encoder(assistant, _frequency(chain, assistant), width)
+    with tempfile.TemporaryDirectory() as temporary:
+        made = {"start": new_student(chain), "layer cut": new_student(_layer_cut(chain))}
+        for name, model in made.items():
+            folders[name] = Path(temporary, name)
+            save_folder(model, folders[name])
+        measured = {n: chain.evaluation.cached(f, chain.cache, n) for n, f in folders.items()}
+        encoders = {name: chain.evaluation.encoder(folder) for name, folder in folders.items()}
+
+        folder = Path(temporary, "static")
+        static.save(str(folder))
+        encoders["static"] = encoder(static)
+        measured["static"] = _measured(chain, encoders["static"], static, folder)
+        folder = Path(temporary, "int8")
+        FORMATS["onnx_int8"].write(assistant, folder)
+        encoders["int8"] = FORMATS["onnx_int8"].open(folder)
+        measured["int8"] = _measured(chain, encoders["int8"], assistant, folder)
+        for name, times in chain.evaluation.speed(encoders).items():
+            measured[name] |= times
+    return chain.folders[config.stage].parent.name, measured
 
 
 def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:
-    """The same student in one stage with the mean squared error to the teacher's vectors.
+    """The same student, trained in one stage as Reimers and Gurevych (2020) do.
+
+    The loss is the mean squared error of both sides to the teacher's vector of the source, and the
+    learning rate that of stage 3, which trains new students.
 
     Args:
-        config: The chain it is compared with; the learning rate is that of stage 3, which trains
-            new students.
+        config: The chain it is compared with.
         pairs: How many pairs it is trained on.
     """
     values = config.model_dump() | {"stage": "contrastive"}
@@ -68,7 +89,7 @@ def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:
         "loss": LossConfig(pair_mse=PairMSEConfig()).model_dump(),
         "lr": config.stages["recurrent"].lr,
         "epochs": 1000.0,
-        "max_steps": max(1, pairs // config.stages["contrastive"].batch_size),
+        "max_steps": pairs // config.stages["contrastive"].batch_size,
     }
     return TrainConfig.model_validate({key: values[key] for key in TrainConfig.model_fields})
 
@@ -82,37 +103,37 @@ def _finished(config: TrainConfig) -> Chain:
 
 
 def _pairs_taken(chain: Chain) -> int:
-    """On how many pairs the student was trained, in all stages."""
+    """On how many pairs the student was trained, in all stages; those of stage 2 are cheaper."""
     taken = 0
     for name in links(chain.config):
         if name != "assistant":
-            folder = chain.folders[name].parent
-            steps = read_record(folder)["training"]["steps"]
+            steps = read_record(chain.folders[name].parent)["training"]["steps"]
             taken += steps * chain.config.stages[name].batch_size
     return taken
 
 
 def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
-    """Count of each piece in the training text."""
+    """Count of each piece in the pairs' distinct sentences."""
     tokens = tokenise(chain.pairs, model.tokenizer, chain.config.data.max_tokens, chain.cache)
     return torch.from_numpy(tokens.frequency(backbone_of(model).config.vocab_size))
 
 
-def _without_bottleneck(chain: Chain) -> Chain:
-    """The same chain with a student that has the whole word table."""
+def _layer_cut(chain: Chain) -> Chain:
+    """The same chain with a student that has the assistant's whole word table."""
     config = chain.config
     size = config.student.model_copy(update={"bottleneck": None})
-    init = config.init.model_copy(update={"embedding": "copy"})
+    init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
     return replace(chain, config=config.model_copy(update={"student": size, "init": init}))
 
 
-def _measure(chain: Chain, model: SentenceTransformer, form: Format) -> dict[str, Any]:
-    """Numbers of a model in a format."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "encoder")
-        form.write(model, folder)
-        return {
-            "scores": chain.evaluation.scores(form.open(folder)),
-            "parameters": parameters(model),
-            "mib": folder_mib(folder),
-        }
+def _measured(
+    chain: Chain, encode: Encode, model: SentenceTransformer, folder: Path
+) -> dict[str, Any]:
+    """Scores and size of an encoder that is no folder of mlkd's."""
+    log.info("evaluate %s", folder.name)
+    return {
+        "scores": chain.evaluation.scores(encode),
+        "precision": "fp32" if folder.name == "static" else folder.name,
+        "parameters": parameters(model),
+        "mib": folder_mib(folder),
+    }

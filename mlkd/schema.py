@@ -114,7 +114,7 @@ class EncoderConfig(Section):
 class VocabularyConfig(Section):
     """The multilingual vocabulary of an assistant that is built from the teacher."""
 
-    size: Annotated[int, Field(ge=100)] = 16000
+    size: Annotated[int, Field(ge=100)] = 8000
     """Pieces learned from the pairs (fewer if the text is small)."""
     keep_teacher: bool = True
     """Keep the teacher's own pieces (WordPiece teachers), so that English stays as it is, and
@@ -269,7 +269,7 @@ class TrainerConfig(Section):
     skip_bad_batches: Annotated[int, Field(ge=0)] = 0
     """So many batches with a loss or gradient that is not finite are left out and counted; one
     more stops the run."""
-    save_minutes: Annotated[float, Field(gt=0.0)] = 5.0
+    save_minutes: Annotated[float, Field(gt=0.0)] = 2.0
     """Minutes between checkpoints."""
     save_steps: Positive | None = None
     """Steps between checkpoints, besides; null = by time alone."""

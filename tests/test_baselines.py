@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from conftest import Command
 
 from mlkd.baselines import main
 from mlkd.commands import BaselinesConfig
@@ -55,6 +57,21 @@ def test_every_rival_is_measured_on_the_same_sets(
     assert "mse recipe" in output.with_suffix(".md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stage=assistant", "leaves no trained student"),
+        ("eval.precision=auto", "scored in fp32"),
+        ("trainer.devices=2", "allowed here: 1"),
+    ],
+)
+def test_an_unfair_contest_is_refused(setting: str, message: str, command: Command) -> None:
+    done = command("mlkd.baselines", setting)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+
+
 def test_the_recipe_is_one_stage_of_mse_alone(tiny: Callable[..., TrainConfig]) -> None:
     config = tiny()
     recipe = mse_recipe(config, pairs=1000)
@@ -85,8 +102,9 @@ def test_a_static_vector_is_the_weighted_mean_of_its_pieces(encoder_folder: Path
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     ids = torch.tensor([[first, piece, last] for piece in range(len(tokenizer))])
     alone = source({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
-    alone -= alone.mean(dim=0)
-    share = frequency / frequency.sum()
+    ordinary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
+    alone -= alone[ordinary].mean(dim=0)
+    share = frequency / frequency[ordinary].sum()
     expected = torch.stack([alone[i] * 1e-4 / (1e-4 + share[i]) for i in (a, b)])
     both = expected.sum(0)
     found = torch.from_numpy(np.stack(static.encode([words[0], words[1], " ".join(words)])))

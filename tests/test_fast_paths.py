@@ -111,7 +111,10 @@ def test_losses_gradients_and_weights_are_those_of_the_whole_table(
     assert words.rows.weight.shape[0] == len(ids) + 1  # and padding
     module = STAGES[stage](fast, settings, optim, STEPS)
     part = train(module, batches(ids))
-    words.put_back(module.decay_until(STEPS))
+    words.put_back(module.decay_until(STEPS, []))
+    assert module.decay_until(STEPS, [0, 1]) * module.decay_until(2, []) == pytest.approx(
+        module.decay_until(STEPS, [])
+    )
 
     table = next(n for n, p in plain.named_parameters() if p.shape[0] == vocabulary)
     rows = torch.cat([torch.tensor([0]), ids])

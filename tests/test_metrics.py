@@ -30,7 +30,7 @@ from mlkd.metrics.bitext import retrieval
 from mlkd.metrics.scoring import Scores, score, select_value, share_of
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
-from mlkd.metrics.size import folder_mib, parameters, weights_mib
+from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.metrics.table import Row, row_of, rows_of, rows_to_table, to_markdown
 
@@ -359,7 +359,6 @@ def test_size_on_disk(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
     (tmp_path / "1_Pooling" / "config.json").write_bytes(bytes(2**19))
     assert folder_mib(tmp_path) == 1.5
-    assert weights_mib(tmp_path) == 1.0
     with pytest.raises(UserError, match="no such folder"):
         folder_mib(tmp_path / "absent")
 

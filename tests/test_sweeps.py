@@ -138,6 +138,9 @@ def test_a_link_is_decided_by_its_own_settings() -> None:
     first, second = (job.config for job in jobs if job.is_cell)
     assert link_key(first, "recurrent") == link_key(second, "recurrent")
     assert link_key(first, "contrastive") != link_key(second, "contrastive")
+    jobs, _ = plan("eval.precision=fp32,bf16")
+    first, second = (job.config for job in jobs if job.is_cell)
+    assert link_key(first, "contrastive") != link_key(second, "contrastive")
 
 
 def test_launchers_are_settings() -> None:

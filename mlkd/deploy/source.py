@@ -127,5 +127,6 @@ def check_packages(formats: Iterable[ExportFormat]) -> None:
     missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
     if wanted and missing:
         raise UserError(
-            f"format {wanted[0]} needs the package {missing[0]}; pip install 'mlkd[export]'"
+            f"format {wanted[0]} needs the package {missing[0]}; "
+            "pip install -c constraints.txt -e '.[export]'"
         )

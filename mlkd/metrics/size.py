@@ -8,10 +8,13 @@ from torch import nn
 
 from mlkd.errors import UserError
 
-_BLOCKS = {"embeddings": "embedding", "encoder": "encoder", "transformer": "encoder"}
+_BLOCKS = {
+    "embeddings": "embedding",
+    "embedding": "embedding",
+    "encoder": "encoder",
+    "transformer": "encoder",
+}
 """Block by the first module of that name on the way to a parameter."""
-
-_WEIGHTS = {".safetensors", ".bin"}
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
@@ -38,15 +41,6 @@ def folder_mib(path: Path | str) -> float:
         UserError: The folder does not exist.
     """
     return sum(file.stat().st_size for file in _files(path)) / 2**20
-
-
-def weights_mib(path: Path | str) -> float:
-    """Size of the weight files of a folder in MiB (2**20 bytes).
-
-    Raises:
-        UserError: The folder does not exist.
-    """
-    return sum(file.stat().st_size for file in _files(path) if file.suffix in _WEIGHTS) / 2**20
 
 
 def _files(path: Path | str) -> list[Path]:

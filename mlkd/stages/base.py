@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -168,9 +169,13 @@ class Stage(L.LightningModule):
         left = max(0.0, (self._steps - step) / max(1, self._steps - warmup))
         return left if self._optim.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
-    def decay_until(self, step: int) -> float:
-        """Factor that weight decay puts on a matrix entry without gradient by some step."""
-        rates = (self._config.lr * self._rate(earlier) for earlier in range(step))
+    def decay_until(self, step: int, skipped: Collection[int]) -> float:
+        """Factor that weight decay puts on a matrix entry without gradient by some step.
+
+        The optimiser passes over everything in the steps that were ``skipped``.
+        """
+        taken = (earlier for earlier in range(step) if earlier not in skipped)
+        rates = (self._config.lr * self._rate(earlier) for earlier in taken)
         return math.prod(1 - rate * self._optim.weight_decay for rate in rates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ class SlurmConfig(Section):
     constraint: str | None = None
     gpus_per_node: Positive | None = None
     """null = none asked for."""
-    cpus_per_task: Positive = 1
+    cpus_per_task: Positive = 2
     mem_gb: Annotated[float, Field(gt=0.0)] | None = None
     """Memory a node (GB); null = the cluster's default."""
     timeout_min: Positive = 240
