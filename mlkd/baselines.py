@@ -17,7 +17,7 @@ def main(config: BaselinesConfig) -> None:
 
     from mlkd.files import replacing, write_json, write_rows
     from mlkd.hardware import describe, device_of
-    from mlkd.metrics.summary import numbers, pair_scores
+    from mlkd.metrics.summary import columns, numbers
     from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
     from mlkd.rivals import measure_rivals
     from mlkd.runs.record import environment, now
@@ -37,9 +37,8 @@ def main(config: BaselinesConfig) -> None:
     write_json(output, provenance | content | {"models": measured})
     lines = []
     for row in rows:
-        values = numbers(measured[row.name], row.share)
-        pairs = {"_".join(key): score for key, score in pair_scores(measured[row.name]).items()}
-        lines.append({"model": row.name} | values | pairs | provenance)
+        scores = numbers(measured[row.name], row.share) | columns(measured[row.name])
+        lines.append({"model": row.name} | scores | provenance)
     write_rows(output.with_suffix(".csv"), lines)
     with replacing(output.with_suffix(".md")) as part:
         part.write_text(to_markdown(rows), encoding="utf-8")

@@ -32,6 +32,7 @@ from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
+from mlkd.metrics.summary import columns
 from mlkd.metrics.table import Row, row_of, rows_of, rows_to_table, to_markdown
 
 RNG = np.random.default_rng(3)
@@ -331,6 +332,21 @@ def test_scores_in_bf16_are_near_and_say_so(encoder_folder: Path, tmp_path: Path
     pearson = [one["scores"]["sets"]["sts"]["pairs"]["en-en"]["pearson"] for one in found.values()]
     assert pearson[0] != pearson[1]
     assert pearson[0] == pytest.approx(pearson[1], abs=2)
+
+
+def test_columns_hold_scores_and_the_intervals_that_there_are() -> None:
+    pairs = {
+        "en-de": {"spearman": 80.0, "low": 78.5, "high": 82.0},
+        "de-de": {"spearman": 70.0, "low": None, "high": None},
+    }
+    scores = {"sets": {"stsb": {"kind": "sts", "split": "test", "pairs": pairs}}}
+    assert columns({"scores": scores}) == {
+        "test_stsb_en-de": 80.0,
+        "test_stsb_de-de": 70.0,
+        "test_stsb_en-de_low": 78.5,
+        "test_stsb_en-de_high": 82.0,
+    }
+    assert columns({}) == {}
 
 
 # --- size and speed ---------------------------------------------------------------------------

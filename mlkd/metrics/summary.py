@@ -49,3 +49,14 @@ def pair_scores(measured: dict[str, Any]) -> dict[tuple[str, str, str], float]:
         for pair, values in entry["pairs"].items()
     }
     return dict(sorted(found.items(), key=lambda item: item[0][0]))
+
+
+def columns(measured: dict[str, Any]) -> dict[str, float]:
+    """The same for a CSV file: ``split_set_pair``, and ``_low`` and ``_high`` of an interval."""
+    found = {"_".join(key): score for key, score in pair_scores(measured).items()}
+    for name, entry in measured.get("scores", {}).get("sets", {}).items():
+        for pair, values in entry["pairs"].items():
+            for end in ("low", "high"):
+                if values.get(end) is not None:
+                    found[f"{entry['split']}_{name}_{pair}_{end}"] = values[end]
+    return found

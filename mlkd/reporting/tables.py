@@ -8,7 +8,7 @@ from typing import Any
 
 from mlkd.command_line import command_of
 from mlkd.files import replacing, write_rows
-from mlkd.metrics.summary import MEASURES, numbers, pair_scores
+from mlkd.metrics.summary import MEASURES, columns, numbers
 from mlkd.metrics.table import row_of, to_markdown
 from mlkd.reporting.collect import Cell, curve
 from mlkd.reporting.compare import Group, front
@@ -22,7 +22,7 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
             row: dict[str, Any] = {"id": cell.id, "sweep": cell.sweep, "status": cell.status}
             row |= group.settings | {"seed": cell.config.get("seed")}
             row |= numbers(cell.measured, cell.record.get("share"))
-            row |= {"_".join(key): value for key, value in pair_scores(cell.measured).items()}
+            row |= columns(cell.measured)
             row |= {"error": cell.error, "log": cell.log} | _provenance(cell)
             rows.append(row)
     write_rows(path, rows)
