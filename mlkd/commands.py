@@ -25,8 +25,8 @@ class EvaluateConfig(Section):
     """Student folder, run folder, or hub name with ``@revision``."""
     teacher: EncoderConfig
     eval: EvalConfig
-    max_tokens: Annotated[int, Field(ge=4, le=512)] = 64
-    """Longer sentences are cut."""
+    max_tokens: Annotated[int, Field(ge=4, le=512)] | None = None
+    """Longer sentences are cut; null = as in the run of the model, 64 for one without a run."""
     latency: bool = False
     """Also time teacher, assistant and student in turns, with one thread and two, and measure the
     memory of processes that only encode."""

@@ -42,7 +42,7 @@ def main(config: EvaluateConfig) -> float | None:
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
-        max_tokens=config.max_tokens,
+        max_tokens=config.max_tokens or _longest(folder.absolute().parent),
         teacher=teacher,
         accelerator=config.accelerator,
         precision=config.eval.precision,
@@ -57,6 +57,15 @@ def main(config: EvaluateConfig) -> float | None:
     print(f"scores: {output}")
     dev = any(item.split == "dev" for item in sets)
     return select_value(measured["scores"]) if dev else None
+
+
+def _longest(run: Path) -> int:
+    """How many tokens the models of a run read at most."""
+    from mlkd.runs.record import read_record
+
+    if not (run / "run.json").is_file():
+        return 64
+    return int(read_record(run)["config"]["data"]["max_tokens"])
 
 
 def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:

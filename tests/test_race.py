@@ -46,6 +46,25 @@ def test_memory_of_a_process_that_only_encodes(encoder_folder: Path, tmp_path: P
     assert 0 < measured["above"] < 100
 
 
+def test_a_run_is_evaluated_as_it_was_when_it_ended(
+    tiny: Callable[..., TrainConfig], finished_chain: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    from mlkd.evaluate import main
+
+    (run,) = finished_chain.glob("runs/contrastive-*")
+    record = json.loads((run / "run.json").read_text())
+    assert record["config"]["data"]["max_tokens"] == 16
+    output = tmp_path / "evaluation.json"
+    settings = {
+        "model": str(run),
+        "teacher": {"path": str(encoder_folder)},
+        "eval": record["config"]["eval"],
+        "output": str(output),
+    }
+    main(EvaluateConfig.model_validate(settings))
+    assert json.loads(output.read_text())["scores"] == record["metrics"]["scores"]
+
+
 @pytest.mark.slow
 def test_teacher_assistant_student_and_export_beside_each_other(
     tiny: Callable[..., TrainConfig],
