@@ -37,8 +37,8 @@ Command = Callable[..., CompletedProcess[str]]
 Once = Callable[[str, Callable[[Path], Path]], Path]
 
 LONGEST = (
-    "test_sweeps.py", "test_report.py", "test_export.py", "test_benchmark.py", "test_resume.py",
-    "test_ranks.py", "test_hub_models.py", "test_wandb.py",
+    "test_slurm.py", "test_sweeps.py", "test_report.py", "test_export.py", "test_benchmark.py",
+    "test_resume.py", "test_ranks.py", "test_hub_models.py", "test_wandb.py",
 )  # fmt: skip
 
 STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")

@@ -15,6 +15,7 @@ from mlkd.killtest import _finish, main
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(1800)
 @pytest.mark.enable_socket
 def test_a_killed_chain_ends_with_the_same_weights(tmp_path: Path) -> None:

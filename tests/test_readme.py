@@ -76,6 +76,7 @@ def execute(module: str, *arguments: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command", [c for c in shown("train") if "data.root=" not in c and "-m" not in c.split()]
@@ -89,6 +90,7 @@ def test_the_commands_of_the_readme_run(command: str, outputs: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(600)
 def test_the_evaluation_of_the_readme_runs(outputs: Path) -> None:
     runs = sorted((outputs / "runs").glob("contrastive-*"))

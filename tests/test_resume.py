@@ -151,9 +151,11 @@ def test_after_the_time_limit_no_link_is_begun(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_processes_that_want_the_same_chain_share_the_work(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mlkd.train", "stage=assistant", "debug=tiny",
-               "trainer.threads=1", f"output_dir={tmp_path}"]  # fmt: skip
+def test_processes_that_want_the_same_chain_share_the_work(
+    encoder_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(encoder_folder, corpus, tmp_path / "out", 600)
+    command = [sys.executable, "-m", "mlkd.train", "stage=assistant", *settings]
     processes = [
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -354,6 +354,7 @@ def test_the_local_launcher_runs_each_cell_in_a_process(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(1200)
 def test_twelve_cells_train_one_assistant_and_ask_the_teacher_once(
     tiny_overrides: list[str], tmp_path: Path, command: Command
