@@ -26,22 +26,39 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
-    assert set(results["tables"]) == {"headline", "initialisation"}
     for table in results["tables"].values():
         assert (table["status"] == "finished").all()
         assert table["seed"].nunique() == 3
         assert table["hardware"].notna().all()
 
 
-def test_the_readme_quotes_the_headline(results: dict[str, Any]) -> None:
-    means = results["over_seeds"](results["headline"], "stages.contrastive.lr")
+def test_the_readme_quotes_english_german(results: dict[str, Any]) -> None:
+    means = results["over_seeds"](results["pair"], "stages.contrastive.lr")
     assert float(results["chosen"]) == 1e-4
     for rate, line in means.iterrows():
-        quoted = [
-            f"{line[name, 'mean']:.2f} ± {line[name, 'sd']:.2f}"
-            for name in ("dev_sts", "test_sts", "kept", "test_bitext")
-        ]
+        quoted = [spread(line[name]) for name in ("dev_sts", "test_sts", "kept", "test_bitext")]
         assert " | ".join(quoted) in README, rate
+
+
+def test_the_readme_quotes_the_five_languages(results: dict[str, Any]) -> None:
+    measures = results["headline"][results["MEASURES"]].agg(["mean", "std"]).T
+    names = ("dev_sts", "test_sts", "kept", "test_bitext")
+    quoted = [spread({"mean": m["mean"], "sd": m["std"]}) for m in (measures.loc[n] for n in names)]
+    assert " | ".join(quoted) in README
+    assert len(results["by_pair"]) == 11
+    for pair, line in results["by_pair"].iterrows():
+        assert f"| {pair} | {spread(line)} | {line['low']:.1f} to {line['high']:.1f} |" in README
+
+
+def test_the_readme_quotes_the_baselines(results: dict[str, Any]) -> None:
+    assert len(results["baselines"]) == 10
+    for name, line in results["baselines"].iterrows():
+        scores = f"{line['dev_sts']:.2f} | {line['test_sts']:.2f} | {line['test_bitext']:.2f}"
+        assert f"| {name} | {line['parameters']:.2f} | {line['mib']:.1f} | {scores} |" in README
+
+
+def spread(line: Any) -> str:
+    return f"{line['mean']:.2f} ± {line['sd']:.2f}"
 
 
 def test_the_readme_quotes_the_initialisation(results: dict[str, Any]) -> None:
@@ -51,3 +68,5 @@ def test_the_readme_quotes_the_initialisation(results: dict[str, Any]) -> None:
         assert f"{line['test_sts', 'mean']:.1f} ± {line['test_sts', 'sd']:.1f}" in README
     for value in results["effects"]:
         assert f"{value:+.1f}" in README
+    for _, line in results["learning"].iterrows():
+        assert " | ".join(f"{value:.1f}" for value in line) in README
