@@ -42,7 +42,7 @@ def main(config: EvaluateConfig) -> float | None:
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
-        max_tokens=config.max_tokens or _longest(folder.absolute().parent),
+        max_tokens=config.max_tokens or _longest(_run_of(folder)),
         teacher=teacher,
         accelerator=config.accelerator,
         precision=config.eval.precision,
@@ -59,21 +59,25 @@ def main(config: EvaluateConfig) -> float | None:
     return select_value(measured["scores"]) if dev else None
 
 
-def _longest(run: Path) -> int:
+def _run_of(student: Path) -> Path | None:
+    """The run whose hand-over a folder is."""
+    run = student.absolute().parent
+    return run if student.name == "student" and (run / "run.json").is_file() else None
+
+
+def _longest(run: Path | None) -> int:
     """How many tokens the models of a run read at most."""
     from mlkd.runs.record import read_record
 
-    if not (run / "run.json").is_file():
-        return 64
-    return int(read_record(run)["config"]["data"]["max_tokens"])
+    return 64 if run is None else int(read_record(run)["config"]["data"]["max_tokens"])
 
 
 def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
     """Teacher, assistant, student and whatever else is to be timed, by name."""
     from mlkd.deploy.race import assistant_of, is_onnx
 
-    run = student.absolute().parent
-    assistant = assistant_of(run) if (run / "run.json").is_file() else None
+    run = _run_of(student)
+    assistant = assistant_of(run) if run else None
     folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
     folders["student"] = student
     for given in config.compare:

@@ -135,8 +135,11 @@ class Evaluation:
     @cached_property
     def _teach(self) -> Encode:
         """The teacher's vectors, which are asked for anew, and are the same, with each encoder."""
-        encode = self._open(self.teacher, self.precision).encode
-        remembered = lru_cache(maxsize=1)(encode)  # of all its sentences
+
+        @lru_cache(maxsize=1)  # of all its sentences; the model is not kept
+        def remembered(texts: tuple[str, ...]) -> np.ndarray:
+            return self._open(self.teacher, self.precision).encode(texts)
+
         return lambda texts: remembered(tuple(texts))
 
     def _open(self, folder: Path, precision: str) -> FrozenEncoder:

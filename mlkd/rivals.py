@@ -60,11 +60,11 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
         folder = Path(temporary, "static")
         static.save(str(folder))
         encoders["static"] = encoder(static)
-        measured["static"] = _measured(chain, encoders["static"], static, folder)
+        measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
         folder = Path(temporary, "int8")
         FORMATS["onnx_int8"].write(assistant, folder)
         encoders["int8"] = FORMATS["onnx_int8"].open(folder)
-        measured["int8"] = _measured(chain, encoders["int8"], assistant, folder)
+        measured["int8"] = _measured(chain, encoders["int8"], assistant, folder, "int8")
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured
@@ -89,7 +89,7 @@ def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:
         "loss": LossConfig(pair_mse=PairMSEConfig()).model_dump(),
         "lr": config.stages["recurrent"].lr,
         "epochs": 1000.0,
-        "max_steps": pairs // config.stages["contrastive"].batch_size,
+        "max_steps": max(1, pairs // config.stages["contrastive"].batch_size),
     }
     return TrainConfig.model_validate({key: values[key] for key in TrainConfig.model_fields})
 
@@ -127,13 +127,13 @@ def _layer_cut(chain: Chain) -> Chain:
 
 
 def _measured(
-    chain: Chain, encode: Encode, model: SentenceTransformer, folder: Path
+    chain: Chain, encode: Encode, model: SentenceTransformer, folder: Path, precision: str
 ) -> dict[str, Any]:
     """Scores and size of an encoder that is no folder of mlkd's."""
     log.info("evaluate %s", folder.name)
     return {
         "scores": chain.evaluation.scores(encode),
-        "precision": "fp32" if folder.name == "static" else folder.name,
+        "precision": precision,
         "parameters": parameters(model),
         "mib": folder_mib(folder),
     }

@@ -82,6 +82,7 @@ def test_the_recipe_is_one_stage_of_mse_alone(tiny: Callable[..., TrainConfig]) 
     ]
     assert stage.loss.mcl is None and stage.loss.pair_mse is not None
     assert stage.max_steps == 1000 // stage.batch_size
+    assert mse_recipe(config, pairs=1).stages["contrastive"].max_steps == 1
     assert stage.lr == config.stages["recurrent"].lr
     assert (recipe.student, recipe.init, recipe.seed) == (config.student, config.init, config.seed)
 
