@@ -11,9 +11,13 @@ import torch
 from conftest import ENGLISH, GERMAN, weights
 
 from mlkd.data.module import PairBatch, PairSource
+from mlkd.data.tokens import tokenise
 from mlkd.files import encoder_fingerprint
+from mlkd.metrics.size import parameters
+from mlkd.needs import batch_plan
 from mlkd.schema import TrainConfig
 from mlkd.stages import STAGES
+from mlkd.student.backbone import backbone_of, layers
 from mlkd.student.folder import load_folder
 from mlkd.targets.encoder import FrozenEncoder
 
@@ -157,3 +161,35 @@ def test_frozen_encoders_stay_as_they_are(
     encoder = FrozenEncoder.open(encoder_folder, max_tokens=16)
     assert not any(p.requires_grad for p in encoder.model.parameters())
     assert not encoder.model.training
+
+
+def test_starts_differ_in_their_weights_alone(
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path]
+) -> None:
+    """Wibowo et al. (2024) compare sources: nothing else may differ between them."""
+    from mlkd.chain import new_student, open_chain
+
+    students, orders = {}, []
+    for source, table in (("scratch", "random"), ("base", "svd"), ("teacher", "svd")):
+        config = tiny(f"init.source={source}", f"init.embedding={table}", "init.layers=first")
+        opened = open_chain(config)
+        opened.assistant = chain["assistant"] / "student"
+        students[source], again = new_student(opened), new_student(opened)
+        for first, second in zip(students[source].parameters(), again.parameters(), strict=True):
+            assert torch.equal(first, second)
+        tokens = tokenise(opened.pairs, again.tokenizer, config.data.max_tokens, opened.cache)
+        plan, steps = batch_plan(config, opened.pairs, tokens, "contrastive")
+        orders.append([plan.batch(step).tolist() for step in range(steps)])
+    assert orders[0] == orders[1] == orders[2]
+    assert len({parameters(student)["total"] for student in students.values()}) == 1
+
+    origins = {"base": load_folder(opened.base), "teacher": load_folder(opened.assistant)}
+    for name, student in students.items():
+        for origin, model in origins.items():
+            pairs = zip(layers(backbone_of(student)), layers(backbone_of(model)), strict=False)
+            same = [
+                torch.equal(value, copied.state_dict()[key])
+                for copied, layer in pairs
+                for key, value in layer.state_dict().items()
+            ]
+            assert all(same) if name == origin else not all(same), (name, origin)
