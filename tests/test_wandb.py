@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import configure, tiny_settings, write_corpus
+from conftest import configure, run_until, tiny_settings, write_corpus
 from wandb.proto import wandb_internal_pb2
 
 from mlkd.chain import run_chain
 from mlkd.reporting.collect import Cell, collect
 from mlkd.reporting.dashboard import publish
 from mlkd.runs.wandb_logger import has_key
+from mlkd.schema import TrainConfig
 
 BLOCK = 32768
 
@@ -41,8 +42,8 @@ def log_records(path: Path) -> Iterator[Any]:
 class Written:
     """A W&B run as its offline files tell it."""
 
-    def __init__(self, folder: Path) -> None:
-        (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    def __init__(self, folder: Path, part: int = 0) -> None:
+        file = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))[part]
         self.history: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
@@ -108,6 +109,22 @@ def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: Cell) -> None:
         assert run.job_type == link.name.split("-")[0]
         assert list(run.tags) == ["one", "two"]
         assert run.project == "mlkd"
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    config = tiny("logger=wandb", "stages.assistant.max_steps=12", stage="assistant")
+    run_until(config, 7)
+    run_chain(config)
+    (folder,) = (tmp_path / "out/runs").glob("assistant-*")
+    first, second = (Written(folder, part) for part in (0, 1))
+    assert first.run.run_id == second.run.run_id == folder.name
+    steps = [max(part.column("trainer/global_step")) for part in (first, second)]
+    assert steps[0] < steps[1]
+    assert second.column("dev/loss")
 
 
 def test_the_configuration_is_the_resolved_one(written: Written) -> None:
