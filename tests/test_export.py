@@ -174,7 +174,7 @@ json.dump(vectors.tolist(), sys.stdout)
     assert np.abs(np.array(json.loads(done.stdout)) - expected).max() <= 1e-4
     lines = (out / "encode.py").read_text().split('"""')[-1].splitlines()
     assert {p.name for p in out.iterdir()} >= {"model.onnx", "tokenizer.json", "config.json"}
-    assert len(lines) < 15
+    assert len(lines) <= 15
 
 
 def test_onnx_takes_any_batch_and_length(exported: Path) -> None:
@@ -198,6 +198,36 @@ def test_int8_is_small_and_does_not_depend_on_the_batch(
     encode = open_onnx(out / "onnx_int8")
     texts = sorted(TEXTS, key=len)
     assert np.abs(encode(texts)[0] - encode(texts[:1])[0]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.5])
+def test_int8_products_of_each_row_have_a_scale_of_their_own(lowest: float) -> None:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from mlkd.deploy.graph import Graph
+
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(6, 32, generator=generator), torch.randn(6, generator=generator)
+    x = torch.randn(4, 32, generator=generator)
+    x[1] *= 1000  # an outlier costs the other rows nothing
+    x = x.clamp_min(-lowest) if lowest else x
+    x[2] = -lowest  # nothing above the lowest value: a row of zeros where that is 0
+    graph = Graph(int8=True)
+    y, added = graph.product(graph.operand("x", lowest=lowest), "matrix", weight, bias)
+    y = graph.op("Add", y, added)
+    stored = [numpy_helper.from_array(array, name) for name, array in graph.weights.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 32])]
+    outputs = [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["rows", 6])]
+    content = helper.make_graph(graph.nodes, "product", inputs, outputs, stored)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(content, opset_imports=opsets, ir_version=9)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+    right = x @ weight.T + bias
+    error = (found - right).abs().amax(1) / x.abs().amax(1).clamp_min(1)
+    assert error.max() < 0.15
+    assert torch.allclose(found[2], right[2], atol=0.05)
 
 
 def own_ranking(student: Path, folder: Path) -> EvalConfig:

@@ -15,6 +15,25 @@ GELU_MIN = 0.17
 """GELU is nowhere below minus this."""
 
 
+@dataclass(frozen=True)
+class Operand:
+    """The left side of products.
+
+    Attributes:
+        name: Of the matrix ``(..., n)``; uint8 in an int8 graph, which alone has the rest.
+        largest: Of the largest absolute value of each row ``(..., 1)``.
+        step: Between two integers, as a share of the largest value.
+        zero: Of the integer that stands for ``-lowest``, or for 0.
+        lowest: What was added to the values before.
+    """
+
+    name: str
+    largest: str = ""
+    step: float = 0.0
+    zero: str = ""
+    lowest: float = 0.0
+
+
 @dataclass
 class Graph:
     """Nodes and weights so far; each method adds something and returns the name of its result.
@@ -33,6 +52,10 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names[0] if outputs == 1 else tuple(names)
 
+    def contrib(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """A node of ONNX Runtime's own operators, which every build of it has."""
+        return str(self.op(kind, *inputs, domain="com.microsoft", **attributes))
+
     def weight(self, name: str, value: Any, kind: Any = np.float32) -> str:
         """A stored tensor; the same name again is the same tensor."""
         if name not in self.weights:
@@ -48,65 +71,64 @@ class Graph:
         """A constant."""
         return self.weight(f"{np.dtype(kind).name}_{value:g}", np.array(value), kind)
 
-    def linear(
-        self,
-        x: str,
-        name: str,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        *,
-        lowest: float | None = None,
-    ) -> str:
-        """``x @ weight.T + bias``.
+    def operand(self, x: str, *, lowest: float = 0.0) -> Operand:
+        """The left side of products: ``x`` itself, or in an int8 graph its rows as uint8.
+
+        ONNX Runtime's own dynamic quantisation has one scale for all rows of a batch, so that an
+        outlier in one token costs the others their precision and a vector depends on what else is
+        in its batch. A scale a row costs a division, and mends both.
+
+        Args:
+            x: ``(..., n)``.
+            lowest: No value of ``x`` is below minus this, though far above: int8 then spends its
+                steps on that range.
+        """
+        if not self.int8:
+            return Operand(x)
+        if lowest:
+            step, zero = 1 / 255, 0
+            x = self.op("Add", x, self.number(lowest))
+            largest = self.op("ReduceMax", x, self.ints(-1), keepdims=1)
+        else:
+            step, zero = 1 / 127, 128
+            largest = self.op("ReduceMax", self.op("Abs", x), self.ints(-1), keepdims=1)
+        # A row of zeros divides by zero, and its product, whatever it is, is multiplied by zero.
+        zero_point = self.number(zero, np.uint8)
+        rows = self.op("QuantizeLinear", self.op("Div", x, largest), self.number(step), zero_point)
+        return Operand(rows, largest, step, zero_point, lowest)
+
+    def product(
+        self, x: Operand, name: str, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[str, str]:
+        """``x @ weight.T``, and what is still to be added to it, for what adds it in passing.
 
         Args:
             x: ``(..., n)``.
             name: Of the stored matrix.
             weight: ``(m, n)``.
             bias: ``(m,)``.
-            lowest: No value of ``x`` is below minus this, though far above: int8 then spends its
-                steps on that range.
+
+        Returns:
+            Two names: of ``(..., m)``, and of the stored bias ``(m,)``, empty where there is none.
         """
         matrix = weight.detach().T.numpy()
         added = None if bias is None else bias.detach().numpy()
         if self.int8:
-            result, shift = self._int8_product(x, name, matrix, lowest)
-            added = shift if added is None else added + shift
+            columns, scale = quantise(matrix, axis=0)
+            stored = self.weight(f"{name}.int8", columns, np.int8)
+            scales = self.weight(f"{name}.scale", scale[0])
+            parts = (x.name, stored, self.number(x.step), scales, x.zero)
+            result = self.op("Mul", self.contrib("MatMulIntegerToFloat", *parts), x.largest)
+            if x.lowest:
+                added = (0.0 if added is None else added) - x.lowest * (columns * scale).sum(0)
         else:
-            result = self.op("MatMul", x, self.weight(name, matrix))
-        if added is None or not added.any():
-            return str(result)
-        return str(self.op("Add", result, self.weight(f"{name}.bias", added)))
+            result = self.op("MatMul", x.name, self.weight(name, matrix))
+        return str(result), "" if added is None else self.weight(f"{name}.bias", added)
 
-    def _int8_product(
-        self, x: str, name: str, matrix: np.ndarray, lowest: float | None
-    ) -> tuple[str, np.ndarray]:
-        """Integer product: a scale a column of the matrix, and a scale a row of ``x``.
-
-        ONNX Runtime's own dynamic quantisation has one scale for all rows of a batch, so that an
-        outlier in one token costs the others their precision and a vector depends on what else is
-        in its batch. A scale a row costs a division, and mends both.
-
-        Returns:
-            The product, and what has to be added to it ``(m,)``.
-        """
-        columns, scale = quantise(matrix, axis=0)
-        if lowest is None:
-            step, zero = 1 / 127, 128
-            largest = self.op("ReduceMax", self.op("Abs", x), self.ints(-1), keepdims=1)
-        else:
-            step, zero = 1 / 255, 0
-            x = self.op("Relu", self.op("Add", x, self.number(lowest)))
-            largest = self.op("ReduceMax", x, self.ints(-1), keepdims=1)
-        largest = self.op("Max", largest, self.number(1e-9))
-        zero_point = self.number(zero, np.uint8)
-        rows = self.op("QuantizeLinear", self.op("Div", x, largest), self.number(step), zero_point)
-        stored = self.weight(f"{name}.int8", columns, np.int8)
-        product = self.op("MatMulInteger", rows, stored, zero_point)
-        result = self.op("Cast", product, to=TensorProto.FLOAT)
-        result = self.op("Mul", result, self.weight(f"{name}.scale", step * scale[0]))
-        shift = -(lowest or 0.0) * (columns * scale).sum(0)
-        return str(self.op("Mul", result, largest)), shift
+    def linear(self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> str:
+        """``x @ weight.T + bias``; shapes as in :meth:`product`."""
+        result, added = self.product(self.operand(x), name, weight, bias)
+        return str(self.op("Add", result, added)) if added else result
 
     def rows(self, ids: str, name: str, table: torch.Tensor) -> str:
         """Rows of a word table; as int8 with one scale a row, and only the rows met are scaled."""

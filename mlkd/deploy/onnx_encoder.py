@@ -1,7 +1,8 @@
 """A sentence encoder as one ONNX graph, from token ids to the unit vector, built node by node.
 
 The graph is written by us rather than traced: a recurrent layer is stored once however often it is
-run, the factorised word table stays factorised, and each matrix can be stored as int8.
+run, the factorised word table stays factorised, and each matrix can be stored as int8. Attention is
+one operator of ONNX Runtime, with fewer passes over its data than what it stands for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from torch import nn
 
 from mlkd.deploy.graph import GELU_MIN, Graph
 from mlkd.errors import UserError
@@ -81,7 +82,7 @@ def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
     output = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, shape)
     stored = [numpy_helper.from_array(array, name) for name, array in graph.weights.items()]
     content = helper.make_graph(graph.nodes, "sentence_encoder", inputs, [output], stored)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     proto = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION)
     proto.producer_name = "mlkd"
     return proto
@@ -93,14 +94,18 @@ def _sentence_vector(graph: Graph, model: SentenceTransformer) -> str:
     check_supported(backbone)
     mask = graph.op("Cast", "attention_mask", to=TensorProto.FLOAT)
     x = _embeddings(graph, backbone, longest(model))
-    # 0 where a token is read, a large negative number where it is padding: (batch, 1, 1, length).
-    hidden = graph.op("Mul", graph.op("Sub", mask, graph.number(1.0)), graph.number(1e9))
-    hidden = graph.op("Unsqueeze", hidden, graph.ints(1, 2))
+    read = graph.op("Cast", "attention_mask", to=TensorProto.INT32)
     stored = list(dict.fromkeys(layers(backbone)))
     for layer in layers(backbone):  # a recurrent layer comes again, under the same name
-        x = _layer(graph, x, hidden, f"layer.{stored.index(layer)}", layer, backbone.config)
+        x = _layer(graph, x, read, f"layer.{stored.index(layer)}", layer, backbone.config)
     for number, module in enumerate(list(model)[1:]):
         x = _tail(graph, x, mask, f"tail.{number}", module)
+    unit = type(list(model)[-1]).__name__ == "Normalize"
+    return x if unit else _unit(graph, x)
+
+
+def _unit(graph: Graph, x: str) -> str:
+    """``(..., d)`` with rows of length 1."""
     return str(graph.op("LpNormalization", x, axis=-1, p=2))
 
 
@@ -137,32 +142,38 @@ def _embeddings(graph: Graph, backbone: Backbone, max_tokens: int) -> str:
     return graph.norm(x, "embeddings.norm", parts.LayerNorm)
 
 
-def _layer(graph: Graph, x: str, hidden: str, name: str, layer: Any, config: Any) -> str:
+def _layer(graph: Graph, x: str, read: str, name: str, layer: Any, config: Any) -> str:
     """One Transformer layer with the norms after the sums (BERT, XLM-R)."""
-    heads = config.num_attention_heads
-    width = config.hidden_size // heads
     attention, out = layer.attention.self, layer.attention.output
-    parts = (attention.query, attention.key, attention.value)
-    # One product for all three; the scores' factor 1/sqrt(width) is part of the queries.
-    factors = (width**-0.5, 1.0, 1.0)
-    weight = torch.cat([f * part.weight for f, part in zip(factors, parts, strict=True)])
-    bias = torch.cat([f * part.bias for f, part in zip(factors, parts, strict=True)])
-    qkv = graph.linear(x, f"{name}.query_key_value", weight, bias)
-    qkv = graph.op("Reshape", qkv, graph.ints(0, 0, 3 * heads, width))
-    qkv = graph.op("Transpose", qkv, perm=[0, 2, 1, 3])
-    query, key, value = graph.op("Split", qkv, outputs=3, axis=1, num_outputs=3)
-    scores = graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 1, 3, 2]))
-    shares = graph.op("Softmax", graph.op("Add", scores, hidden), axis=-1)
-    mixed = graph.op("Transpose", graph.op("MatMul", shares, value), perm=[0, 2, 1, 3])
-    mixed = graph.op("Reshape", mixed, graph.ints(0, 0, heads * width))
+    rows = graph.operand(x)
+    parts = {"query": attention.query, "key": attention.key, "value": attention.value}
+    products, biases = zip(
+        *(graph.product(rows, f"{name}.{n}", part.weight, part.bias) for n, part in parts.items()),
+        strict=True,
+    )
+    bias = graph.op("Concat", *biases, axis=0)
+    heads = config.num_attention_heads
+    mixed = graph.contrib("MultiHeadAttention", *products, bias, read, num_heads=heads)
     y = graph.linear(mixed, f"{name}.attention_output", out.dense.weight, out.dense.bias)
     x = graph.norm(graph.op("Add", y, x), f"{name}.attention_norm", out.LayerNorm)
-    first, second = layer.intermediate.dense, layer.output.dense
-    y = graph.linear(x, f"{name}.intermediate", first.weight, first.bias)
-    y = _activation(graph, y, config.hidden_act)
-    lowest = GELU_MIN if config.hidden_act.startswith("gelu") else None
-    y = graph.linear(y, f"{name}.output", second.weight, second.bias, lowest=lowest)
+    y = _feed_forward(graph, x, name, layer.intermediate.dense, layer.output.dense, config)
     return graph.norm(graph.op("Add", y, x), f"{name}.output_norm", layer.output.LayerNorm)
+
+
+def _feed_forward(
+    graph: Graph, x: str, name: str, first: nn.Linear, second: nn.Linear, config: Any
+) -> str:
+    """``second(activation(first(x)))``."""
+    if config.hidden_act != "gelu":
+        y = graph.linear(x, f"{name}.intermediate", first.weight, first.bias)
+        y = _activation(graph, y, config.hidden_act)
+        return graph.linear(y, f"{name}.output", second.weight, second.bias)
+    y, bias = graph.product(graph.operand(x), f"{name}.intermediate", first.weight, first.bias)
+    # The tanh form differs by less than an int8 step and takes two thirds of the time.
+    y = graph.contrib("FastGelu" if graph.int8 else "BiasGelu", y, bias)
+    rows = graph.operand(y, lowest=GELU_MIN)
+    y, bias = graph.product(rows, f"{name}.output", second.weight, second.bias)
+    return str(graph.op("Add", y, bias))
 
 
 def _activation(graph: Graph, x: str, name: str) -> str:
@@ -183,7 +194,7 @@ def _tail(graph: Graph, x: str, mask: str, name: str, module: Any) -> str:
         activation = type(module.activation_function).__name__.lower()
         return y if activation == "identity" else _activation(graph, y, activation)
     if kind == "Normalize":
-        return str(graph.op("LpNormalization", x, axis=-1, p=2))
+        return _unit(graph, x)
     raise UserError(f"onnx: module {kind} is not supported; allowed: Pooling, Dense, Normalize")
 
 
