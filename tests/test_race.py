@@ -17,7 +17,8 @@ from mlkd.metrics.speed import race
 from mlkd.schema import TrainConfig
 
 
-def test_encoders_take_turns() -> None:
+def test_encoders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlkd.metrics.speed.SETTLE_SECONDS", 1e-9)  # one untimed call
     calls: list[tuple[str, int]] = []
 
     def contestant(name: str) -> Callable[[Sequence[str]], np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -145,15 +146,13 @@ def _embeddings(graph: Graph, backbone: Backbone, max_tokens: int) -> str:
 def _layer(graph: Graph, x: str, read: str, name: str, layer: Any, config: Any) -> str:
     """One Transformer layer with the norms after the sums (BERT, XLM-R)."""
     attention, out = layer.attention.self, layer.attention.output
-    rows = graph.operand(x)
-    parts = {"query": attention.query, "key": attention.key, "value": attention.value}
-    products, biases = zip(
-        *(graph.product(rows, f"{name}.{n}", part.weight, part.bias) for n, part in parts.items()),
-        strict=True,
-    )
-    bias = graph.op("Concat", *biases, axis=0)
+    parts = (attention.query, attention.key, attention.value)
+    weight = torch.cat([part.weight for part in parts])  # one product for all three
+    bias = torch.cat([part.bias for part in parts])
+    joined, added = graph.product(graph.operand(x), f"{name}.query_key_value", weight, bias)
+    three = graph.op("Split", joined, outputs=3, axis=-1, num_outputs=3)
     heads = config.num_attention_heads
-    mixed = graph.contrib("MultiHeadAttention", *products, bias, read, num_heads=heads)
+    mixed = graph.contrib("MultiHeadAttention", *three, added, read, num_heads=heads)
     y = graph.linear(mixed, f"{name}.attention_output", out.dense.weight, out.dense.bias)
     x = graph.norm(graph.op("Add", y, x), f"{name}.attention_norm", out.LayerNorm)
     y = _feed_forward(graph, x, name, layer.intermediate.dense, layer.output.dense, config)

@@ -17,6 +17,9 @@ from mlkd.progress import progress
 LATENCY_SENTENCES = 100
 """Single sentences that are timed; a p95 needs some dozens, more only takes time."""
 
+SETTLE_SECONDS = 0.01
+"""Untimed calls before a timed one: idle threads of the encoder before spin for milliseconds."""
+
 
 def race(
     encoders: Mapping[str, Callable[[Sequence[str]], Any]],
@@ -26,7 +29,7 @@ def race(
 ) -> dict[str, dict[str, Any]]:
     """Time encoders that take turns at every batch and sentence, so that load hits all alike.
 
-    Each call comes after an untimed one with a sentence.
+    Each call comes after untimed ones with a sentence (:data:`SETTLE_SECONDS`).
 
     Args:
         encoders: By name, what turns a list of sentences into vectors.
@@ -51,7 +54,9 @@ def race(
         taken: dict[str, list[float]] = {name: [] for name in encoders}
         for call in calls:
             for name, encode in encoders.items():
-                encode(call[:1])  # untimed: idle threads of the encoder before may still spin
+                until = perf_counter() + SETTLE_SECONDS
+                while perf_counter() < until:
+                    encode(call[:1])
                 start = perf_counter()
                 encode(call)
                 taken[name].append(perf_counter() - start)
