@@ -6,16 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.schema import (
-    Accelerator,
-    DataConfig,
-    EncoderConfig,
-    EvalConfig,
-    Positive,
-    Section,
-    TrainConfig,
-    TrimConfig,
-)
+from mlkd.inputs import DataConfig, EncoderConfig, EvalConfig, Positive, Section
+from mlkd.schema import Accelerator, TrainConfig, TrimConfig
 
 
 class EvaluateConfig(Section):

@@ -21,7 +21,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlkd.errors import Interrupted, UserError
-from mlkd.schema import EncoderConfig, TrainConfig
+from mlkd.inputs import EncoderConfig
+from mlkd.schema import TrainConfig
 from mlkd.secrets import guard_output
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"

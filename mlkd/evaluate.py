@@ -8,7 +8,7 @@ from typing import Any
 from mlkd.commands import EvaluateConfig
 from mlkd.config import run
 from mlkd.errors import UserError
-from mlkd.schema import EncoderConfig
+from mlkd.inputs import EncoderConfig
 
 _TIMED = 320
 """Sentences that ``latency=true`` times: ten batches."""

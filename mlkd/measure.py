@@ -16,13 +16,13 @@ from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
 from mlkd.hardware import device_of, resolve_precision
+from mlkd.inputs import EncoderConfig
 from mlkd.integrity import sealed
 from mlkd.metrics.scoring import Encode, Scores, score
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.runs.lock import Lock
-from mlkd.schema import EncoderConfig
 from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mlkd.errors import UserError
+from mlkd.inputs import EvalConfig
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
-from mlkd.schema import EvalConfig
 
 REPOSITORY = Path(__file__).parents[1]
 CORPORA = Path(os.environ.get("MLKD_CORPORA", REPOSITORY.parent / "shared" / "corpora"))

@@ -21,8 +21,9 @@ from mlkd.deploy.formats import open_onnx
 from mlkd.deploy.source import open_source, target_folder
 from mlkd.errors import UserError
 from mlkd.files import encoder_fingerprint
+from mlkd.inputs import EvalConfig, EvalSetConfig
 from mlkd.metrics.similarity import cosines, unit
-from mlkd.schema import EvalConfig, EvalSetConfig, InitConfig, StudentConfig
+from mlkd.schema import InitConfig, StudentConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student

@@ -30,12 +30,13 @@ from mlkd.data.readers import read
 from mlkd.data.rows import Reject, Row
 from mlkd.data.sources import count_rows, source_files
 from mlkd.errors import UserError
+from mlkd.inputs import CorpusConfig, DataConfig, EvalConfig
 from mlkd.metrics import sets
 from mlkd.metrics.sets import load_sets
 from mlkd.runs.curves import Curves
 from mlkd.runs.record import Run
 from mlkd.runs.resume import check_checkpoint
-from mlkd.schema import CorpusConfig, DataConfig, EvalConfig, TrainConfig
+from mlkd.schema import TrainConfig
 
 fuzz = settings(
     deadline=None,

@@ -14,7 +14,8 @@ from architectures import XLMR_ROWS, write_mpnet
 from conftest import ENGLISH, GERMAN, configure, sts_settings
 
 from mlkd.errors import UserError
-from mlkd.schema import EncoderConfig, InitConfig, StudentConfig, TrainConfig
+from mlkd.inputs import EncoderConfig
+from mlkd.schema import InitConfig, StudentConfig, TrainConfig
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
 

@@ -23,7 +23,7 @@ from mlkd.data import collect
 from mlkd.data.cleaning import below, english_hash, normal_form
 from mlkd.data.pairs import Group, PairStore, prepare_pairs
 from mlkd.errors import UserError
-from mlkd.schema import CorpusConfig, DataConfig
+from mlkd.inputs import CorpusConfig, DataConfig
 
 CONF = Path(__file__).parents[1] / "conf"
 LINES = [f"The cat number {i}.\tDie Katze Nummer {i}." for i in range(400)]

@@ -24,7 +24,7 @@ from mlkd.data.readers import read
 from mlkd.data.rows import Reject, Row
 from mlkd.data.sources import count_rows, source_files
 from mlkd.errors import UserError
-from mlkd.schema import CorpusConfig
+from mlkd.inputs import CorpusConfig
 
 
 def found(root: Path, target: str = "de", **corpus: Any) -> list[Row | Reject]:

@@ -15,8 +15,9 @@ import pytest
 from conftest import Command, tiny_settings
 
 from mlkd.errors import UserError
+from mlkd.inputs import EvalConfig
 from mlkd.runs import wandb_logger
-from mlkd.schema import EvalConfig, TrainConfig
+from mlkd.schema import TrainConfig
 from mlkd.secrets import redact
 
 SECRETS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlkd.bench.contest import Line
 from mlkd.bench.machine import AnonymousPeak, resident_mib, scratch, seconds
 from mlkd.commands import BenchmarkConfig
-from mlkd.schema import CorpusConfig, DataConfig
+from mlkd.inputs import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
 

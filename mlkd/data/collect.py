@@ -16,8 +16,8 @@ from mlkd.data.readers import read
 from mlkd.data.rows import UNFINISHED, Reject
 from mlkd.data.sources import count_rows
 from mlkd.errors import UserError
+from mlkd.inputs import DataConfig
 from mlkd.progress import progress
-from mlkd.schema import DataConfig
 
 ROW = np.dtype(
     [

@@ -17,8 +17,8 @@ from mlkd.data.compact import compact
 from mlkd.data.sources import source_files
 from mlkd.errors import UserError
 from mlkd.files import digest, file_sha256, write_json
+from mlkd.inputs import DataConfig
 from mlkd.integrity import sealed
-from mlkd.schema import DataConfig
 
 _FORMAT = 2
 """Version of the files; a change makes every store anew."""

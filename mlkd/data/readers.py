@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mlkd.data.rows import Pair, Reject, Row, checked, lines, one_line
 from mlkd.errors import UserError
-from mlkd.schema import CorpusConfig
+from mlkd.inputs import CorpusConfig
 
 if TYPE_CHECKING:
     from mlkd.data.demo.grammar import DemoSentence

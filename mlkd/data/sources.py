@@ -7,7 +7,7 @@ from pathlib import Path
 from mlkd.data.readers import fill
 from mlkd.data.rows import count_lines, one_line
 from mlkd.errors import UserError
-from mlkd.schema import CorpusConfig
+from mlkd.inputs import CorpusConfig
 
 _DEMO = Path(__file__).with_name("demo")
 

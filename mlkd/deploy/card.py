@@ -10,9 +10,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.deploy.source import Source
+from mlkd.inputs import DataConfig, EncoderConfig
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.metrics.table import rows_of, to_markdown
-from mlkd.schema import DataConfig, EncoderConfig
 
 _LOAD = {
     "sentence_transformers": """from pathlib import Path

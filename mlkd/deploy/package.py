@@ -20,11 +20,11 @@ from mlkd.deploy.source import Source
 from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.errors import UserError
 from mlkd.files import write_json
+from mlkd.inputs import EvalConfig, EvalSetConfig
 from mlkd.metrics.scoring import Encode, score, select_value
 from mlkd.metrics.sets import load_sets, sentences
 from mlkd.metrics.similarity import unit
 from mlkd.metrics.size import folder_mib
-from mlkd.schema import EvalConfig, EvalSetConfig
 from mlkd.student.folder import load_folder
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.errors import UserError
+from mlkd.inputs import Section
 from mlkd.runs.record import check_student, read_record
-from mlkd.schema import Section
 
 Config = TypeVar("Config", bound=Section)
 

@@ -14,8 +14,8 @@ from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
 from mlkd.deploy.source import Source
 from mlkd.errors import UserError
+from mlkd.inputs import DataConfig, EvalConfig
 from mlkd.metrics.sets import load_sets, sentences
-from mlkd.schema import DataConfig, EvalConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.trim import Mask, is_kept, language_counts, pieces_to_keep, trimmed
 

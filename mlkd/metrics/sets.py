@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.errors import UserError
-from mlkd.schema import EvalConfig, EvalSetConfig
+from mlkd.inputs import EvalConfig, EvalSetConfig
 
 _MAX_BYTES = 256 << 20
 """Of an evaluation set, unpacked."""

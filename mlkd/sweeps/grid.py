@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from mlkd.config import explain, validate
 from mlkd.errors import UserError
+from mlkd.inputs import Section
 from mlkd.links import link_key, links
-from mlkd.schema import Section, StageName, TrainConfig
+from mlkd.schema import StageName, TrainConfig
 from mlkd.sweeps.schema import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
 
 T = TypeVar("T", bound=Section)

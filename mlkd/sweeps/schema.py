@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.schema import Positive, Section
+from mlkd.inputs import Positive, Section
 
 Value = str | float | int | bool | None
 
