@@ -119,11 +119,10 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
 def _report(chain: Chain, run: Run) -> None:
     """Time the models, print the table and write it into the folder of the last run."""
     config, measured = chain.config, chain.measured
-    # In this process, in turns: times of other days and machines do not compare. All students of
-    # a chain have one shape, so that the last one is enough.
-    timed = ("teacher", "assistant", config.stage)
-    encoders = {name: chain.evaluation.encoder(chain.folders[name]) for name in timed}
-    for name, values in chain.evaluation.speed(encoders).items():
+    # In turns, in one race: times of other days and machines do not compare. All students of a
+    # chain have one shape, so that the last one is enough.
+    timed = {name: chain.folders[name] for name in ("teacher", "assistant", config.stage)}
+    for name, values in chain.evaluation.cached_speed(timed, chain.cache).items():
         measured[name] = measured[name] | values
     with chain.lock(run):
         references = {name: measured[name] for name in ("teacher", "assistant")}

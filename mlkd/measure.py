@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mlkd.config import encoder_folder
 from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
-from mlkd.hardware import device_of, resolve_precision
+from mlkd.hardware import describe, device_of, resolve_precision
 from mlkd.inputs import EncoderConfig
 from mlkd.integrity import sealed
 from mlkd.metrics.scoring import Encode, Scores, score
@@ -23,6 +24,7 @@ from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.runs.lock import Lock
+from mlkd.runs.record import code_digest, now
 from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
@@ -107,16 +109,12 @@ class Evaluation:
 
     def cached(self, folder: Path, cache: Path, name: str) -> dict[str, Any]:
         """The same from the cache, where it is known; the log calls the encoder ``name``."""
-        path = cache / f"scores-{self._key(folder)}"
 
-        def make(part: Path) -> None:
+        def make() -> dict[str, Any]:
             log.info("evaluate %s", name)
-            write_json(part / "scores.json", self.measure(folder))
+            return self.measure(folder)
 
-        with Lock(path.with_suffix(".lock"), waiting_for=f"scores of {name}"):
-            written = sealed(path, make) / "scores.json"
-        content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
-        return content
+        return _kept(cache, "scores", self._key(folder), make, f"scores of {name}")
 
     def encoder(self, folder: Path) -> Encode:
         """``encode`` of a folder in fp32."""
@@ -128,9 +126,34 @@ class Evaluation:
         Returns:
             By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
         """
+        return race(encoders, self._timed(), batch_size=_BATCH, passes=3)
+
+    def cached_speed(self, folders: Mapping[str, Path], cache: Path) -> dict[str, dict[str, Any]]:
+        """``speed`` of folders in fp32, from the cache if they have raced on such hardware.
+
+        One key for all of them, since only times of one race compare.
+        """
+        hardware = describe(device_of(self.accelerator))
+        encoders = {name: encoder_fingerprint(folder) for name, folder in folders.items()}
+        how = [self.max_tokens, _BATCH, hardware, torch.__version__, code_digest()]
+        key = digest([encoders, self._timed(), *how])
+
+        def make() -> dict[str, Any]:
+            raced = self.speed({name: self.encoder(folder) for name, folder in folders.items()})
+            return {"finished": now(), "models": raced}
+
+        known = _kept(cache, "speed", key, make, "a race of encoders")
+        log.info(
+            "speed: as of %s on %s, in %s", known["finished"], hardware, cache / f"speed-{key}"
+        )
+        models: dict[str, dict[str, Any]] = known["models"]
+        return models
+
+    def _timed(self) -> list[str]:
+        """Sentences that speed is measured with."""
         texts = sorted(sentences(self.sets))
         drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
-        return race(encoders, [texts[i] for i in drawn], batch_size=_BATCH, passes=3)
+        return [texts[i] for i in drawn]
 
     @cached_property
     def _teach(self) -> Encode:
@@ -160,3 +183,18 @@ class Evaluation:
         if precision != "fp32":
             how.append(precision)
         return digest([_FORMAT, encoders, *how, texts, gold])
+
+
+def _kept(
+    cache: Path, kind: str, key: str, make: Callable[[], dict[str, Any]], what: str
+) -> dict[str, Any]:
+    """A JSON object from ``<cache>/<kind>-<key>``, made if it is not there; ``what`` names it."""
+    path = cache / f"{kind}-{key}"
+
+    def write(part: Path) -> None:
+        write_json(part / f"{kind}.json", make())
+
+    with Lock(path.with_suffix(".lock"), waiting_for=what):
+        written = sealed(path, write) / f"{kind}.json"
+    content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    return content

@@ -30,8 +30,12 @@ def test_chain_runs_reuses_and_shares_links(
         assert record["training"]["steps"] == 6
     assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
     caplog.set_level("INFO")
+    before = json.loads((chain["contrastive"] / "run.json").read_text())
     run_chain(tiny())
     assert caplog.text.count(": reused (") == 4
+    again = json.loads((chain["contrastive"] / "run.json").read_text())
+    for numbers in ("metrics", "references"):  # their times as well
+        assert before[numbers] == again[numbers]
     caplog.clear()
     run_chain(tiny("seed=1", "assistant.seed=0"))
     assert caplog.text.count("assistant: reused (") == 1

@@ -57,7 +57,7 @@ def test_damaged_caches_are_named_and_made_again(
 
     expected = weights(tmp_path / "out", "assistant")
     cache = tmp_path / "out/cache"
-    kinds = ("pairs-*", "tokens-*", "targets-*/segment-*", "assistant-*", "scores-*")
+    kinds = ("pairs-*", "tokens-*", "targets-*/segment-*", "assistant-*", "scores-*", "speed-*")
     harmed = [largest(folder) for kind in kinds for folder in cache.glob(kind)]
     assert len(harmed) >= len(kinds)
     for path in harmed:

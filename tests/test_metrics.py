@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -332,6 +333,24 @@ def test_scores_in_bf16_are_near_and_say_so(encoder_folder: Path, tmp_path: Path
     pearson = [one["scores"]["sets"]["sts"]["pairs"]["en-en"]["pearson"] for one in found.values()]
     assert pearson[0] != pearson[1]
     assert pearson[0] == pytest.approx(pearson[1], abs=2)
+
+
+def test_times_are_kept_for_the_same_encoders(encoder_folder: Path, tmp_path: Path) -> None:
+    texts = ("a red dog", "ein roter Hund", "home")
+    sets = [EvalSet("held", "bitext", "test", "en-de", texts, texts, None)]
+    evaluation = Evaluation(
+        sets, bootstrap=0, max_tokens=16, teacher=encoder_folder, accelerator="cpu"
+    )
+    alone = {"teacher": encoder_folder}
+    first = evaluation.cached_speed(alone, tmp_path)
+    assert first["teacher"]["sentences_per_s"] > 0
+    assert evaluation.cached_speed(alone, tmp_path) == first
+    assert evaluation.cached_speed(alone | {"assistant": encoder_folder}, tmp_path).keys() == {
+        "teacher",
+        "assistant",
+    }
+    replace(evaluation, max_tokens=8).cached_speed(alone, tmp_path)
+    assert len(list(tmp_path.glob("speed-*"))) == 3
 
 
 def test_columns_hold_scores_and_the_intervals_that_there_are() -> None:
