@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.metrics.summary import numbers
-from mlkd.reporting.collect import Cell
+from mlkd.reporting.collect import Cell, curves
 from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import draw
 from mlkd.reporting.page import write_page
@@ -25,9 +25,10 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     references: dict[str, dict[str, Any]] = {}
     for cell in kept:
         references |= cell.record.get("references", {}) if cell.measured else {}
-    pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, folder)
+    lines = curves(cell for group in groups for cell in group.cells)
+    pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, lines, folder)
     write_csv(folder / "table.csv", groups)
-    write_curves(folder / "curves.csv", groups)
+    write_curves(folder / "curves.csv", lines)
     write_markdown(folder / "report.md", groups, odd, references, pictures)
-    write_page(folder / "report.html", groups, odd, references, title)
+    write_page(folder / "report.html", groups, odd, references, lines, title)
     return folder / "report.html"

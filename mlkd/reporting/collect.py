@@ -14,6 +14,8 @@ from mlkd.runs.record import link_before, read_record
 from mlkd.secrets import redacted
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
+Curve = dict[str, list[tuple[int, float]]]
+"""Steps and values of a run by the name of the value."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,15 @@ def collect(sources: Sequence[str]) -> list[Cell]:
     return list(cells.values())
 
 
-def curve(folder: Path, points: int = 200) -> dict[str, list[tuple[int, float]]]:
-    """Curves of a run by the name of the value, thinned to at most so many points each."""
+def curves(cells: Iterable[Cell]) -> dict[Path, Curve]:
+    """Curves of all runs of some cells by run folder; runs that cells share are there once."""
+    return {link: curve(link) for link in dict.fromkeys(x for cell in cells for x in cell.links)}
+
+
+def curve(folder: Path, points: int = 200) -> Curve:
+    """Curves of a run, thinned to at most so many points each."""
     path = folder / "curves" / "metrics.csv"
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: Curve = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mlkd.files import replacing
 from mlkd.metrics.summary import MEASURES
-from mlkd.reporting.collect import curve
+from mlkd.reporting.collect import Curve
 from mlkd.reporting.compare import Group, Spread, front, heat_maps
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,20 +23,24 @@ _DPI = 200
 
 
 def draw(
-    groups: Sequence[Group], references: dict[str, dict[str, float]], folder: Path
+    groups: Sequence[Group],
+    references: dict[str, dict[str, float]],
+    curves: Mapping[Path, Curve],
+    folder: Path,
 ) -> list[Path]:
     """Write the pictures that the cells have numbers for.
 
     Args:
         groups: Cells by settings.
         references: Numbers of the teacher and the assistant.
+        curves: By run folder.
         folder: Where the files go.
     """
     pictures = {
         "front": _front(groups, references),
         "heat-maps": _heat_maps(groups),
         "languages": _languages(groups),
-        "curves": _curves(groups),
+        "curves": _curves(curves),
     }
     written = []
     for name, figure in pictures.items():
@@ -134,13 +138,11 @@ def _languages(groups: Sequence[Group]) -> Figure | None:
     return figure
 
 
-def _curves(groups: Sequence[Group]) -> Figure | None:
-    """Dev loss of each stage, one line a run; runs that cells share are drawn once."""
-    folders = list(dict.fromkeys(link for g in groups for c in g.cells for link in c.links))
+def _curves(curves: Mapping[Path, Curve]) -> Figure | None:
+    """Dev loss of each stage, one line a run."""
     stages: dict[str, list[Any]] = {}
-    for folder in folders:
-        points = curve(folder).get("dev/loss")
-        if points:
+    for folder, known in curves.items():
+        if points := known.get("dev/loss"):
             stages.setdefault(folder.name.split("-")[0], []).append(points)
     if not stages:
         return None

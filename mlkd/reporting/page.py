@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from mlkd.command_line import command_of
 from mlkd.files import replacing
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
-from mlkd.reporting.collect import Cell, curve
+from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front, heat_maps
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
@@ -41,6 +41,7 @@ def write_page(
     groups: Sequence[Group],
     odd: Sequence[Cell],
     references: dict[str, dict[str, Any]],
+    curves: Mapping[Path, Curve],
     title: str,
 ) -> None:
     """Write the page.
@@ -50,13 +51,14 @@ def write_page(
         groups: Cells by settings.
         odd: Cells that were scored on other sets and are only named.
         references: What was measured of the teacher and the assistant.
+        curves: By run folder.
         title: Names the comparison.
     """
     cells = [cell for group in groups for cell in group.cells]
     known = [numbers(cell.measured, cell.record.get("share")) for cell in cells]
     columns = [name for name in COLUMNS if any(name in values for values in known)]
     settings = list(dict.fromkeys(key for group in groups for key in group.settings))
-    data = _data(groups, references)
+    data = _data(groups, references, curves)
     here = files("mlkd.reporting")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (here / "page.html").read_text(encoding="utf-8")
@@ -84,14 +86,16 @@ def write_page(
         part.write_text(html, encoding="utf-8")
 
 
-def _data(groups: Sequence[Group], references: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _data(
+    groups: Sequence[Group],
+    references: dict[str, dict[str, Any]],
+    curves: Mapping[Path, Curve],
+) -> dict[str, Any]:
     """What the pictures and the dialog show."""
     known = {name for group in groups for name in group.numbers}
     costs = [name for name in COSTS if name in known]
     qualities = [n for n in MEASURES if n in known and n not in COSTS and n != "sentences_per_s"]
     number = {id(group): i for i, group in enumerate(groups)}
-    cells = [cell for group in groups for cell in group.cells]
-    links = list(dict.fromkeys(link for cell in cells for link in cell.links))
     return {
         "measures": {name: MEASURES[name] for name in MEASURES if name in known},
         "costs": costs,
@@ -143,8 +147,8 @@ def _data(groups: Sequence[Group], references: dict[str, dict[str, Any]]) -> dic
         ],
         "curves": [
             {"run": link.name, "stage": link.name.split("-")[0], "values": values}
-            for link in links
-            if (values := curve(link))
+            for link, values in curves.items()
+            if values
         ],
     }
 

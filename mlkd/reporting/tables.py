@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from mlkd.command_line import command_of
 from mlkd.files import replacing, write_rows
 from mlkd.metrics.summary import MEASURES, columns, numbers
 from mlkd.metrics.table import row_of, to_markdown
-from mlkd.reporting.collect import Cell, curve
+from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front
 
 
@@ -28,13 +28,12 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
     write_rows(path, rows)
 
 
-def write_curves(path: Path, groups: Sequence[Group]) -> None:
-    """One row a validation of each run: ``id``, ``step`` and the dev values; shared runs once."""
-    links = dict.fromkeys(link for g in groups for cell in g.cells for link in cell.links)
+def write_curves(path: Path, curves: Mapping[Path, Curve]) -> None:
+    """One row a validation of each run: ``id``, ``step`` and the dev values."""
     rows: list[dict[str, Any]] = []
-    for link in links:
+    for link, values in curves.items():
         steps: dict[int, dict[str, Any]] = {}
-        for name, points in curve(link).items():
+        for name, points in values.items():
             for step, value in points if name.startswith("dev/") else []:
                 steps.setdefault(step, {"id": link.name, "step": step})[name] = value
         rows += steps.values()
