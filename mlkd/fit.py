@@ -95,6 +95,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     if ranks.is_first():
         best.restore(model)
     words.put_back(module.decay_until(int(best.best["step"]), guard.skipped))
+    choose_attention(backbone_of(model), precision, device)  # the stage had its own
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
     return {

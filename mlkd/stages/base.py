@@ -20,6 +20,8 @@ from mlkd.losses.mcl import cosines
 from mlkd.losses.vectors import PairVectors
 from mlkd.runs import ranks
 from mlkd.schema import OptimConfig, StageConfig
+from mlkd.student.backbone import backbone_of
+from mlkd.student.packed import pack_attention, token_vectors
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Stage(L.LightningModule):
         """Set up a stage.
 
         Args:
-            model: The encoder to train, changed in place.
+            model: The encoder to train, changed in place; it attends as a stage needs it.
             config: Step size and loss.
             optim: Optimiser and schedule.
             steps: Optimiser steps of the whole run.
@@ -62,6 +64,7 @@ class Stage(L.LightningModule):
         self.model = model
         self.loss = build_loss(config.loss)
         self._config, self._optim, self._steps = config, optim, steps
+        pack_attention(backbone_of(model))
         model.requires_grad_(False)
         self.trained().requires_grad_(True)
         self.dev = MetricCollection(
@@ -77,9 +80,11 @@ class Stage(L.LightningModule):
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Sentence vectors ``(U, d)`` of token ids and mask ``(U, S)``."""
-        vectors: Tensor = self.model({"input_ids": ids, "attention_mask": mask})[
-            "sentence_embedding"
-        ]
+        features: Any = {"attention_mask": mask}
+        features["token_embeddings"] = token_vectors(backbone_of(self.model), ids, mask)
+        for module in list(self.model)[1:]:
+            features = module(features)
+        vectors: Tensor = features["sentence_embedding"]
         return vectors
 
     def vectors(self, batch: PairBatch) -> PairVectors:

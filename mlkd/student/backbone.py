@@ -44,12 +44,15 @@ def set_layers(backbone: Backbone, stored: list[nn.Module], recurrence: int) -> 
 
 
 def longest_input(backbone: Backbone) -> int:
-    """Longest legal input in tokens: XLM-R-like positions start behind the padding id."""
+    """Longest legal input in tokens."""
+    positions: int = backbone.config.max_position_embeddings
+    return positions - first_position(backbone)
+
+
+def first_position(backbone: Backbone) -> int:
+    """Position of a sentence's first token: XLM-R-like ones count from behind the padding id."""
     config = backbone.config
-    positions: int = config.max_position_embeddings
-    if config.model_type == "bert":
-        return positions
-    return positions - int(config.pad_token_id) - 1
+    return 0 if config.model_type == "bert" else int(config.pad_token_id) + 1
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
