@@ -76,6 +76,8 @@ class ExportConfig(Section):
     def _every_section_is_read(self) -> ExportConfig:
         if self.data is not None and self.trim is None:
             raise ValueError("data is only read by trim; give trim={} as well")
+        if twice := [name for name in self.format if self.format.count(name) > 1]:
+            raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
             raise ValueError("push needs exactly one format, since a repository holds one model")
         return self

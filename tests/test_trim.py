@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_export import export, small
@@ -114,6 +115,9 @@ def test_an_export_of_some_languages(chain: dict[str, Path], tmp_path: Path) -> 
     assert report["kept"] < report["pieces"]
     assert report["compared"] > 100
     assert report["tokens"] == {"en": pytest.approx(100)}
+    card = ModelCard.load(out / "dense/README.md")
+    assert card.data.language == ["en"]
+    assert f"trimmed to {report['kept']:,} of {report['pieces']:,} pieces" in card.text
     assert load_folder(out / "dense").tokenizer.vocab_size == report["kept"]
     texts = [f"{text} 7" for text in ENGLISH]
     expected = load_folder(run / "student").encode(texts)

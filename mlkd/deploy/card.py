@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from scipy.stats import binomtest
 
 from mlkd.commands import ExportConfig, ExportFormat
 from mlkd.deploy.source import Source
@@ -14,35 +15,46 @@ from mlkd.inputs import DataConfig, EncoderConfig
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.metrics.table import rows_of, to_markdown
 
+_LIBRARY = {
+    "sentence_transformers": "sentence-transformers",
+    "dense": "sentence-transformers",
+    "onnx": "onnx",
+    "onnx_int8": "onnx",
+}
+"""What the hub tells its users to load a format with."""
+
+_ENCODE = """from encode import Encoder  # in this folder; pip install onnxruntime tokenizers numpy
+
+model = Encoder(".")
+"""
+
 _LOAD = {
     "sentence_transformers": """from pathlib import Path
 
-from mlkd.student.folder import load_folder
+from mlkd.student.folder import load_folder  # needs mlkd, installed from its repository
 
-model = load_folder(Path("."))  # pip install mlkd
+model = load_folder(Path("."))
 """,
     "dense": """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer(".")
 """,
-    "onnx": """from encode import Encoder  # pip install onnxruntime tokenizers numpy
-
-model = Encoder(".")
-""",
+    "onnx": _ENCODE,
+    "onnx_int8": _ENCODE,
 }
-_LOAD["onnx_int8"] = _LOAD["onnx"]
 
 _USES = {
-    "Vectors": """vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
+    "Vectors": """{load}
+vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
 print(vectors.shape)
 """,
     "Similarity": """import numpy as np
-
+{load}
 a, b = (v / np.linalg.norm(v) for v in model.encode(["Good morning!", "Guten Morgen!"]))
 print(float(a @ b))
 """,
     "Search": """import numpy as np
-
+{load}
 texts = ["Wo ist mein Paket?", "Ich möchte bezahlen.", "Das Wetter ist schön."]
 index, query = (model.encode(x) for x in (texts, ["Where is my parcel?"]))
 cosines = (index @ query[0]) / np.linalg.norm(index, axis=1)
@@ -52,7 +64,11 @@ print(texts[cosines.argmax()])
 
 
 def model_card(
-    config: ExportConfig, source: Source, name: ExportFormat, reports: dict[str, dict[str, Any]]
+    config: ExportConfig,
+    source: Source,
+    name: ExportFormat,
+    reports: dict[str, dict[str, Any]],
+    trim: dict[str, Any] | None,
 ) -> str:
     """Text of the card of one format.
 
@@ -61,22 +77,32 @@ def model_card(
         source: What was exported; without a run the card says less.
         name: The format of the folder that the card is for.
         reports: What was measured of each format.
+        trim: What trimming left of the vocabulary, if there was any.
     """
-    record = source.record
-    data = config.data or source.section("data", DataConfig)
+    data = source.section("data", DataConfig)
+    languages = sorted(trim["tokens"]) if trim else _languages(data)
     parts = [
-        f"---\n{_metadata(config, source, data)}\n---",
+        f"---\n{_metadata(config, source, name, languages)}\n---",
         f"# {source.name}, {name}",
-        _origin(config, source, data),
-        "## Use\n\n" + "\n".join(_snippets(name)),
+        _origin(config, source, data, languages),
+    ]
+    if trim:
+        parts.append(
+            f"The vocabulary is trimmed to {trim['kept']:,} of {trim['pieces']:,} pieces: text cut "
+            "into these has the vectors of the whole student, other text is cut smaller."
+        )
+    parts += [
+        "## Use\n\nEach of these runs by itself in this folder.\n\n" + "\n".join(_snippets(name)),
         _sizes(name, reports),
     ]
-    if "metrics" in record:
-        parts.append(_scores(record))
+    if "metrics" in source.record:
+        parts.append(_scores(source.record))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _metadata(config: ExportConfig, source: Source, data: DataConfig | None) -> str:
+def _metadata(
+    config: ExportConfig, source: Source, name: ExportFormat, languages: list[str]
+) -> str:
     """YAML for the hub."""
     scores = source.record.get("metrics", {}).get("scores", {"sets": {}})
     results = [
@@ -84,7 +110,12 @@ def _metadata(config: ExportConfig, source: Source, data: DataConfig | None) -> 
             task_type="sentence-similarity",
             dataset_type=set_name,
             dataset_name=f"{set_name} {pair}",
+            dataset_config=pair,  # without it the hub takes the pairs of a set for one
+            dataset_split=entry["split"],
             metric_type="spearman_cosine" if entry["kind"] == "sts" else "accuracy",
+            metric_name="Spearman of the cosine x100"
+            if entry["kind"] == "sts"
+            else "accuracy x100",
             metric_value=round(numbers[HEADLINE[entry["kind"]]], 2),
         )
         for set_name, entry in scores["sets"].items()
@@ -93,9 +124,9 @@ def _metadata(config: ExportConfig, source: Source, data: DataConfig | None) -> 
     ]
     teacher = source.section("teacher", EncoderConfig)
     card = ModelCardData(
-        language=_languages(data) or None,
+        language=languages or None,
         license=config.license,
-        library_name="sentence-transformers",
+        library_name=_LIBRARY[name],
         pipeline_tag="sentence-similarity",
         tags=["mlkd", "knowledge-distillation", "cross-lingual", "feature-extraction"],
         base_model=teacher.name if teacher is not None else None,
@@ -106,7 +137,9 @@ def _metadata(config: ExportConfig, source: Source, data: DataConfig | None) -> 
     return str(card.to_yaml()).strip()
 
 
-def _origin(config: ExportConfig, source: Source, data: DataConfig | None) -> str:
+def _origin(
+    config: ExportConfig, source: Source, data: DataConfig | None, languages: list[str]
+) -> str:
     """What it was distilled from, from which text, under which licences."""
     lines = ["A small multilingual sentence encoder, distilled with mlkd."]
     teacher = source.section("teacher", EncoderConfig)
@@ -114,8 +147,9 @@ def _origin(config: ExportConfig, source: Source, data: DataConfig | None) -> st
         name = teacher.name or teacher.package or Path(teacher.path or "").name
         revision = f" at {teacher.revision}" if teacher.revision else ""
         lines.append(f"- Teacher: {name}{revision} (licence: {teacher_license(teacher)})")
+    if languages:
+        lines.append(f"- Languages: {', '.join(languages)}")
     if data is not None:
-        lines.append(f"- Languages: {', '.join(_languages(data))}")
         for key, corpus in data.corpora.items():
             targets = [x for x in corpus.targets if x in (data.languages or corpus.targets)]
             known = config.licenses.get(key, "not recorded; see its source")
@@ -154,7 +188,10 @@ def _languages(data: DataConfig | None) -> list[str]:
 
 def _snippets(name: ExportFormat) -> list[str]:
     """Three pieces of code; each runs by itself in the folder."""
-    return [f"{title}:\n\n```python\n{_LOAD[name]}{code}```\n" for title, code in _USES.items()]
+    load = _LOAD[name]
+    return [
+        f"{title}:\n\n```python\n{code.format(load=load)}```\n" for title, code in _USES.items()
+    ]
 
 
 def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
@@ -162,14 +199,18 @@ def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
     lines = [
         "## Size and agreement with the student",
         "",
-        "| format | MiB | largest difference | smallest cosine | dev points lost |",
-        "| :-- | --: | --: | --: | --: |",
+        "Vectors at length 1 beside those of the student: largest difference of a coordinate, mean "
+        "and smallest cosine. Points lost are those of the score on dev that selects.",
+        "",
+        "| format | MiB | largest difference | mean cosine | smallest cosine | dev points lost |",
+        "| :-- | --: | --: | --: | --: | --: |",
     ]
     for key, report in reports.items():
         lost = report["dev"]["student"] - report["dev"]["export"] if "dev" in report else None
+        cosine = report["cosine"]
         lines.append(
             f"| {key}{' (this folder)' if key == name else ''} | {report['mib']:.2f} | "
-            f"{report['max_difference']:.1e} | {report['cosine']['min']:.5f} | "
+            f"{report['max_difference']:.1e} | {cosine['mean']:.5f} | {cosine['min']:.5f} | "
             f"{'-' if lost is None else f'{lost:.2f}'} |"
         )
     return "\n".join(lines)
@@ -177,24 +218,36 @@ def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
 
 def _scores(record: dict[str, Any]) -> str:
     """Scores, sizes and speed of the run, and the intervals."""
-    models = {**record.get("references", {}), "student": record["metrics"]}
+    metrics = record["metrics"]
+    models = {**record.get("references", {}), "student": metrics}
     lines = [
         "## Scores of the run",
         "",
-        "Spearman of the cosine and retrieval accuracy, x100, of the student in fp32; speed on "
-        f"{record.get('training', {}).get('hardware', 'an unknown machine')}.",
+        f"Of the student as its run measured it, in {metrics.get('precision', 'fp32')}, before it "
+        "was exported. STS: Spearman of the cosine; bitext: retrieval accuracy, mean of both "
+        "directions; both x100. `par. M`: stored parameters in millions; `kept %`: share of the "
+        "assistant's mean test STS; `cos T`: mean cosine with the teacher's vectors of English on "
+        "dev bitext; `sent/s`: sentences a second at batch 32; `ms`: median of one sentence; both "
+        f"in PyTorch on {record.get('training', {}).get('hardware', 'an unknown machine')}.",
         "",
         to_markdown(rows_of(models)),
-        "Intervals (95 %, bootstrap):",
+        "Intervals (95 %; STS: bootstrap; bitext: Wilson, of n searches):",
         "",
-        "| split | set | pair | Spearman | low | high | n |",
+        "| split | set | pair | score | low | high | n |",
         "| :-- | :-- | :-- | --: | --: | --: | --: |",
     ]
-    for set_name, entry in record["metrics"]["scores"]["sets"].items():
+    for set_name, entry in metrics["scores"]["sets"].items():
         for pair, numbers in entry["pairs"].items():
-            if numbers.get("low") is not None:
-                cells = " | ".join(f"{numbers[k]:.2f}" for k in ("spearman", "low", "high"))
-                lines.append(
-                    f"| {entry['split']} | {set_name} | {pair} | {cells} | {numbers['n']} |"
-                )
+            values = (numbers[HEADLINE[entry["kind"]]], *_interval(entry["kind"], numbers))
+            cells = " | ".join("-" if value is None else f"{value:.2f}" for value in values)
+            lines.append(f"| {entry['split']} | {set_name} | {pair} | {cells} | {numbers['n']} |")
     return "\n".join(lines)
+
+
+def _interval(kind: str, numbers: dict[str, Any]) -> tuple[float | None, float | None]:
+    """95 % interval of a score x100; None where the run was evaluated without resamples."""
+    if kind == "sts":
+        return numbers["low"], numbers["high"]
+    n = numbers["n"]
+    found = binomtest(round(numbers["mean"] / 100 * n), n).proportion_ci(method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)

@@ -16,7 +16,6 @@ class Encoder:
         self.session = onnxruntime.InferenceSession(f"{folder}/model.onnx", options)
         self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # it cuts and pads, too
         self.threads = threads or os.cpu_count() or 1
-        self.pool = ThreadPoolExecutor(self.threads)
 
     def encode(self, sentences, batch_size=32):
         """Unit vectors, a row a sentence."""
@@ -25,12 +24,14 @@ class Encoder:
         size = max(1, min(batch_size, -(-len(order) // self.threads)))
         rows = [order[i : i + size] for i in range(0, len(order), size)]
         batches = [[sentences[i] for i in batch] for batch in rows]
-        work = self.pool.map if len(batches) > 1 else map
-        for batch, found in zip(rows, work(self.run, batches), strict=True):
-            vectors[batch] = found
+        with ThreadPoolExecutor(self.threads) as pool:  # of this call: a forked process has none
+            work = pool.map if len(batches) > 1 else map
+            for batch, found in zip(rows, work(self.run, batches), strict=True):
+                vectors[batch] = found
         return vectors
 
     def run(self, sentences):
         batch = self.tokenizer.encode_batch(sentences)
-        ids, mask = (np.array([getattr(e, n) for e in batch]) for n in ("ids", "attention_mask"))
-        return self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        ids, mask = ([getattr(e, n) for e in batch] for n in ("ids", "attention_mask"))
+        inputs = {"input_ids": np.array(ids, np.int64), "attention_mask": np.array(mask, np.int64)}
+        return self.session.run(None, inputs)[0]

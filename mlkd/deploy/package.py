@@ -63,7 +63,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> None:
             reports[name] = report | {"mib": folder_mib(part / name)}
         for name in config.format:
             write_json(part / name / "export.json", common | reports[name])
-            card = model_card(config, source, name, reports)
+            card = model_card(config, source, name, reports, common.get("trim"))
             (part / name / "README.md").write_text(card, encoding="utf-8")
         target.mkdir(exist_ok=True)
         for name in config.format:
