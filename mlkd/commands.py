@@ -80,6 +80,11 @@ class ExportConfig(Section):
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
             raise ValueError("push needs exactly one format, since a repository holds one model")
+        if self.eval is not None:
+            usual = EvalConfig(sets=self.eval.sets)
+            for name in ("bootstrap", "precision"):
+                if (given := getattr(self.eval, name)) != getattr(usual, name):
+                    raise ValueError(f"eval.{name}={given}: max_loss compares means, in fp32")
         return self
 
 

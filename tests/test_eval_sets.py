@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -273,6 +274,15 @@ def test_real_sets_have_their_known_sizes() -> None:
     assert sizes[("multi30k_dev", "en-de")] == 1014
     assert sizes[("multi30k_test", "en-de")] == sizes[("tatoeba_test", "en-de")] == 1000
     assert len(load_sets(shipped("real_multilingual"))) == 2 * 21 + 2 * 3 + 20
+
+
+@pytest.mark.parametrize("setting", ["eval.precision=auto", "eval.bootstrap=20"])
+def test_an_export_refuses_what_it_does_not_read(setting: str, command: Command) -> None:
+    done = command("mlkd.export", "run=outputs", "eval=demo", setting)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {setting}: max_loss compares means, in fp32\n"
+    allowed = command("mlkd.export", "run=no/such/run", "eval=demo")
+    assert "no such folder" in allowed.stderr
 
 
 @pytest.mark.slow
