@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,30 @@ def file_sha256(path: Path) -> str:
 
 
 def encoder_fingerprint(folder: Path) -> str:
-    """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer."""
+    """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer.
+
+    A chain asks for those of a few folders some dozens of times; a process reads a file again only
+    if it has changed.
+    """
     names = sorted(
         p
         for pattern in ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.txt")
         for p in folder.glob(pattern)
         if p.name not in _NO_FINGERPRINT
     )
-    return digest([(str(p.relative_to(folder)), file_sha256(p)) for p in names], length=32)
+    return digest([(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names], 32)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What a change of a file changes."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _sha256_as_of(path: Path, *stamp: int) -> str:
+    """SHA-256 of a file that is as it was when it had this stamp."""
+    return file_sha256(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +162,21 @@ def test_upstream_changed_under_a_finished_run_is_not_reused(
     assert "recurrent: ran (" in caplog.text
     kept = tmp_path / "out/runs/superseded" / f"{run.name}-1"
     assert hashes(kept) == before
+
+
+def test_a_fingerprint_follows_every_change_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"abc")
+    first = encoder_fingerprint(tmp_path)
+    time.sleep(0.05)  # the clock of a file system ticks every few milliseconds
+    flip(file)
+    second = encoder_fingerprint(tmp_path)
+    before = file.stat()
+    time.sleep(0.05)
+    flip(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy that keeps times
+    assert second != first
+    assert encoder_fingerprint(tmp_path) == first
 
 
 def test_names_in_checksums_do_not_leave_their_folder(tmp_path: Path) -> None:
