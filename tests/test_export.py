@@ -363,11 +363,15 @@ def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_run_its_student_and_a_copy_are_found(bert: Path, tmp_path: Path) -> None:
+def test_a_run_its_student_and_a_copy_are_found(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = as_run(bert, tmp_path / "contrastive-0")
     assert open_source(str(run)) == open_source(str(run / "student"))
     assert open_source(str(run)).name == "contrastive-0"
     assert open_source(str(bert)).record == {}
+    monkeypatch.chdir(run / "student")
+    assert open_source(".") == open_source(str(run))
 
 
 def test_bad_input_gets_one_line(

@@ -40,7 +40,7 @@ class Source:
         """Where the pairs and tokens of its run are; ``outputs/cache`` for a folder without one."""
         if not self.record:
             return Path("outputs", "cache")
-        return self.folder.absolute().parents[2] / "cache"
+        return self.folder.parents[2] / "cache"
 
     def section(self, name: str, schema: type[Config]) -> Config | None:
         """A section of the configuration of the run; None for a folder without one.
@@ -69,10 +69,10 @@ def open_source(run: str) -> Source:
     Raises:
         UserError: The run is unfinished or damaged, or the folder is no student.
     """
-    folder = Path(run).expanduser()
+    folder = Path(run).expanduser().absolute()  # "." has a name, too
     if not folder.is_dir():
         raise UserError(f"run={run}: no such folder; give a finished run or a student folder")
-    owner = folder if (folder / "run.json").is_file() else folder.absolute().parent
+    owner = folder if (folder / "run.json").is_file() else folder.parent
     if (owner / "run.json").is_file() and (owner is folder or folder.name == "student"):
         return _of_run(owner)
     if not ((folder / "modules.json").is_file() and (folder / _MODULE_CONFIG).is_file()):
@@ -80,7 +80,7 @@ def open_source(run: str) -> Source:
             f"run={run}: no student (it has no run.json, and not both modules.json and "
             f"{_MODULE_CONFIG}); give a finished run or a student folder"
         )
-    return Source(folder.absolute().name, folder, {})
+    return Source(folder.name, folder, {})
 
 
 def _of_run(folder: Path) -> Source:
