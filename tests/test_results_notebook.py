@@ -56,6 +56,14 @@ def test_the_readme_quotes_the_baselines(results: dict[str, Any]) -> None:
     for name, line in results["baselines"].iterrows():
         scores = f"{line['dev_sts']:.2f} | {line['test_sts']:.2f} | {line['test_bitext']:.2f}"
         assert f"| {name} | {line['parameters']:.2f} | {line['mib']:.1f} | {scores} |" in README
+    chain, recipe = (results["baselines"].loc[n, "test_sts"] for n in ("contrastive", "mse recipe"))
+    assert f"level: {chain - recipe:.2f} points apart" in README
+    for name in ("bottleneck", "contrastive", "mse recipe", "start"):
+        line = results["short"].loc[name]
+        scores = f"{line['dev_sts']:.2f} | {line['test_sts']:.2f} | {line['kept']:.1f}"
+        assert f"| {name} | {scores} |" in README
+    ahead = results["short"].loc["mse recipe", "test_sts"]
+    assert f"ahead by {ahead - results['short'].loc['contrastive', 'test_sts']:.1f}" in README
 
 
 def spread(line: Any) -> str:
