@@ -89,7 +89,8 @@ def model_card(
     if trim:
         parts.append(
             f"The vocabulary is trimmed to {trim['kept']:,} of {trim['pieces']:,} pieces: text cut "
-            "into these has the vectors of the whole student, other text is cut smaller."
+            "into these has the vectors of the whole student, other text is cut smaller. The "
+            "scores of the run are those of the whole student."
         )
     parts += [
         "## Use\n\nEach of these runs by itself in this folder.\n\n" + "\n".join(_snippets(name)),
