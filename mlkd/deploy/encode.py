@@ -19,19 +19,17 @@ class Encoder:
 
     def encode(self, sentences, batch_size=32):
         """Unit vectors, a row a sentence."""
-        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))  # little padding
-        vectors = np.empty((len(order), self.session.get_outputs()[0].shape[1]), np.float32)
-        size = max(1, min(batch_size, -(-len(order) // self.threads)))
-        rows = [order[i : i + size] for i in range(0, len(order), size)]
-        batches = [[sentences[i] for i in batch] for batch in rows]
+        order = np.argsort([len(sentence) for sentence in sentences])  # by length: little padding
+        if not len(order):
+            return np.empty((0, self.session.get_outputs()[0].shape[1]), np.float32)
+        count = max(-(-len(order) // batch_size), min(len(order), self.threads))
+        batches = [[sentences[i] for i in rows] for rows in np.array_split(order, count)]
         with ThreadPoolExecutor(self.threads) as pool:  # of this call: a forked process has none
-            work = pool.map if len(batches) > 1 else map
-            for batch, found in zip(rows, work(self.run, batches), strict=True):
-                vectors[batch] = found
-        return vectors
+            found = list(pool.map(self.run, batches) if count > 1 else map(self.run, batches))
+        return np.concatenate(found)[np.argsort(order)]
 
     def run(self, sentences):
         batch = self.tokenizer.encode_batch(sentences)
-        ids, mask = ([getattr(e, n) for e in batch] for n in ("ids", "attention_mask"))
-        inputs = {"input_ids": np.array(ids, np.int64), "attention_mask": np.array(mask, np.int64)}
-        return self.session.run(None, inputs)[0]
+        ids = np.array([e.ids for e in batch], np.int64)
+        mask = np.array([e.attention_mask for e in batch], np.int64)
+        return self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
