@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from conftest import configure, run_until, tiny_settings, write_corpus
 from wandb.proto import wandb_internal_pb2
 
@@ -92,6 +93,7 @@ def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cell
         environment.delenv("WANDB_API_KEY", raising=False)
         environment.setenv("NETRC", str(folder / "none"))
         run_chain(config)
+    wandb.teardown()  # its service may still have been writing, as at the end of a process
     (found,) = collect([str(folder / "outputs")])
     return found
 
@@ -119,6 +121,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
     config = tiny("logger=wandb", "stages.assistant.max_steps=12", stage="assistant")
     run_until(config, 7)
     run_chain(config)
+    wandb.teardown()
     (folder,) = (tmp_path / "out/runs").glob("assistant-*")
     first, second = (Written(folder, part) for part in (0, 1))
     assert first.run.run_id == second.run.run_id == folder.name
