@@ -27,7 +27,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
     seeds = {name: table["seed"].nunique() for name, table in results["tables"].items()}
-    assert seeds == {"english_german": 3, "headline": 3, "initialisation": 3}
+    assert seeds == {"english_german": 3, "ablations": 3, "headline": 3, "initialisation": 3}
     for table in results["tables"].values():
         assert (table["status"] == "finished").all()
         assert table["hardware"].notna().all()
@@ -39,6 +39,16 @@ def test_the_readme_quotes_english_german(results: dict[str, Any]) -> None:
     for rate, line in means.iterrows():
         quoted = [spread(line[name]) for name in ("dev_sts", "test_sts", "kept", "test_bitext")]
         assert " | ".join(quoted) in README, rate
+
+
+def test_the_readme_quotes_the_ablations(results: dict[str, Any]) -> None:
+    for name, line in results["parts"].iterrows():
+        (quoted,) = [row for row in README.splitlines() if f"(`{name}`) |" in row]
+        for measure in ("dev_sts", "test_sts", "kept", "test_bitext"):
+            mean = f"{line[measure, 'mean']:.2f}"
+            several = line["seeds", ""] > 1
+            assert f"| {spread(line[measure]) if several else mean} |" in quoted
+        assert quoted.endswith(f"| {line['seeds', '']:.0f} |")
 
 
 def test_the_readme_quotes_the_five_languages(results: dict[str, Any]) -> None:

@@ -124,7 +124,8 @@ def _languages(groups: Sequence[Group]) -> Figure | None:
     columns = list(dict.fromkeys(k for g in rows for k in g.pairs if k[0] == "test"))
     if not columns:
         return None
-    figure, axes = _figure(2.5 + 0.6 * len(columns), 1.5 + 0.35 * len(rows))
+    words = 0.055 * max(len(g.label) for g in rows)  # inches that the longest name takes
+    figure, axes = _figure(2.5 + words + 0.6 * len(columns), 1.5 + 0.35 * len(rows))
     grid = np.array([[g.pairs[c].mean if c in g.pairs else np.nan for c in columns] for g in rows])
     image = axes.imshow(grid, cmap="cividis", aspect="auto")
     low, high = np.nanmin(grid), np.nanmax(grid)
