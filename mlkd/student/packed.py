@@ -100,7 +100,7 @@ def _plain(
 ) -> tuple[Tensor, None]:
     """Attention of ``(U, heads, S, width)`` in single steps; gives ``(U, S, heads, width)``."""
     scores = query @ key.transpose(2, 3) * scaling
-    scores = scores + torch.where(read, 0.0, torch.finfo(torch.float32).min).to(scores.dtype)
+    scores = scores + torch.where(read, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
     shares = nn.functional.softmax(scores, dim=-1)
     shares = nn.functional.dropout(shares, dropout, module.training)
     return (shares @ value).transpose(1, 2), None
