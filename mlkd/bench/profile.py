@@ -19,7 +19,7 @@ _KINDS = {
     "attention": ("scaled_dot_product", "flash_attention", "efficient_attention", "softmax"),
     "GELU": ("gelu",),
     "layer norm": ("layer_norm", "native_layer_norm"),
-    "word table": ("embedding", "index", "gather", "scatter"),
+    "rows picked and placed": ("embedding", "index", "gather", "scatter"),  # words, and attention
     "optimiser": ("fused_adam", "linalg_vector_norm", "foreach"),
     "casts and copies": ("copy", "to", "clone", "contiguous", "fill", "zero", "cat", "empty"),
     "sums and products": ("add", "mul", "div", "sum", "sub", "mean"),
