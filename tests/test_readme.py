@@ -29,7 +29,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_is_shown_composes(command: str) -> None:
-    filled = command.replace("<folder of the corpora>", "corpora")
+    filled = command.replace("$CORPORA", "corpora")
     overrides = shlex.split(re.sub(r"--\w+ \w+", "", filled))
     if "=models/my-" in command:
         pytest.skip("shows a folder that only the user has")
