@@ -13,7 +13,8 @@ def main(config: BenchmarkConfig) -> None:
     """Measure the cases, print a table each and write the JSON.
 
     Raises:
-        UserError: The peer's trainer lacks ``accelerate``, which is an extra.
+        UserError: The peer's trainer lacks ``accelerate``, which is an extra, or would use several
+            GPUs; a GPU's work is to be measured in CPU time.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise UserError(
@@ -25,7 +26,13 @@ def main(config: BenchmarkConfig) -> None:
 
     from mlkd.bench import measure_cases, save
     from mlkd.bench.table import terminal
+    from mlkd.hardware import device_of
 
+    if device_of(config.trainer.accelerator).type == "cuda":
+        if config.benchmark.clock == "cpu":
+            raise UserError("benchmark.clock=cpu: says nothing about a GPU; allowed there: wall")
+        if torch.cuda.device_count() > 1:
+            raise UserError("the peer would use every GPU; set CUDA_VISIBLE_DEVICES=0")
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     console = Console(width=160)

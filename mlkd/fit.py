@@ -151,7 +151,7 @@ def _trainer(job: Job, precision: str, steps: int, callbacks: list[L.Callback]) 
         watching.append(Pulse(loggers[-1]))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator=device_of(config.trainer.accelerator).type,
         devices=config.trainer.devices,
         num_nodes=config.trainer.nodes,
         strategy=_strategy(),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import at_steps, configure, tiny_settings, weights, write_corpus
+from conftest import at_steps, configure, run_until, tiny_settings, weights, write_corpus
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted
@@ -94,6 +94,28 @@ def test_it_saves_first_and_resumes_exactly(
     assert "assistant: resumed (it was interrupted)" in caplog.text
     assert_same(tmp_path / "out", whole)
     assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
+
+
+def test_a_second_stop_before_the_first_step_changes_nothing(
+    tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.chain import run_chain
+
+    def starts(self: Checkpoint, trainer: Any, module: Any) -> None:
+        self._deadline = 0.0
+
+    config = tiny(*BUDGET, stage="assistant")
+    run_until(config, 13)
+    (path,) = (tmp_path / "out/runs").glob("*/last.ckpt")
+    first = path.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_train_start", starts)
+        with pytest.raises(Interrupted, match="time limit"):
+            run_chain(config)
+    assert path.stat().st_mtime_ns > first
+    assert torch.load(path, weights_only=True)["global_step"] == 14
+    run_chain(config)
+    assert_same(tmp_path / "out", whole)
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint(

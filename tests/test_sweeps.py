@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlkd.reporting.collect import collect
 from mlkd.sweeps.driver import finish
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import JobFailed, run_job, write_job
+from mlkd.sweeps.local import _environment, _gpus
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.search import search
@@ -351,6 +353,21 @@ def test_the_local_launcher_runs_each_cell_in_a_process(
     for cell in record["cells"]:
         assert "assistant: ran (" in Path(cell["log"]).read_text()
         assert Path(cell["log"]).with_suffix(".out").is_file()
+
+
+def test_the_local_launcher_counts_whole_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    listed = (
+        "GPU 0: NVIDIA A (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA B\n"
+    )
+    tool.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _gpus() == ["0", "1"]
+    assert _environment(1, _gpus(), threads=2)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from mlkd.targets.encoder import FrozenEncoder
 log = logging.getLogger(__name__)
 
 _SIZES = (8, 16, 32, 64, 128)
+_GPU_SIZES = (64, 128, 256, 512, 1024)
 """Batch sizes that the peer may choose from."""
 
 
@@ -48,9 +49,10 @@ def measure(config: BenchmarkConfig) -> list[Line]:
         with autocast(precision, place):
             peer.encode(texts, batch_size=size, show_progress_bar=False)
 
+    sizes = _GPU_SIZES if place.type == "cuda" else _SIZES
     contestants = []
     for precision in ["fp32"] if best == "fp32" else ["fp32", best]:
-        times = {size: turn(partial(peer_encode, precision, size)).seconds for size in _SIZES}
+        times = {size: turn(partial(peer_encode, precision, size)).seconds for size in sizes}
         size = min(times, key=times.__getitem__)
         encoder = FrozenEncoder.open(
             chain.teacher,

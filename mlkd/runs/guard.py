@@ -53,7 +53,7 @@ class Guard(L.Callback):
         """
         self._folder, self._pairs, self._sample = folder, pairs, sample
         self._skip, self._checkpoint = skip, checkpoint
-        self._pending: tuple[int, Tensor, Tensor, Tensor] | None = None
+        self._pending: tuple[int, Tensor, Tensor, Tensor, _Underway] | None = None
         self._collapsed_at_start: bool | None = None
         self.skipped: list[int] = []
 
@@ -76,8 +76,9 @@ class Guard(L.Callback):
         """Look at the step before this one, or at this one if it may be skipped."""
         self.settle()
         norm = module.gradient_norm()
-        self._pending = trainer.global_step, self._batch, self._loss, norm
-        if len(self.skipped) >= self._skip or math.isfinite(self._loss + norm):
+        both = _Underway(self._loss + norm)
+        self._pending = trainer.global_step, self._batch, self._loss, norm, both
+        if len(self.skipped) >= self._skip or math.isfinite(both):
             return
         self._pending = None
         self.skipped.append(trainer.global_step)
@@ -93,8 +94,8 @@ class Guard(L.Callback):
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        step, batch, loss, norm = pending
-        if math.isfinite(loss + norm):
+        step, batch, loss, norm, both = pending
+        if math.isfinite(both):
             return
         rows = [row for part in ranks.of_all(batch.tolist()) for row in part]
         sentences = [[int(self._pairs.source[i]), int(self._pairs.translation[i])] for i in rows]
@@ -158,6 +159,22 @@ class Guard(L.Callback):
         vectors = module.encode(sample.ids, sample.mask)
         module.model.train(training)
         return spread(vectors)
+
+
+class _Underway:
+    """A scalar on its way from the device: asking for it does not wait for what came after."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.to("cpu", non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
+    def __float__(self) -> float:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return float(self._value)
 
 
 def spread(vectors: Tensor) -> tuple[float, float]:

@@ -185,9 +185,13 @@ class Stage(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, of every process, so that dropout goes on where it stopped."""
-        checkpoint["rng"] = torch.stack(ranks.of_all(torch.get_rng_state()))
+        # What was taken over for the next step is still to come if that step has not begun.
+        state = torch.get_rng_state() if self._rng is None else self._rng
+        checkpoint["rng"] = torch.stack(ranks.of_all(state))
         if self.device.type == "cuda":
             state = torch.cuda.get_rng_state(self.device)
+            if self._rng is not None and self._cuda_rng is not None:
+                state = self._cuda_rng
             checkpoint["cuda_rng"] = torch.stack(ranks.of_all(state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

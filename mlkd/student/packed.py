@@ -66,7 +66,7 @@ def _spread(tokens: Tensor, packing: Packing) -> Tensor:
     """``(T, ...)`` to the padded block ``(U, S, ...)``."""
     sentences, length = packing.block
     block = tokens.new_zeros(sentences * length, *tokens.shape[1:])
-    return block.index_copy(0, packing.places, tokens).unflatten(0, (sentences, length))
+    return block.index_copy_(0, packing.places, tokens).unflatten(0, (sentences, length))
 
 
 def _attend(
@@ -85,7 +85,7 @@ def _attend(
     """Attention within sentences: ``(1, heads, T, width)`` to ``(1, T, heads, width)``."""
     apart = (_spread(x[0].transpose(0, 1), packing).transpose(1, 2) for x in (query, key, value))
     mixed, _ = kernel(module, *apart, packing.read, dropout=dropout, scaling=scaling)
-    return mixed.flatten(0, 1)[packing.places].unsqueeze(0), None
+    return mixed.flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
 
 
 def _plain(

@@ -84,11 +84,12 @@ def _start(record: SweepRecord, job: Job, environment: dict[str, str]) -> subpro
 
 
 def _environment(slot: int, gpus: list[str], threads: int) -> dict[str, str]:
-    """Environment of a process: its GPU, or its number of threads."""
+    """Environment of a process: its number of threads, and its GPU if there are any."""
     own = {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     if gpus:
-        return os.environ | own | {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
-    return os.environ | own | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        own["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return os.environ | own
 
 
 def _note_death(record: SweepRecord, identity: str, process: subprocess.Popen[bytes]) -> None:
@@ -108,4 +109,7 @@ def _gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(i) for i in range(len(listed.stdout.splitlines()))] if not listed.returncode else []
+    whole = [
+        line for line in listed.stdout.splitlines() if line.startswith("GPU ")
+    ]  # no MIG slices
+    return [str(i) for i in range(len(whole))] if not listed.returncode else []
