@@ -109,7 +109,6 @@ def _gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    whole = [
-        line for line in listed.stdout.splitlines() if line.startswith("GPU ")
-    ]  # no MIG slices
-    return [str(i) for i in range(len(whole))] if not listed.returncode else []
+    # A slice of a GPU has an indented line of its own.
+    whole = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return [str(i) for i in range(whole)] if not listed.returncode else []
