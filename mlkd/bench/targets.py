@@ -19,8 +19,7 @@ from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
-_SIZES = (8, 16, 32, 64, 128)
-_GPU_SIZES = (64, 128, 256, 512, 1024)
+_SIZES = {"cpu": (8, 16, 32, 64, 128), "cuda": (64, 128, 256, 512, 1024)}
 """Batch sizes that the peer may choose from."""
 
 
@@ -49,9 +48,9 @@ def measure(config: BenchmarkConfig) -> list[Line]:
         with autocast(precision, place):
             peer.encode(texts, batch_size=size, show_progress_bar=False)
 
-    sizes = _GPU_SIZES if place.type == "cuda" else _SIZES
     contestants = []
     for precision in ["fp32"] if best == "fp32" else ["fp32", best]:
+        sizes = _SIZES[place.type]
         times = {size: turn(partial(peer_encode, precision, size)).seconds for size in sizes}
         size = min(times, key=times.__getitem__)
         encoder = FrozenEncoder.open(

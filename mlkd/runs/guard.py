@@ -53,7 +53,7 @@ class Guard(L.Callback):
         """
         self._folder, self._pairs, self._sample = folder, pairs, sample
         self._skip, self._checkpoint = skip, checkpoint
-        self._pending: tuple[int, Tensor, Tensor, Tensor, _Underway] | None = None
+        self._pending: tuple[int, Tensor, _Underway] | None = None
         self._collapsed_at_start: bool | None = None
         self.skipped: list[int] = []
 
@@ -75,14 +75,13 @@ class Guard(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
         """Look at the step before this one, or at this one if it may be skipped."""
         self.settle()
-        norm = module.gradient_norm()
-        both = _Underway(self._loss + norm)
-        self._pending = trainer.global_step, self._batch, self._loss, norm, both
-        if len(self.skipped) >= self._skip or math.isfinite(both):
+        values = _Underway(self._loss, module.gradient_norm())
+        self._pending = trainer.global_step, self._batch, values
+        if len(self.skipped) >= self._skip or values.are_finite():
             return
         self._pending = None
         self.skipped.append(trainer.global_step)
-        log.warning("step %d: left out, %s", trainer.global_step, _values(self._loss, norm))
+        log.warning("step %d: left out, %s", trainer.global_step, values)
         module.drop_gradients()
 
     def settle(self) -> None:
@@ -94,8 +93,8 @@ class Guard(L.Callback):
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        step, batch, loss, norm, both = pending
-        if math.isfinite(both):
+        step, batch, values = pending
+        if values.are_finite():
             return
         rows = [row for part in ranks.of_all(batch.tolist()) for row in part]
         sentences = [[int(self._pairs.source[i]), int(self._pairs.translation[i])] for i in rows]
@@ -105,12 +104,13 @@ class Guard(L.Callback):
             {"pair": row, "sentences": ids, "texts": text}
             for row, ids, text in zip(rows, sentences, texts, strict=True)
         ]
-        values = {"step": step, "loss": str(float(loss)), "gradient_norm": str(float(norm))}
+        loss, norm = values.read()
+        found = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
         if ranks.is_first():
-            write_json(path, values | {"store": str(self._pairs.folder), "batch": listed})
+            write_json(path, found | {"store": str(self._pairs.folder), "batch": listed})
         first = ", ".join(str(i) for pair in sentences[:3] for i in pair)
         raise UserError(
-            f"{self._folder.name}: stopped at step {step}, {_values(loss, norm)}; sentences "
+            f"{self._folder.name}: stopped at step {step}, {values}; sentences "
             f"{first}, ... ({path}); {self._checkpoint()}; trainer.skip_bad_batches="
             f"{len(self.skipped) + 1} leaves the batch out"
         )
@@ -162,19 +162,30 @@ class Guard(L.Callback):
 
 
 class _Underway:
-    """A scalar on its way from the device: asking for it does not wait for what came after."""
+    """Loss and gradient norm on their way from the device; reading waits for nothing behind."""
 
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.to("cpu", non_blocking=True)
+    def __init__(self, loss: Tensor, norm: Tensor) -> None:
+        values = torch.stack([loss, norm.to(loss.device)])
+        self._values = values.to("cpu", non_blocking=True)
         self._arrived: torch.cuda.Event | None = None
-        if value.is_cuda:
+        if values.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
-    def __float__(self) -> float:
+    def read(self) -> tuple[float, float]:
+        """Loss and gradient norm."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return float(self._value)
+        loss, norm = self._values.tolist()
+        return loss, norm
+
+    def are_finite(self) -> bool:
+        """Whether both are numbers."""
+        return all(math.isfinite(value) for value in self.read())
+
+    def __str__(self) -> str:
+        loss, norm = self.read()
+        return f"loss {loss:.4g} and gradient norm {norm:.4g} are not both finite"
 
 
 def spread(vectors: Tensor) -> tuple[float, float]:
@@ -201,7 +212,3 @@ def spread(vectors: Tensor) -> tuple[float, float]:
 
 def _has_collapsed(cosine: float, rank: float) -> bool:
     return not (cosine <= MAX_COSINE and rank >= MIN_RANK)  # NaN is neither
-
-
-def _values(loss: Tensor, norm: Tensor) -> str:
-    return f"loss {float(loss):.4g} and gradient norm {float(norm):.4g} are not both finite"

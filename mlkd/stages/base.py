@@ -189,9 +189,8 @@ class Stage(L.LightningModule):
         state = torch.get_rng_state() if self._rng is None else self._rng
         checkpoint["rng"] = torch.stack(ranks.of_all(state))
         if self.device.type == "cuda":
-            state = torch.cuda.get_rng_state(self.device)
-            if self._rng is not None and self._cuda_rng is not None:
-                state = self._cuda_rng
+            cuda = self._cuda_rng
+            state = torch.cuda.get_rng_state(self.device) if cuda is None else cuda
             checkpoint["cuda_rng"] = torch.stack(ranks.of_all(state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -212,7 +211,7 @@ class Stage(L.LightningModule):
             torch.set_rng_state(self._rng)
             if self._cuda_rng is not None:
                 torch.cuda.set_rng_state(self._cuda_rng, self.device)
-            self._rng = None
+            self._rng = self._cuda_rng = None
 
 
 def _retrieval(vectors: PairVectors) -> Tensor:
