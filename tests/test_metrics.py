@@ -179,6 +179,9 @@ def test_a_repeated_sentence_has_two_right_answers(chunk: int) -> None:
     assert result["forward"] == 100
     apart = retrieval(left, right, chunk, sentences=(texts(4, "l"), ["a", "b", "c", "d"]))
     assert apart["forward"] == 75
+    # The same query twice, with two translations, of which it finds the first both times.
+    query = retrieval(left, right, chunk, sentences=(["x", "y", "z", "x"], ["a", "b", "c", "d"]))
+    assert query["forward"] == 100
 
 
 @pytest.mark.parametrize(("value", "accuracy"), [(1.0, 5.0), (0.0, 0.0), (np.nan, 0.0)])

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mlkd.data import collect
-from mlkd.data.cleaning import below, english_hash, normal_form
+from mlkd.data.cleaning import below, form_hash, normal_form
 from mlkd.data.pairs import Group, PairStore, prepare_pairs
 from mlkd.errors import UserError
 from mlkd.inputs import CorpusConfig, DataConfig
@@ -100,7 +100,7 @@ def test_arrays_are_memory_mapped_and_typed(root: Path) -> None:
 
 def test_splits_follow_the_hash_of_the_english_side(root: Path) -> None:
     store = prepare(root)
-    expected = [below(english_hash(source), 0.1) for source, _ in texts(store)]
+    expected = [below(form_hash(normal_form(source)), 0.1) for source, _ in texts(store)]
     assert store.dev.tolist() == expected
     assert 20 < len(store.dev_pairs()) < 60
     assert sorted([*store.dev_pairs(), *store.train_pairs()]) == list(range(400))
@@ -258,7 +258,7 @@ def test_unfinished_translations_are_not_bad(root: Path) -> None:
 def test_what_cannot_train_is_refused(root: Path, data: dict[str, Any], words: str) -> None:
     (root / "empty.tsv").write_text("")
     # A copy of the held-out pairs in another language: nothing of it may be trained on.
-    held = [line for line in LINES if below(english_hash(line.split("\t")[0]), 0.1)]
+    held = [line for line in LINES if below(form_hash(normal_form(line.split("\t")[0])), 0.1)]
     (root / "it.tsv").write_text("\n".join(held))
     assert words in refused(root, **data)
     assert not list((root / "cache").glob("**/pairs-*"))

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
 from mlkd.errors import UserError
 from mlkd.schema import InitConfig, StudentConfig
-from mlkd.student.backbone import layers, set_layers
+from mlkd.student.backbone import backbone_of, layers, set_layers
 from mlkd.student.bottleneck import BottleneckEmbedding
 from mlkd.student.encoder import mean_pool
 from mlkd.student.folder import load_folder, save_folder
@@ -138,6 +139,19 @@ def test_scratch_copies_nothing(encoder_folder: Path) -> None:
 def test_impossible_sizes_are_refused(encoder_folder: Path, bottleneck: int, depth: int) -> None:
     with pytest.raises(UserError, match="allowed: 1 to"):
         student(encoder_folder, bottleneck, depth, 1)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_encoders_stored_in_half_precision_are_opened_in_fp32(
+    encoder_folder: Path, tmp_path: Path, stored: torch.dtype
+) -> None:
+    half = SentenceTransformer(str(encoder_folder), device="cpu").to(stored)
+    half.save(str(tmp_path / "half"))
+    saved = load_file(tmp_path / "half" / "model.safetensors")
+    assert {x.dtype for x in saved.values() if x.is_floating_point()} == {stored}
+    model = load_folder(tmp_path / "half")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert backbone_of(model).config.dtype == torch.float32
 
 
 def test_foreign_modules_and_pickles_are_refused(encoder_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -54,11 +57,40 @@ def test_accents_and_the_dotted_i_survive(english_encoder: Path) -> None:
     pieces = assistant.tokenizer.tokenize("die schläft fährt")
     assert "ä" in "".join(pieces)
     assert "[UNK]" not in assistant.tokenizer.tokenize("läuft schläft")
+    assert assistant.tokenizer.tokenize("İhr") == assistant.tokenizer.tokenize("ihr")
+    assert "[UNK]" not in assistant.tokenizer.tokenize("ihr")
+    decomposed = unicodedata.normalize("NFD", "die schläft fährt")
+    assert assistant.tokenizer.tokenize(decomposed) == pieces
+
+
+@pytest.mark.parametrize("keep_teacher", [True, False])
+def test_accented_letters_that_no_translation_has_are_known(
+    english_encoder: Path, keep_teacher: bool
+) -> None:
+    teacher, assistant = grown(english_encoder, keep_teacher=keep_teacher)
+    assert "é" not in "".join(ENGLISH + GERMAN)
+    ids = assistant.tokenizer.get_vocab()
+    assert "[UNK]" not in assistant.tokenizer.tokenize("thé É")
+    old = teacher.tokenizer.get_vocab()
+    assert torch.equal(table(assistant)[ids["é"]], table(teacher)[old["e"]])
+    assert torch.equal(table(assistant)[ids["##é"]], table(teacher)[old["##e"]])
+
+
+def test_a_teacher_without_a_normaliser_can_be_extended(
+    english_encoder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(english_encoder, tmp_path / "plain")
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": None}))
+    teacher, assistant = grown(folder)
+    assert len(assistant.tokenizer) > len(teacher.tokenizer)
 
 
 def test_growing_twice_gives_the_same_vocabulary(english_encoder: Path) -> None:
-    first, second = (grown(english_encoder)[1].tokenizer.get_vocab() for _ in range(2))
-    assert first == second
+    for keep_teacher in (True, False):
+        twice = [grown(english_encoder, keep_teacher=keep_teacher)[1] for _ in range(2)]
+        first, second = (assistant.tokenizer.get_vocab() for assistant in twice)
+        assert first == second
 
 
 def test_a_new_row_is_the_mean_of_the_pieces_that_spell_it() -> None:
@@ -120,4 +152,5 @@ def test_aligned_is_a_choice_of_the_configuration(english_encoder: Path) -> None
 @pytest.mark.parametrize("size", [100, 130])
 def test_the_size_bounds_what_is_learned(english_encoder: Path, size: int) -> None:
     teacher, assistant = grown(english_encoder, size=size)
-    assert len(assistant.tokenizer) - len(teacher.tokenizer) <= size
+    letters = 2 * 27  # accented letters have a piece in any case, within words as well
+    assert len(assistant.tokenizer) - len(teacher.tokenizer) <= size + letters

@@ -61,9 +61,9 @@ def hash64(data: bytes, salt: bytes = b"") -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=salt).digest(), "little")
 
 
-def english_hash(text: str) -> int:
-    """Hash of the normal form, so that no spelling variant of a sentence is in two splits."""
-    return hash64(normal_form(text).encode())
+def form_hash(form: str) -> int:
+    """Hash of a normal form: no spelling variant of a sentence is in two splits."""
+    return hash64(form.encode())
 
 
 def below(value: int, fraction: float) -> bool:

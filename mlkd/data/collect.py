@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkd.data.cleaning import below, clean, hash64, normal_form
+from mlkd.data.cleaning import below, clean, form_hash, hash64, normal_form
 from mlkd.data.readers import read
 from mlkd.data.rows import UNFINISHED, Reject
 from mlkd.data.sources import count_rows
@@ -110,7 +110,7 @@ class Collector:
                 continue
             kept += 1
             forms = normal_form(row.source), normal_form(row.target)
-            first = hash64(forms[0].encode())
+            first = form_hash(forms[0])
             dev = below(first, config.dev_fraction)
             if forms[0] in self._excluded or forms[1] in self._excluded:
                 source.dropped["evaluation sentence"] += 1
@@ -124,7 +124,7 @@ class Collector:
                 self._rows.write(
                     _PACK(
                         *(hash64(one, salts[0]), hash64(two, salts[1])),
-                        *(first, hash64(forms[1].encode())),
+                        *(first, form_hash(forms[1])),
                         *(len(one), len(two), group, domain, dev),
                     )
                 )

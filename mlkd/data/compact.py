@@ -14,7 +14,7 @@ import numpy as np
 
 from mlkd.data.collect import ROW, Source
 from mlkd.data.distinct import first_places
-from mlkd.files import new_array
+from mlkd.files import new_array, take_space
 
 _CHUNK = 1 << 16
 """Rows that are in memory at once."""
@@ -139,7 +139,9 @@ def _write_pairs(
     for name in ("source", "translation"):
         arrays[name] = new_array(folder / f"{name}.npy", np.uint32, (total,))
     scratch = folder / "number.scratch"
-    number = np.memmap(scratch, np.uint32, "w+", shape=used.shape)
+    with scratch.open("wb") as file:
+        take_space(file.fileno(), 4 * len(used))
+    number = np.memmap(scratch, np.uint32, "r+", shape=used.shape)
     before = 0
     for start in range(0, len(used), _CHUNK):
         part = used[start : start + _CHUNK]

@@ -9,6 +9,8 @@ from tempfile import TemporaryFile, mkstemp
 
 import numpy as np
 
+from mlkd.files import take_space
+
 _KEYED = np.dtype([("key", "<u8"), ("place", "<u4")])
 _BUCKET = 1 << 18
 """About so many keys are sorted at once."""
@@ -31,7 +33,7 @@ def first_places(keys: Iterable[np.ndarray], number: int, folder: Path) -> Itera
     """
     handle, name = mkstemp(dir=folder, suffix=".scratch")
     with open(handle, "rb+") as file:  # noqa: PTH123 - mkstemp has opened it
-        file.truncate(4 * number)
+        take_space(handle, 4 * number)
         places = np.memmap(file, np.uint32, "r+", shape=(number,))
     try:
         with ExitStack() as stack:

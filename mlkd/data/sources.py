@@ -69,7 +69,7 @@ def count_rows(corpus: CorpusConfig, files: list[Path]) -> int | None:
 
 
 def _place(path: str, corpus: CorpusConfig, target: str, root: str | None) -> Path:
-    return Path(root or "").expanduser() / Path(fill(path, corpus, target)).expanduser()
+    return Path(root or "") / Path(fill(path, corpus, target)).expanduser()
 
 
 def _from_hub(

@@ -8,6 +8,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 class Encoder:
     def __init__(self, folder=Path(__file__).parent, threads=0):
@@ -15,7 +17,7 @@ class Encoder:
         options.intra_op_num_threads = 1  # a thread a batch: no operator waits for another thread
         self.session = onnxruntime.InferenceSession(f"{folder}/model.onnx", options)
         self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # it cuts and pads, too
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or CORES
 
     def encode(self, sentences, batch_size=32):
         """Unit vectors, a row a sentence."""

@@ -19,10 +19,10 @@ def retrieval(
 ) -> dict[str, float | int]:
     """Share of sentences whose nearest neighbour by cosine is their translation.
 
-    A sentence that occurs twice on the searched side has two right answers, which is why the
-    sentences are needed. Equal vectors are no substitute: an encoder that maps everything to one
-    point would be right everywhere. Among equally near neighbours the first one counts, so
-    such an encoder scores 100 / N; zero and non-finite vectors find nothing.
+    A sentence that occurs twice, on either side, has all translations of it as right answers,
+    which is why the sentences are needed. Equal vectors are no substitute: an encoder that maps
+    everything to one point would be right everywhere. Among equally near neighbours the first one
+    counts, so such an encoder scores 100 / N; zero and non-finite vectors find nothing.
 
     Args:
         left: (N, d) vectors.
@@ -46,8 +46,8 @@ def retrieval(
         better = value > best
         nearest_left[better] = here[better] + start
         best[better] = value[better]
-    forward = _accuracy(first, nearest_right, sentences[1])
-    backward = _accuracy(second, nearest_left, sentences[0])
+    forward = _accuracy(first, nearest_right, *sentences)
+    backward = _accuracy(second, nearest_left, *sentences[::-1])
     return {
         "forward": forward,
         "backward": backward,
@@ -56,7 +56,11 @@ def retrieval(
     }
 
 
-def _accuracy(queries: Array, nearest: NDArray[np.int64], searched: Sequence[str]) -> float:
-    """×100, for unit vectors (N, d) and the index (N,) of what each of them found."""
-    right = np.fromiter((searched[i] == searched[j] for i, j in enumerate(nearest)), dtype=bool)
-    return 100 * float((right & queries.any(axis=1)).mean())
+def _accuracy(
+    vectors: Array, nearest: NDArray[np.int64], queries: Sequence[str], searched: Sequence[str]
+) -> float:
+    """×100, for the queries' unit vectors (N, d) and the index (N,) of what each of them found."""
+    pairs = set(zip(queries, searched, strict=True))
+    found = zip(queries, (searched[i] for i in nearest), strict=True)
+    right = np.fromiter((pair in pairs for pair in found), dtype=bool)
+    return 100 * float((right & vectors.any(axis=1)).mean())

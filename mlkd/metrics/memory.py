@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlkd.errors import UserError
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,6 +29,9 @@ def encoding_mib(folder: Path, sentences: Sequence[str], threads: int) -> dict[s
     Returns:
         ``libraries``, the resident memory (MiB) with the libraries loaded, and ``above``, how far
         the largest value lies above it; None where the system does not tell (it needs ``/proc``).
+
+    Raises:
+        UserError: The process failed.
     """
     if not Path("/proc/self/status").is_file():
         return None
@@ -36,9 +41,12 @@ def encoding_mib(folder: Path, sentences: Sequence[str], threads: int) -> dict[s
         input=json.dumps(list(sentences)),
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)},
     )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise UserError(f"{folder}: the process that measures memory failed ({said})")
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
@@ -55,7 +56,8 @@ def load_folder(folder: Path) -> SentenceTransformer:
             device="cpu",
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            # Whatever precision it was stored in: training and scoring in bf16 are by autocast.
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         ).eval()
     except Exception as error:  # a damaged file fails in any of four libraries
         raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error

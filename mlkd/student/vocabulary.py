@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from mlkd.student.backbone import backbone_of
 from mlkd.student.word_alignment import aligned_rows
 
 _PREFIX = "##"
+_ACCENTED = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿÀÁÂÃÄÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÖÙÚÛÜÝŸ"
+"""Letters of Latin-1 that are another letter with an accent."""
 
 
 def assistant_from_teacher(
@@ -45,11 +48,17 @@ def assistant_from_teacher(
     old = teacher.tokenizer
     if not old.is_fast:
         raise UserError("assistant.vocabulary: the teacher has no fast tokenizer (tokenizer.json)")
-    if config.keep_teacher:
-        new = _extended_wordpiece(old, config.size, translations())
+    wordpiece = _is_wordpiece(old)
+    if config.keep_teacher and not wordpiece:
+        raise UserError(
+            "assistant.vocabulary.keep_teacher=true needs a WordPiece teacher; use "
+            "assistant.vocabulary.keep_teacher=false"
+        )
+    texts = translations() if config.keep_teacher else (text for pair in pairs() for text in pair)
+    if wordpiece:
+        new = _learned_wordpiece(old, config.size, texts, keep=config.keep_teacher)
     else:
-        both = (text for pair in pairs() for text in pair)
-        new = old.train_new_from_iterator(both, vocab_size=config.size)
+        new = old.train_new_from_iterator(texts, vocab_size=config.size)
     assistant: Any = copy.deepcopy(teacher)
     backbone = backbone_of(assistant)
     rows = subword_rows(backbone.get_input_embeddings().weight.detach(), old, new)
@@ -71,7 +80,8 @@ def subword_rows(
 ) -> Tensor:
     """Rows ``(new vocabulary, d)`` from the teacher's.
 
-    A piece that stays keeps its row; a new one gets the mean of the old pieces that spell it.
+    A piece that stays keeps its row; a new one gets the mean of the old pieces that spell it, or
+    that spell it without accents.
     """
     vocabulary = old.get_vocab()
     wordpiece = _is_wordpiece(old)
@@ -80,7 +90,7 @@ def subword_rows(
         if piece in vocabulary:
             spelled: Sequence[int] = [vocabulary[piece]]
         elif wordpiece:
-            spelled = _spell(piece, vocabulary)
+            spelled = _spell(piece, vocabulary) or _spell(_without_accents(piece), vocabulary)
         else:
             text = new.convert_tokens_to_string([piece])
             spelled = old(text, add_special_tokens=False)["input_ids"]
@@ -97,27 +107,24 @@ def _is_wordpiece(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece")
 
 
-def _extended_wordpiece(
-    old: PreTrainedTokenizerBase, size: int, translations: Iterable[str]
+def _learned_wordpiece(
+    old: PreTrainedTokenizerBase, size: int, texts: Iterable[str], *, keep: bool
 ) -> PreTrainedTokenizerBase:
-    """The old vocabulary, ids unchanged, followed by pieces learned from the translations.
+    """A vocabulary learned from texts, after the old one, ids unchanged, or instead of it.
 
-    English goes on being cut as before, but for the rare word that a new piece begins. Accents,
-    which uncased BERT models strip, are kept: they tell words apart in most languages.
+    Where the old one is kept, English goes on being cut as before, but for words that a new piece
+    begins and for accented letters. Accents, which uncased BERT models strip, are kept: they tell
+    words apart in most languages. The usual accented letters have a piece in any case; without
+    one a word such as café would be unknown.
     """
-    if not _is_wordpiece(old):
-        raise UserError(
-            "assistant.vocabulary.keep_teacher=true needs a WordPiece teacher; use "
-            "assistant.vocabulary.keep_teacher=false"
-        )
     state = json.loads(old.backend_tokenizer.to_str())
-    if (state.get("normalizer") or {}).get("type") == "BertNormalizer":
-        state["normalizer"]["strip_accents"] = False
+    state["normalizer"] = _keeping_accents(state["normalizer"])
     keeps_accents = reload(old, state)
-    texts = list(_without_combining_dot(translations))
+    normalizer = keeps_accents.backend_tokenizer.normalizer
+    normalise = normalizer.normalize_str if normalizer else str
+    texts = list(texts)
     # The trainer numbers continuation characters in the random order of a hash map, and ties
     # between merges go by number: named in advance, they make training reproducible.
-    normalise = keeps_accents.backend_tokenizer.normalizer.normalize_str
     characters = {c for text in texts for c in normalise(text) if not c.isspace()}
     learned = keeps_accents.train_new_from_iterator(
         texts,
@@ -125,10 +132,27 @@ def _extended_wordpiece(
         new_special_tokens=sorted(_PREFIX + c for c in characters),
         show_progress=False,
     )
-    vocabulary = state["model"]["vocab"]
-    for piece in sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__):
+    vocabulary = state["model"]["vocab"] if keep else {}
+    letters = sorted({normalise(letter) for letter in _ACCENTED})
+    pieces = sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__)
+    for piece in [*pieces, *letters, *(_PREFIX + letter for letter in letters)]:
         vocabulary.setdefault(piece, len(vocabulary))
+    state["model"]["vocab"] = vocabulary
     return reload(old, state)
+
+
+def _keeping_accents(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The state of BERT's normaliser, changed to keep accents, as one character with their letter.
+
+    Turkish İ becomes an i first: lower-casing would leave a dot as a character of its own, with
+    which no piece goes on.
+    """
+    if normalizer is None or normalizer["type"] != "BertNormalizer":
+        return normalizer
+    first: list[dict[str, Any]] = [{"type": "NFC"}]
+    if normalizer["lowercase"]:
+        first.append({"type": "Replace", "pattern": {"String": "İ"}, "content": "i"})
+    return {"type": "Sequence", "normalizers": [*first, normalizer | {"strip_accents": False}]}
 
 
 def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
@@ -144,10 +168,8 @@ def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrained
     )
 
 
-def _without_combining_dot(texts: Iterable[str]) -> Iterator[str]:
-    """Lower-casing a Turkish İ leaves a combining dot, which no piece should be wasted on."""
-    for text in texts:
-        yield text.replace("İ", "i")
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 def _spell(piece: str, vocabulary: dict[str, int]) -> Sequence[int]:
