@@ -26,7 +26,7 @@ from mlkd.files import (
 )
 from mlkd.fit import Job, fit
 from mlkd.integrity import hashes
-from mlkd.links import link_key, links
+from mlkd.links import link_keys, links
 from mlkd.measure import Evaluation
 from mlkd.metrics.scoring import select_value, share_of
 from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
 
+_STARTED = time.monotonic()
+"""When the process began, nearly: ``trainer.max_hours`` is for all chains that it runs."""
+
 
 @dataclass
 class Chain:
@@ -59,6 +62,8 @@ class Chain:
     """The assistant before stage 1."""
     assistant: Path
     """The assistant after stage 1, once that has run; until then ``base``."""
+    keys: dict[StageName | None, str]
+    """What leads to each link (see :func:`link_keys`), as it was before a file was read."""
     deadline: float | None = None
     """``time.monotonic()`` at which the process saves and stops."""
     folders: dict[str, Path] = field(default_factory=dict)
@@ -153,9 +158,10 @@ def run_links(chain: Chain, names: list[StageName], announce: Announce | None = 
 def open_chain(config: TrainConfig) -> Chain:
     """Prepare data and the assistant before stage 1."""
     limit = config.trainer.max_hours
-    deadline = None if limit is None else time.monotonic() + 3600 * limit
+    deadline = None if limit is None else _STARTED + 3600 * limit
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    keys = link_keys(config)
     ready = prepare(config)
     evaluation = Evaluation(
         ready.sets,
@@ -165,7 +171,8 @@ def open_chain(config: TrainConfig) -> Chain:
         accelerator=config.trainer.accelerator,
         precision=config.eval.precision,
     )
-    return Chain(config, ready.pairs, evaluation, ready.teacher, ready.base, ready.base, deadline)
+    folders = ready.teacher, ready.base, ready.base
+    return Chain(config, ready.pairs, evaluation, *folders, keys, deadline)
 
 
 def run_link(
@@ -176,10 +183,13 @@ def run_link(
     if announce is not None:
         announce(run.id)
     upstream = chain.upstream(name, start)
+    stop: str | None = None
     if not ranks.is_first():
         if ranks.from_first(None) != "reuse":
-            _fit(chain, run, name, start)
+            _, _, stop = _fit(chain, run, name, start)
         ranks.from_first(None)  # until the student is there
+        if stop is not None:
+            raise Interrupted(stop)
         return run
     with chain.lock(run):
         sweep(run.folder)
@@ -194,7 +204,10 @@ def run_link(
             run.clear()  # left behind if the process was killed right after the end
             ranks.from_first(state)
         else:
-            _train(chain, run, name, start, upstream)
+            stop = _train(chain, run, name, start, upstream)
+            if stop is not None:
+                ranks.from_first(None)
+                raise Interrupted(stop)
         word = {"reuse": "reused", "resume": "resumed"}.get(state, "ran")
         log.info("%s: %s (%s), %s", name, word, reason, run.folder)
         metrics = chain.measure(name, run.student)
@@ -205,7 +218,7 @@ def run_link(
         if its_own and record.get("metrics", {}).get("scores") != metrics["scores"]:
             selected = select_value(metrics["scores"])
             run.write("finished", metrics=metrics, share=share, selected=selected)
-        run.add_settings(link_key(chain.config, name))
+        run.add_settings(chain.keys[name])
         ranks.from_first(None)
     return run
 
@@ -243,8 +256,8 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
 
 def _train(
     chain: Chain, run: Run, name: StageName, start: Run | None, upstream: str | None
-) -> None:
-    """Train one link and write its hand-over folder and record."""
+) -> str | None:
+    """Train one link, write its hand-over folder and record; gives why to stop after it, if so."""
     config = chain.config
     if run.student.exists():  # of this run, killed before its record said that it was finished
         remove_folder(run.student)
@@ -259,7 +272,7 @@ def _train(
     )
     ranks.from_first("run")  # the others join the training
     try:
-        model, summary = _fit(chain, run, name, start)
+        model, summary, stop = _fit(chain, run, name, start)
         with replacing_folder(run.student) as part:
             save_folder(model, part)
     except BaseException as error:
@@ -277,15 +290,16 @@ def _train(
         peak_memory_mib=peak_memory_mib(),
     )
     run.clear()
+    return stop
 
 
 def _fit(
     chain: Chain, run: Run, name: StageName, start: Run | None
-) -> tuple[SentenceTransformer, dict[str, Any]]:
-    """Train the model of a link; all processes of a run do it together."""
+) -> tuple[SentenceTransformer, dict[str, Any], str | None]:
+    """Train the model of a link (see :func:`fit`); all processes of a run do it together."""
     model = _model(chain, name, start)
     stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
-    return model, fit(Job(chain.config, *stores, run, name, chain.deadline), model)
+    return model, *fit(Job(chain.config, *stores, run, name, chain.deadline), model)
 
 
 def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.inputs import DataConfig, EncoderConfig, EvalConfig, Positive, Section
+from mlkd.inputs import DataConfig, EncoderConfig, EvalConfig, Folder, Positive, Section
 from mlkd.schema import Accelerator, TrainConfig, TrimConfig
 
 
@@ -15,7 +15,9 @@ class EvaluateConfig(Section):
 
     model: str
     """Student folder, run folder, or hub name with ``@revision``."""
-    teacher: EncoderConfig
+    teacher: EncoderConfig | None = None
+    """Whose vectors the model's are compared with; null = the teacher of its run, all-MiniLM-L6-v2
+    for a model without a run."""
     eval: EvalConfig
     max_tokens: Annotated[int, Field(ge=4, le=512)] | None = None
     """Longer sentences are cut; null = as in the run of the model, 64 for one without a run."""
@@ -178,7 +180,7 @@ class RunsConfig(Section):
 
     action: Literal["list", "prune"] = "list"
     """``prune`` removes unfinished runs and links of chains that no other run needs."""
-    output_dir: str = "outputs"
+    output_dir: Folder = "outputs"
     ask: bool = True
     """Before anything is removed."""
 

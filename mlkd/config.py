@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -29,6 +30,10 @@ CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 """The configuration tree; mlkd is an editable install, so it lies beside the package."""
 
 Config = TypeVar("Config", bound=BaseModel)
+
+# Hydra 1.3 copies its whole store for each group that it lists or composes, about 130 times for
+# --help and half of its time. The store is a singleton and its load() hands out copies anyway.
+setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
 
 
 def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
@@ -143,12 +148,17 @@ def encoder_folder(config: EncoderConfig) -> Path | None:
 
 
 def _backbone(config: EncoderConfig) -> dict[str, int] | None:
-    """``config.json`` of a local encoder."""
+    """Width and depth of a local encoder, from its ``config.json``; None where it does not tell."""
     folder = encoder_folder(config)
     if folder is None or not (folder / "config.json").is_file():
         return None
-    content: dict[str, int] = json.loads((folder / "config.json").read_text())
-    return content if {"hidden_size", "num_hidden_layers"} <= content.keys() else None
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return {key: int(content[key]) for key in ("hidden_size", "num_hidden_layers")}
+    except KeyError:
+        return None
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise UserError(f"{folder / 'config.json'}: not the configuration of an encoder") from None
 
 
 def explain(error: Any, schema: type[BaseModel]) -> str:
@@ -166,18 +176,27 @@ def explain(error: Any, schema: type[BaseModel]) -> str:
 
 def _suggestion(key: str, schema: type[BaseModel]) -> str:
     """The known keys closest to a wrong one."""
-    close = difflib.get_close_matches(key, sorted(_keys(schema)), n=3, cutoff=0.6)
+    known = sorted(_keys(schema, key.split(".")))
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def _keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
-    """All dotted keys of a schema."""
+def _keys(schema: type[BaseModel], path: Sequence[str], prefix: str = "") -> set[str]:
+    """All dotted keys of a schema; names that are free to choose are those of ``path``."""
     found: set[str] = set()
     for name, field in schema.model_fields.items():
         found.add(prefix + name)
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        places = [f"{prefix}{name}."]
+        if get_origin(field.annotation) is dict:
+            named = get_args(get_args(field.annotation)[0])  # of a Literal; a str has none
+            chosen = named or (path[1:2] if path[:1] == [name] else [])
+            found |= {f"{prefix}{name}.{key}" for key in chosen}
+            places = [f"{prefix}{name}.{key}." for key in chosen]
+        for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found |= _keys(kind, f"{prefix}{name}.")
+                for place in places:
+                    rest = path[place.removeprefix(prefix).count(".") :]
+                    found |= _keys(kind, rest, place)
     return found
 
 
@@ -187,6 +206,8 @@ def _one_line(error: Exception, schema: type[BaseModel]) -> str:
     cause = error.__cause__
     if cause is not None and "full_key" in str(cause):
         key = str(cause).split("full_key:")[1].split()[0]
+        if key in _keys(schema, key.split(".")):  # legal, but in no file that was composed
+            return f"{key}: not set so far; put a plus before it, as in +{key}=…"
         return f"{key}: no such key{_suggestion(key, schema)}"
     if lines and lines[0].startswith("In '"):
         lines = lines[1:]

@@ -94,10 +94,16 @@ def new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> np.memmap[Any, A
     Without that a full disk would end the process with a signal in the middle of the writing.
     """
     array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    with path.open("rb+") as file:
+        take_space(file.fileno(), path.stat().st_size)
     return array
+
+
+def take_space(file: int, size: int) -> None:
+    """Make an open file so many bytes long, and have the disk keep them for it."""
+    os.truncate(file, size)
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
 
 
 @contextmanager

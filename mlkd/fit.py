@@ -24,9 +24,9 @@ from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.runs import ranks
 from mlkd.runs.curves import Curves
 from mlkd.runs.guard import Guard
-from mlkd.runs.pulse import Pulse
+from mlkd.runs.pulse import ProgressBar, Pulse
 from mlkd.runs.record import Run
-from mlkd.runs.resume import Checkpoint, KeepBest, ProgressBar, check_checkpoint
+from mlkd.runs.resume import Checkpoint, KeepBest, check_checkpoint
 from mlkd.runs.wandb_logger import open_wandb
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
@@ -52,13 +52,16 @@ class Job:
     """``time.monotonic()`` at which training saves and stops."""
 
 
-def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[str, Any]:
+def fit(
+    job: Job, model: SentenceTransformer, *callbacks: L.Callback
+) -> tuple[dict[str, Any], str | None]:
     """Train ``model`` in place, from the run's checkpoint if there is one.
 
     The best weights on dev are in ``model`` at the end. ``callbacks`` watch the training.
 
     Returns:
-        Steps, wall time and the dev curve, for the run record.
+        Steps, wall time and the dev curve, for the run record; and why the process is to stop once
+        the model is saved, if it was asked to after the last step had begun.
     """
     config, stage, settings = job.config, STAGES[job.name], job.config.stages[job.name]
     started = time.monotonic()
@@ -98,7 +101,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
     choose_attention(backbone_of(model), precision, device)  # the stage had its own
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
-    return {
+    summary = {
         "steps": steps,
         "seconds": round(time.monotonic() - started, 1),
         "precision": precision,
@@ -109,6 +112,7 @@ def fit(job: Job, model: SentenceTransformer, *callbacks: L.Callback) -> dict[st
         "checkpoints": checkpoint.cost(),
         "skipped_batches": guard.skipped,
     }
+    return summary, checkpoint.asked()
 
 
 def _guard(job: Job, source: PairSource, dev: np.ndarray) -> Guard:
@@ -119,6 +123,7 @@ def _guard(job: Job, source: PairSource, dev: np.ndarray) -> Guard:
         job.pairs,
         source.batch(sample),
         skip=job.config.trainer.skip_bad_batches,
+        random=job.name != "assistant" and job.config.init.source == "scratch",
         checkpoint=job.run.last_step,
     )
 

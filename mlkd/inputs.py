@@ -5,14 +5,17 @@ Like :mod:`mlkd.schema`, free of torch and transformers.
 
 from __future__ import annotations
 
+from os.path import expanduser
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 """An ISO 639-1 code; three letters for a language without one."""
+Folder = Annotated[str, AfterValidator(expanduser)]
+"""A folder; ``~`` is the home folder."""
 
 
 class Section(BaseModel):
@@ -53,7 +56,7 @@ class CorpusConfig(Section):
 class DataConfig(Section):
     """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
 
-    root: str | None = None
+    root: Folder | None = None
     """Folder that relative corpus paths start from."""
     corpora: dict[str, CorpusConfig] = Field(min_length=1)
     languages: list[Language] | None = None
@@ -130,7 +133,7 @@ class EvalSetConfig(Section):
 class EvalConfig(Section):
     """Evaluation sets and the numbers around the scores."""
 
-    root: str | None = None
+    root: Folder | None = None
     sets: dict[str, EvalSetConfig] = Field(min_length=1)
     bootstrap: Annotated[int, Field(ge=0)] = 1000
     """Resamples of the 95 % interval; 0 = none."""

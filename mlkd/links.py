@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, get_args
 
+from mlkd.data.sources import source_files
 from mlkd.errors import UserError
 from mlkd.files import digest
 from mlkd.schema import StageName, TrainConfig
@@ -29,13 +33,22 @@ def links(config: TrainConfig) -> list[StageName]:
     return [n for n in upto if config.stages[n].enabled and n not in useless]
 
 
-def link_key(config: TrainConfig, name: StageName | None) -> str:
-    """Hash of the settings that decide a link; None = those that all links of a chain share.
+def link_keys(config: TrainConfig) -> dict[StageName | None, str]:
+    """For each link a hash of the settings that decide it, and one of the state of their files.
 
-    Equal settings lead to the same run, and no file has to be read to know it, so that a sweep is
-    counted before anything runs. A run folder is named after what the settings lead to instead
-    (see :func:`mlkd.chain.identity`).
+    Equal settings and files lead to the same run, and no file has to be read to know it, so that a
+    sweep is counted before anything runs. A run folder is named after what they lead to instead
+    (see :func:`mlkd.chain.identity`). Before the links, as None, what all of them share.
+
+    Raises:
+        UserError: The last stage itself is of no use.
     """
+    files = digest(list(_file_states(config)), length=8)
+    return {name: f"{_settings(config, name)}-{files}" for name in (None, *links(config))}
+
+
+def _settings(config: TrainConfig, name: StageName | None) -> str:
+    """Hash of the settings that decide a link."""
     parts: dict[str, Any] = {
         **config.model_dump(mode="json", include={"teacher", "assistant", "data", "optim"}),
         "eval": config.eval.model_dump(mode="json", include={"root", "sets"}),
@@ -54,3 +67,31 @@ def link_key(config: TrainConfig, name: StageName | None) -> str:
             "seed": config.seed,
         }
     return digest(parts)
+
+
+def _file_states(config: TrainConfig) -> Iterator[tuple[int, int]]:
+    """Size and time of the last change of each file of pairs, evaluation sets and local encoders.
+
+    Files that are not there (yet) are left out: whatever reads them says so.
+    """
+    for path in _files(config):
+        with suppress(OSError):
+            state = path.stat()
+            yield state.st_size, state.st_mtime_ns
+
+
+def _files(config: TrainConfig) -> Iterator[Path]:
+    data = config.data
+    for name, corpus in data.corpora.items():
+        for target in corpus.targets if corpus.format != "demo" else ():
+            with suppress(UserError):
+                yield from source_files(name, corpus, target, data.root)
+    for item in config.eval.sets.values():
+        place = item.path.replace("{lang}", "*").replace("{a}", "*").replace("{b}", "*")
+        path = Path(config.eval.root or "", place)
+        if item.path:
+            yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    for encoder in (config.teacher, config.assistant.encoder):
+        if encoder is not None and encoder.path is not None:
+            folder = Path(encoder.path).expanduser()
+            yield from sorted(path for path in folder.rglob("*") if path.is_file())

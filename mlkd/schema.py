@@ -6,7 +6,7 @@ imports neither torch nor transformers, so that a typo is refused within a secon
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from mlkd.inputs import (
     DataConfig,
     EncoderConfig,
     EvalConfig,
+    Folder,
     Fraction,
     Language,
     Positive,
@@ -31,7 +32,7 @@ class VocabularyConfig(Section):
     """The multilingual vocabulary of an assistant that is built from the teacher."""
 
     size: Annotated[int, Field(ge=100)] = 8000
-    """Pieces learned from the pairs (fewer if the text is small)."""
+    """Pieces learned from the pairs (fewer if the text is small), besides accented letters."""
     keep_teacher: bool = True
     """Keep the teacher's own pieces (WordPiece teachers), so that English stays as it is, and
     learn the new ones from the translations; otherwise learn all from both sides."""
@@ -51,6 +52,16 @@ class AssistantConfig(Section):
     """Whether stage 1 trains it (always useful when it is built from the teacher)."""
     seed: Seed
     """Seed of stage 1: that of the chain, unless chains of several seeds share one assistant."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_no_vocabulary(cls, values: Any) -> Any:
+        """Leave out what experiments say of a vocabulary where a ready encoder has its own."""
+        if not isinstance(values, dict) or values.get("encoder") is None:
+            return values
+        whole, given = VocabularyConfig.model_fields.keys(), values.get("vocabulary")
+        partial = isinstance(given, dict) and not whole <= given.keys()
+        return values | {"vocabulary": None} if partial else values
 
     @model_validator(mode="after")
     def _one_kind(self) -> AssistantConfig:
@@ -209,7 +220,7 @@ class LoggerConfig(Section):
     tags: list[str] = Field(default_factory=list)
     mode: Literal["auto", "offline", "online"] = "auto"
     """``offline`` writes W&B files into the run folder and sends nothing; ``auto`` does so where no
-    API key is set."""
+    API key is set, or WANDB_MODE is another than online."""
     artifact: bool = False
     """Whether W&B keeps the student folder."""
 
@@ -230,7 +241,7 @@ class TrainConfig(Section):
     logger: LoggerConfig
     eval: EvalConfig
     seed: Seed = 0
-    output_dir: str = "outputs"
+    output_dir: Folder = "outputs"
     """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
     allow_download: bool = False
     """Whether a hub model or dataset that is not in the local cache may be downloaded."""

@@ -14,7 +14,7 @@ from conftest import at_steps, weights
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import UserError
-from mlkd.runs.guard import spread
+from mlkd.runs.guard import Guard, spread
 from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
 
@@ -117,6 +117,23 @@ def test_collapse_of_the_embedding_space_stops_the_run(
         run_chain(tiny(*budget, "stages.assistant.lr=0.01", stage="assistant"))
     assert "\n" not in str(error.value)
     assert not (run_folder(tmp_path / "out") / "student").exists()
+
+
+def test_a_student_from_scratch_may_begin_with_the_mean_of_the_targets(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    from mlkd.chain import run_chain
+
+    def spread_at_first(guard: Guard, stage: Stage) -> tuple[float, float]:
+        return (1.0, 100.0) if stage.global_step else (0.1, 100.0)
+
+    monkeypatch.setattr(Guard, "_spread", spread_at_first)
+    chain = ("assistant.train=false", "stages.bottleneck.enabled=false")
+    with pytest.raises(UserError, match="the embedding space has collapsed"):
+        run_chain(tiny(*chain, "init.source=base", stage="recurrent"))
+    run_chain(tiny(*chain, "init=scratch", stage="recurrent"))
+    assert "the embedding space has not spread: mean cosine 1.0000" in caplog.text
 
 
 def test_spread_is_that_of_known_spaces() -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command, configure, run_until, tiny_settings, write_corpus
+from conftest import Command, at_steps, configure, run_until, tiny_settings, write_corpus
 
 from mlkd.commands import RunsConfig
-from mlkd.errors import UserError
+from mlkd.data.module import PairBatch
+from mlkd.errors import Interrupted, UserError
 from mlkd.runs.__main__ import main
 from mlkd.runs.inventory import inventory, needed_by, prunable
 from mlkd.schema import TrainConfig
+from mlkd.stages.base import Stage
 
 STAGES = ("assistant", "bottleneck", "recurrent")
 
@@ -95,6 +97,26 @@ def test_prune_removes_what_nothing_needs_and_nothing_else(
     caplog.set_level("INFO")
     run_chain(tiny(stage="bottleneck"))
     assert caplog.text.count(": reused (") == 2
+
+
+def test_prune_keeps_what_a_later_command_asked_for(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.chain import run_chain
+
+    def stop(stage: Stage, batch: PairBatch) -> None:
+        if stage.name == "recurrent":
+            raise Interrupted("SIGTERM")
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        at_steps(patch, {1}, stop)
+        with pytest.raises(Interrupted):
+            run_chain(tiny(stage="recurrent"))
+    run_chain(tiny(stage="bottleneck"))  # all of it is there
+    for _ in range(2):  # first the unfinished run goes, which needed the others
+        main(RunsConfig(output_dir=str(output), action="prune", ask=False))
+        assert {entry.stage for entry in inventory(output)} == {"assistant", "bottleneck"}
 
 
 def test_prune_leaves_running_and_damaged_runs(output: Path) -> None:

@@ -171,6 +171,16 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_what_sbatch_refuses_is_said_in_a_line(cluster: dict[str, str], tiny: list[str]) -> None:
+    wrong = ["seed=7,8", "hydra.launcher.partition=typo"]
+    process = sweep([*tiny, *wrong], cluster)
+    said = process.communicate()[0].strip().splitlines()
+    assert process.returncode == 2, said
+    assert said[-1].startswith("error: hydra/launcher=slurm: sbatch refused: ")
+    assert "partition" in said[-1]
+    assert not any("Traceback" in line for line in said)
+
+
 def test_cells_of_two_tasks_train_together_and_go_on(
     cluster: dict[str, str], tiny: list[str], tmp_path: Path
 ) -> None:

@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 
 from mlkd.config import CONF_DIR
 from mlkd.errors import UserError
-from mlkd.links import link_key, links
+from mlkd.links import link_keys, links
 from mlkd.reporting.collect import collect
-from mlkd.sweeps.driver import finish
+from mlkd.sweeps.driver import finish, unfinished
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import JobFailed, run_job, write_job
 from mlkd.sweeps.local import _environment, _gpus
@@ -138,11 +138,53 @@ def test_what_does_not_decide_a_result_does_not_make_another_cell() -> None:
 def test_a_link_is_decided_by_its_own_settings() -> None:
     jobs, _ = plan("stages.contrastive.lr=1e-4,2e-4")
     first, second = (job.config for job in jobs if job.is_cell)
-    assert link_key(first, "recurrent") == link_key(second, "recurrent")
-    assert link_key(first, "contrastive") != link_key(second, "contrastive")
+    first_keys, second_keys = link_keys(first), link_keys(second)
+    assert first_keys["recurrent"] == second_keys["recurrent"]
+    assert link_keys(first)["contrastive"] != link_keys(second)["contrastive"]
     jobs, _ = plan("eval.precision=fp32,bf16")
     first, second = (job.config for job in jobs if job.is_cell)
-    assert link_key(first, "contrastive") != link_key(second, "contrastive")
+    assert link_keys(first)["contrastive"] != link_keys(second)["contrastive"]
+
+
+def test_changed_files_make_other_links_of_the_same_cells(
+    corpus: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    (sets / "sts-en.tsv").write_text("a\tb\t1\nc\td\t2\n")
+    own_set = "{kind: sts, split: dev, path: 'sts-{lang}.tsv', languages: [en]}"
+    settings = tiny_settings(encoder, corpus, tmp_path / "out")
+    words = [*settings, f"eval.root={sets}", f"+eval.sets.mine={own_set}", "seed=0,1"]
+    files = [next(corpus.iterdir()), sets / "sts-en.tsv", encoder / "config.json"]
+
+    def keys() -> list[str]:
+        return [job.key for job in plan(*words)[0]]
+
+    before = keys()
+    assert keys() == before
+    for path in files:
+        was = path.stat()
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+        changed = keys()
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+        assert not set(changed) & set(before), path
+        assert [key[:8] for key in changed] == [key[:8] for key in before]  # the names of cells
+    assert keys() == before
+
+
+def test_shared_data_are_prepared_again_for_other_files(
+    tiny_overrides: list[str], encoder_folder: Path
+) -> None:
+    ready = ["assistant=folder", f"assistant.encoder.path={encoder_folder}"]
+    words = [word for word in tiny_overrides if "vocabulary" not in word]
+    jobs, _ = plan(*words, *ready, "student.layers=1", "student.recurrence=1,2")
+    (shared,) = (job for job in jobs if not job.is_cell)
+    assert shared.upto is None
+    cells = {job.id for job in jobs if job.is_cell}
+    for key, left in ((shared.key, 2), (f"{shared.key[:-1]}x", 3)):
+        entries = {shared.id: {"status": "finished", "key": key}}
+        assert len(unfinished(jobs, cells, entries, {})) == left
 
 
 def test_launchers_are_settings() -> None:

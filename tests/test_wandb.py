@@ -17,7 +17,7 @@ from wandb.proto import wandb_internal_pb2
 from mlkd.chain import run_chain
 from mlkd.reporting.collect import Cell, collect
 from mlkd.reporting.dashboard import publish
-from mlkd.runs.wandb_logger import has_key
+from mlkd.runs.wandb_logger import has_key, may_send
 from mlkd.schema import TrainConfig
 
 BLOCK = 32768
@@ -194,6 +194,10 @@ def test_a_key_is_found_where_wandb_keeps_it(
     assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     assert has_key()
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert may_send()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not may_send()
 
 
 def test_the_dashboard_names_what_the_runs_have(

@@ -13,7 +13,7 @@ from mlkd.runs.inventory import Entry, inventory, needed_by, prunable, prune, si
 
 def main(config: RunsConfig) -> None:
     """Show runs, or show and remove those that nothing needs."""
-    output = Path(config.output_dir).expanduser()
+    output = Path(config.output_dir)
     entries = inventory(output)
     if not entries:
         raise UserError(f"output_dir={config.output_dir}: no runs in {output / 'runs'}")

@@ -40,6 +40,7 @@ class Guard(L.Callback):
         sample: PairBatch,
         *,
         skip: int,
+        random: bool,
         checkpoint: Callable[[], str],
     ) -> None:
         """Set up.
@@ -49,12 +50,14 @@ class Guard(L.Callback):
             pairs: Their store.
             sample: The fixed dev batch whose vectors show the embedding space.
             skip: So many bad batches are left out; one more stops the run.
+            random: Whether the encoder starts from random weights: what it learns first is the mean
+                of the targets, so that a collapsed space is reported, but stops nothing.
             checkpoint: Says from where the run can go on.
         """
         self._folder, self._pairs, self._sample = folder, pairs, sample
         self._skip, self._checkpoint = skip, checkpoint
         self._pending: tuple[int, Tensor, _Underway] | None = None
-        self._collapsed_at_start: bool | None = None
+        self._collapsed_at_start: bool | None = True if random else None
         self.skipped: list[int] = []
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:

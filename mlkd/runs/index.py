@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,20 @@ class Finished:
 
 
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
-    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_key`).
+    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_keys`).
 
-    A damaged run is none of them: the chain that needs it says so.
+    A damaged run is none of them: the chain that needs it says so. Of several runs, as after a
+    change of mlkd itself, it is the latest.
     """
-    found: dict[str, Finished] = {}
-    for path in sorted((output_dir / "runs").glob("*/run.json")):
-        try:
+    records = []
+    for path in (output_dir / "runs").glob("*/run.json"):
+        with suppress(UserError):
             record = read_record(path.parent)
-        except UserError:
-            continue
-        if record.get("status") == "finished":
-            found |= dict.fromkeys(record.get("settings", []), _finished(record))
+            if record.get("status") == "finished":
+                records.append(record)
+    found: dict[str, Finished] = {}
+    for record in sorted(records, key=lambda record: str(record["finished"])):
+        found |= dict.fromkeys(record.get("settings", []), _finished(record))
     return found
 
 

@@ -127,7 +127,8 @@ def _entry(folder: Path, record: dict[str, Any] | None, made_by: dict[str, str])
     needs = {str(identity["start"])} if "start" in identity else set()
     needs |= {made_by[f] for k in _FINGERPRINTS if (f := str(identity.get(k))) in made_by}
     means = metrics.get("scores", {}).get("mean", {})
-    is_result = config.get("stage", stage) == stage
+    # References are there once a chain ended here, also if it was begun as a part of another one.
+    is_result = "references" in record or config.get("stage", stage) == stage
     needed = tuple(sorted(needs - {folder.name}))
     return Entry(folder, stage, status, size_of(folder), means, is_result, needed)
 

@@ -1,4 +1,4 @@
-"""How fast a training goes and how much memory it takes, for W&B."""
+"""How fast a training goes: a bar in the terminal; for W&B also how much memory it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,37 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from mlkd.data.module import PairBatch
+from mlkd.progress import progress
+from mlkd.runs import ranks
 from mlkd.runs.record import peak_memory_mib
+
+
+class ProgressBar(L.Callback):
+    """Steps done, rate and remaining time of a stage."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Open the bar at the restored step."""
+        self._bar = progress(
+            f"stage {self._stage}",
+            total=trainer.max_steps,
+            unit=" steps",
+            initial=trainer.global_step,
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Advance; the loss is shown now and then, since reading it waits for the device."""
+        self._bar.update(trainer.global_step - self._bar.n)
+        if trainer.global_step % 20 == 0 and "train/loss" in trainer.callback_metrics:
+            loss = float(trainer.callback_metrics["train/loss"])
+            self._bar.set_postfix_str(f"loss {loss:.5f}", refresh=False)
+
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Close the bar, also after an interruption."""
+        if hasattr(self, "_bar"):
+            self._bar.close()
 
 
 class Pulse(L.Callback):
@@ -33,7 +63,7 @@ class Pulse(L.Callback):
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
         """Log where the trainer logs as well."""
-        self._pairs += len(batch.source)
+        self._pairs += len(batch.source) * ranks.world_size()  # each process has an equal share
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         passed = time.perf_counter() - self._since

@@ -62,7 +62,7 @@ class Run:
         return content
 
     def add_settings(self, key: str) -> None:
-        """Note that settings lead to this finished run (see :func:`mlkd.links.link_key`)."""
+        """Note that settings lead to this finished run (see :func:`mlkd.links.link_keys`)."""
         known = self.read().get("settings", [])
         if key not in known:
             self.write("finished", settings=[*known, key])

@@ -1,4 +1,4 @@
-"""Training callbacks: progress, exact checkpoints, the best weights on dev."""
+"""Training callbacks: exact checkpoints, the best weights on dev."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from safetensors.torch import load_model, save_model
 
 from mlkd.errors import Interrupted, UserError
 from mlkd.files import file_sha256, reason_of, replacing
-from mlkd.progress import progress
 from mlkd.runs import ranks
 from mlkd.runs.cluster import TIMEOUT_SIGNAL
 from mlkd.runs.curves import Curves
@@ -30,34 +29,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, TIMEOUT_SIGNAL)
 _TIME_LIMIT = "time limit"
 _REASONS = (None, _TIME_LIMIT, *(number.name for number in _SIGNALS))
 """Why a training stops; where its processes have different reasons the last of these counts."""
-
-
-class ProgressBar(L.Callback):
-    """Steps done, rate and remaining time of a stage."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-
-    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Open the bar at the restored step."""
-        self._bar = progress(
-            f"stage {self._stage}",
-            total=trainer.max_steps,
-            unit=" steps",
-            initial=trainer.global_step,
-        )
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Advance; the loss is shown now and then, since reading it waits for the device."""
-        self._bar.update(trainer.global_step - self._bar.n)
-        if trainer.global_step % 20 == 0 and "train/loss" in trainer.callback_metrics:
-            loss = float(trainer.callback_metrics["train/loss"])
-            self._bar.set_postfix_str(f"loss {loss:.5f}", refresh=False)
-
-    def teardown(self, *args: Any, **kwargs: Any) -> None:
-        """Close the bar, also after an interruption."""
-        if hasattr(self, "_bar"):
-            self._bar.close()
 
 
 class KeepBest(L.Callback):
@@ -250,6 +221,11 @@ class Checkpoint(L.Callback):
         done = loop["epoch_loop.batch_progress"]["total"]["completed"]
         if done % trainer.val_check_batch == 0:  # Lightning will end that batch a second time
             loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def asked(self) -> str | None:
+        """Why to stop after the training, which was asked for in its last step; None = go on."""
+        self._stop = _REASONS[ranks.largest(_REASONS.index(self._stop))]
+        return self._stop
 
     def cost(self) -> dict[str, float]:
         """How often it saved, and the seconds and the share of training time that took."""

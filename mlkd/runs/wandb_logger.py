@@ -33,7 +33,7 @@ def open_wandb(run: Run, settings: LoggerConfig, config: dict[str, Any]) -> Wand
         config: The resolved configuration; W&B gets its leaves, as ``student/bottleneck``.
     """
     leaves = {key.replace(".", "/"): value for key, value in flatten(config).items()}
-    if settings.mode == "online" or (settings.mode == "auto" and has_key()):
+    if settings.mode == "online" or (settings.mode == "auto" and may_send()):
         logger = _logger(run, settings, "online", leaves)
         try:
             logger.experiment.id  # noqa: B018 - connects
@@ -49,6 +49,11 @@ def open_wandb(run: Run, settings: LoggerConfig, config: dict[str, Any]) -> Wand
 
             wandb.teardown()  # its service would hold the id of the run
     return _logger(run, settings, "offline", leaves)
+
+
+def may_send() -> bool:
+    """Whether the environment lets W&B send anything, and there is a key for it."""
+    return os.environ.get("WANDB_MODE", "online") == "online" and has_key()
 
 
 def has_key() -> bool:

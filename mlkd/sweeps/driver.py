@@ -16,7 +16,7 @@ from rich.console import Console
 from mlkd.config import CONF_DIR, reporting
 from mlkd.errors import UserError
 from mlkd.files import digest
-from mlkd.links import link_key, links
+from mlkd.links import link_keys, links
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.schema import TrainConfig
 from mlkd.secrets import guard_output
@@ -100,7 +100,8 @@ def run_cells(
     if queued:
         log.info("still queued or running on SLURM since an earlier call: %d jobs", len(queued))
     fields = {job.id: _finished(job, known) for job in jobs if job.key in known}
-    fields |= {job.id: {"status": "missing", "error": None, "job": None} for job in pending}
+    unknown = {"status": "missing", "error": None, "job": None, "score": None, "seconds": None}
+    fields |= {job.id: unknown | {"runs": [], "key": job.key} for job in pending}
     head: dict[str, Any] = {"name": request.sweep.name, "command": command, "launcher": name}
     head |= {"output_dir": output_dir, "impossible": dict(impossible)}
     record.start(head, jobs, fields)
@@ -130,7 +131,11 @@ def unfinished(
         entry = entries.get(job.id)
         done = job.key in known
         if job.upto is None:
-            done = entry is not None and entry["status"] == "finished"
+            done = (
+                entry is not None
+                and entry["status"] == "finished"
+                and entry.get("key") == job.key  # it has no run to be known by
+            )
         if is_needed and not done:
             needed.append(job)
     return needed[::-1]
@@ -155,9 +160,9 @@ def finish(record: SweepRecord) -> bool:
 def _finished(job: Job, known: Mapping[str, Finished]) -> dict[str, Any]:
     """Entry of a job whose last run exists."""
     assert job.upto is not None
-    names = links(job.config)
-    keys = [link_key(job.config, name) for name in names[: names.index(job.upto) + 1]]
-    runs = [known[key].id for key in keys if key in known]
+    names, keys = links(job.config), link_keys(job.config)
+    upto = [keys[name] for name in names[: names.index(job.upto) + 1]]
+    runs = [known[key].id for key in upto if key in known]
     return {"status": "finished", "error": None, "runs": runs, "score": known[job.key].score}
 
 

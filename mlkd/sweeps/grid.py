@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from mlkd.config import explain, validate
 from mlkd.errors import UserError
 from mlkd.inputs import Section
-from mlkd.links import link_key, links
+from mlkd.links import link_keys
 from mlkd.schema import StageName, TrainConfig
 from mlkd.sweeps.schema import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
 
@@ -31,7 +31,7 @@ class Cell:
     """What sets this cell apart, as on the command line."""
     config: TrainConfig
     links: tuple[tuple[StageName | None, str], ...]
-    """Its links and the hashes of their settings (see :func:`mlkd.links.link_key`); before them
+    """Its links and the hashes of their settings (see :func:`mlkd.links.link_keys`); before them
     the settings of all links, without a name."""
 
     @property
@@ -103,8 +103,7 @@ def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
     with open_dict(composed):
         composed.pop("sweep", None)
     config = validate(composed, TrainConfig)
-    names: list[StageName | None] = [None, *links(config)]
-    return Cell(overrides, config, tuple((name, link_key(config, name)) for name in names))
+    return Cell(overrides, config, tuple(link_keys(config).items()))
 
 
 def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mlkd.links import link_key, links
+from mlkd.links import link_keys
 from mlkd.runs.index import Finished
 from mlkd.schema import StageName, TrainConfig
 from mlkd.sweeps.tree import Job
@@ -59,8 +59,9 @@ def cost(configs: Iterable[TrainConfig], known: Mapping[str, Finished]) -> str:
     """
     missing: dict[str, tuple[TrainConfig, StageName]] = {}
     for config in configs:
-        for name in links(config):
-            missing.setdefault(link_key(config, name), (config, name))
+        for name, key in link_keys(config).items():
+            if name is not None:
+                missing.setdefault(key, (config, name))
     todo = [item for key, item in missing.items() if key not in known]
     guesses = [_seconds(config, name, list(known.values())) for config, name in todo]
     blind = sorted({name for (_, name), guess in zip(todo, guesses, strict=True) if guess is None})

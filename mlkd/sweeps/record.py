@@ -21,12 +21,12 @@ class SweepRecord:
     Fields of the whole: ``name``, ``command``, ``launcher``, ``output_dir`` (runs are in ``runs/``
     of it), ``impossible`` (overrides in a line: why), ``updated``.
 
-    ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``,
-    ``overrides``, ``stage`` (the last link; null = only data and targets), ``runs`` (ids of the run
-    folders of its links so far, the last one last), ``status`` (``finished``, ``failed`` or
-    ``missing``), ``error`` (one line or null), ``log`` (a path), ``job`` (number of its SLURM job
-    or null), ``score`` (the selecting dev score or null) and ``seconds`` (null or of its last
-    call).
+    ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``, ``key``
+    (see :func:`mlkd.links.link_keys`), ``overrides``, ``stage`` (the last link; null = only data
+    and targets), ``runs`` (ids of the run folders of its links so far, the last one last),
+    ``status`` (``finished``, ``failed`` or ``missing``), ``error`` (one line or null), ``log`` (a
+    path), ``job`` (number of its SLURM job or null), ``score`` (the selecting dev score or null)
+    and ``seconds`` (null or of its last call).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,6 +95,7 @@ class SweepRecord:
     def _entry(self, job: Job) -> dict[str, Any]:
         return {
             "id": job.id,
+            "key": job.key,
             "overrides": job.overrides,
             "stage": job.upto,
             "runs": [],

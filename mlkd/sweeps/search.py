@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from hydra import compose
+from omegaconf import DictConfig, open_dict
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -19,10 +20,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from mlkd.config import validate
 from mlkd.errors import UserError
 from mlkd.files import digest
+from mlkd.links import link_keys
 from mlkd.runs.index import finished_runs
 from mlkd.runs.lock import Lock
+from mlkd.schema import TrainConfig
 from mlkd.sweeps.driver import run_cells
 from mlkd.sweeps.grid import Cell, Request, label_of, make_cell
 from mlkd.sweeps.record import SweepRecord
@@ -46,9 +50,12 @@ def search(request: Request, command: str) -> SweepRecord:
     """
     settings = request.sweep.optuna
     assert settings is not None
-    output_dir = Path(compose("train", list(request.fixed)).output_dir)
+    composed = compose("train", list(request.fixed))
+    output_dir = Path(composed.output_dir).expanduser()
     own = sorted(line for line in request.fixed if not line.startswith("sweep"))
-    identity = digest([own, settings.model_dump(include={"space", "seed"})], length=8)
+    # With other data, sets or encoders it is another search, as its scores would not compare.
+    common = _common_key(composed)
+    identity = digest([own, common, settings.model_dump(include={"space", "seed"})], length=8)
     record = SweepRecord(output_dir / "multirun" / f"{request.sweep.name}-{identity}")
     with Lock(record.folder / ".search.lock", waiting_for="the same search"):
         draws = _Draws(request, settings, record.folder)
@@ -71,6 +78,16 @@ def search(request: Request, command: str) -> SweepRecord:
         )
     draws.say_front()
     return record
+
+
+def _common_key(composed: DictConfig) -> str | None:
+    """What all cells share (see :func:`link_keys`); None where only the draws make it possible."""
+    with open_dict(composed):
+        composed.pop("sweep", None)
+    try:
+        return link_keys(validate(composed, TrainConfig))[None]
+    except UserError:
+        return None
 
 
 class _Draws:

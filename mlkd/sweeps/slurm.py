@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 from mlkd.schema import TrainConfig
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.local import is_lost
@@ -61,7 +63,10 @@ def submit(record: SweepRecord, jobs: Sequence[Job], settings: SlurmConfig) -> N
         number = None if before["status"] == "finished" else before["job"]
         executor = _executor(record.folder, settings, members[0].config, number)
         identities = [job.id for job in members]
-        submitted = executor.map_array(run_job, [record.folder] * len(members), identities)
+        try:
+            submitted = executor.map_array(run_job, [record.folder] * len(members), identities)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UserError(f"hydra/launcher=slurm: sbatch refused: {reason_of(error)}") from None
         for identity, job in zip(identities, submitted, strict=True):
             record.update(identity, job=job.job_id)
         log.info("submitted %s: %s", submitted[0].job_id.split("_")[0], ", ".join(identities))

@@ -1,0 +1,79 @@
+"""Composing configurations: what mlkd changes about Hydra leaves its results alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from conftest import Command, configure
+from hydra.core.config_store import ConfigStore
+
+from mlkd.config import _suggestion
+from mlkd.errors import UserError
+from mlkd.schema import TrainConfig
+
+
+def test_hydras_store_is_shared_and_stays_as_it_is() -> None:
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
+    first = configure("seed=3", "hydra/launcher=slurm")  # loads the plugins, which fill the store
+    before = repr(store.repo)
+    assert "'launcher'" in before
+    configure("seed=4", "student=minilm_tiny")
+    assert repr(store.repo) == before
+    assert configure("seed=3", "hydra/launcher=slurm") == first
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("stages.contrastive.batchsize", "stages.contrastive.batch_size"),
+        ("stages.contrastive.loss.mcl.weights", "stages.contrastive.loss.mcl.weight"),
+        ("data.corpora.mine.colums", "data.corpora.mine.columns"),
+        ("student.layer", "student.layers"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_a_key_that_there_is(key: str, meant: str) -> None:
+    assert _suggestion(key, TrainConfig).startswith(f"; did you mean {meant}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff\xfe", b"[1]", b"null", b'{"hidden_size": []}', b'{"hidden_size": Infinity}'],
+)
+def test_a_damaged_encoder_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json: not the configuration of an encoder"):
+        configure("teacher=folder", f"teacher.path={tmp_path}")
+
+
+def test_the_home_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = configure(
+        "data=multi30k", 'data.root="~/corpora"', "eval=real_en_de", 'output_dir="~/out"'
+    )
+    assert config.data.root == config.eval.root == "/home/somebody/corpora"
+    assert config.output_dir == "/home/somebody/out"
+
+
+def test_legal_keys_that_no_file_sets_are_said_to_need_a_plus(command: Command) -> None:
+    done = command("mlkd.train", "data=tsv", "data.corpora.pairs.subset=x")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: data.corpora.pairs.subset: not set so far; put a plus before it, as in "
+        "+data.corpora.pairs.subset=…"
+    )
+    configure("data=tsv", "data.corpora.pairs.header=true", "data.corpora.pairs.columns=[a,b]")
+
+
+@pytest.mark.parametrize("settings", [["debug=tiny"], ["experiment=real_en_de", "data.root=x"]])
+def test_a_ready_assistant_has_its_own_vocabulary(
+    settings: list[str], encoder_folder: Path
+) -> None:
+    ready = ["assistant=folder", f"assistant.encoder.path={encoder_folder}"]
+    teacher = ["teacher=folder", f"teacher.path={encoder_folder}"]
+    student = ["student.layers=1", "student.bottleneck=4"]
+    assert configure(*ready, *teacher, *settings, *student).assistant.vocabulary is None
+    assert configure("debug=tiny").assistant.vocabulary is not None
