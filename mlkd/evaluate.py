@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from mlkd.commands import EvaluateConfig
-from mlkd.config import run
+from mlkd.config import CONF_DIR, run
 from mlkd.errors import UserError
-from mlkd.inputs import EncoderConfig
+from mlkd.inputs import EncoderConfig, EvalConfig
+
+if TYPE_CHECKING:
+    from mlkd.metrics.sets import EvalSet
 
 _TIMED = 320
 """Sentences that ``latency=true`` times: ten batches."""
+_LONGEST = 64
+"""How many tokens a model without a run reads at most."""
 
 
 def main(config: EvaluateConfig) -> float | None:
@@ -37,12 +47,19 @@ def main(config: EvaluateConfig) -> float | None:
             "sentence-transformers folder, or a hub name as name@revision"
         )
     sets = load_sets(config.eval)
-    teacher = open_encoder_folder(config.teacher, config.allow_download)
+    training = _training_of(folder)
+    if training and (names := _not_kept_out(sets, training)):
+        print(
+            f"warning: {', '.join(names)}: not kept out of the training pairs of this run; "
+            "whatever of it was among them makes its scores too good",
+            file=sys.stderr,
+        )
+    teacher = open_encoder_folder(_teacher(config, training), config.allow_download)
     racers = _racers(config, folder, teacher) if config.latency else {}
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
-        max_tokens=config.max_tokens or _longest(_run_of(folder)),
+        max_tokens=config.max_tokens or (training["data"]["max_tokens"] if training else _LONGEST),
         teacher=teacher,
         accelerator=config.accelerator,
         precision=config.eval.precision,
@@ -50,10 +67,11 @@ def main(config: EvaluateConfig) -> float | None:
     speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
     measured = evaluation.measure(folder) | speed
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
-    if config.latency:
-        measured["race"] = _race(racers, [text for s in sets for text in s.left])
     write_json(output, measured)
     Console(width=120).print(rows_to_table([row_of(folder.name, measured)]))
+    if config.latency:
+        race = _race(racers, [text for s in sets for text in s.left])
+        write_json(output, measured | {"race": race})
     print(f"scores: {output}")
     dev = any(item.split == "dev" for item in sets)
     return select_value(measured["scores"]) if dev else None
@@ -65,11 +83,35 @@ def _run_of(student: Path) -> Path | None:
     return run if student.name == "student" and (run / "run.json").is_file() else None
 
 
-def _longest(run: Path | None) -> int:
-    """How many tokens the models of a run read at most."""
+def _training_of(student: Path) -> dict[str, Any]:
+    """Configuration of the run whose hand-over a folder is; empty if it is none."""
     from mlkd.runs.record import read_record
 
-    return 64 if run is None else int(read_record(run)["config"]["data"]["max_tokens"])
+    run = _run_of(student)
+    return {} if run is None else dict(read_record(run)["config"])
+
+
+def _teacher(config: EvaluateConfig, training: dict[str, Any]) -> EncoderConfig:
+    """The teacher that was asked for, else that of the student's run, else the packaged one."""
+    if config.teacher is not None:
+        return config.teacher
+    packaged = OmegaConf.load(CONF_DIR / "teacher" / "minilm.yaml")
+    return EncoderConfig.model_validate(training.get("teacher", packaged))
+
+
+def _not_kept_out(sets: Sequence[EvalSet], training: dict[str, Any]) -> list[str]:
+    """Names of sets with sentences that the sets of the run's own command do not have."""
+    from mlkd.data.cleaning import normal_form
+    from mlkd.metrics.sets import load_sets, sentences
+
+    own = EvalConfig.model_validate(training["eval"])
+    try:
+        kept_out = {normal_form(text) for text in sentences(load_sets(own))}
+    except UserError:  # their files are gone
+        kept_out = set()
+    return sorted(
+        {s.name for s in sets if any(normal_form(t) not in kept_out for t in sentences([s]))}
+    )
 
 
 def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
@@ -87,6 +129,8 @@ def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, P
                 f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
                 "onnx folder"
             )
+        if is_onnx(folder) and importlib.util.find_spec("onnxruntime") is None:
+            raise UserError(f"compare={given}: needs pip install -c constraints.txt -e '.[export]'")
         folders["/".join(folder.absolute().parts[-2:])] = folder
     return folders
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlkd.chain import Chain, new_student, open_chain, run_links
 from mlkd.data.tokens import tokenise
-from mlkd.deploy.formats import FORMATS, encoder
+from mlkd.deploy.formats import FORMATS, encoder, open_onnx
 from mlkd.links import links
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib, parameters
@@ -63,7 +63,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
         folder = Path(temporary, "int8")
         FORMATS["onnx_int8"].write(assistant, folder)
-        encoders["int8"] = FORMATS["onnx_int8"].open(folder)
+        encoders["int8"] = open_onnx(folder, torch.get_num_threads())
         measured["int8"] = _measured(chain, encoders["int8"], assistant, folder, "int8")
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN
+from hydra import compose, initialize_config_dir
 
 from mlkd.commands import BenchmarkConfig
+from mlkd.config import CONF_DIR, validate
+from mlkd.metrics.sets import load_sets
 from mlkd.schema import TrainConfig
 
 
@@ -41,6 +44,17 @@ def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> Be
     }
     train = tiny(stage="assistant")
     return BenchmarkConfig.model_validate(train.model_dump() | {"benchmark": settings})
+
+
+def test_a_case_has_the_sets_of_its_languages() -> None:
+    from mlkd.bench.training import with_languages
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = validate(compose("benchmark"), BenchmarkConfig)
+    german = with_languages(config, 1, "de")
+    assert german.data.languages == ["de"]
+    assert {item.pair for item in load_sets(german.eval)} == {"en-en", "de-de", "en-de"}
+    assert "fr-fr" in {item.pair for item in load_sets(config.eval)}
 
 
 def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:

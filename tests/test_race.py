@@ -48,7 +48,7 @@ def test_memory_of_a_process_that_only_encodes(encoder_folder: Path, tmp_path: P
 
 
 def test_a_run_is_evaluated_as_it_was_when_it_ended(
-    tiny: Callable[..., TrainConfig], finished_chain: Path, encoder_folder: Path, tmp_path: Path
+    finished_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mlkd.evaluate import main
 
@@ -58,12 +58,18 @@ def test_a_run_is_evaluated_as_it_was_when_it_ended(
     output = tmp_path / "evaluation.json"
     settings = {
         "model": str(run),
-        "teacher": {"path": str(encoder_folder)},
         "eval": record["config"]["eval"],
         "output": str(output),
     }
-    main(EvaluateConfig.model_validate(settings))
+    main(EvaluateConfig.model_validate(settings))  # the teacher is that of the run, too
     assert json.loads(output.read_text())["scores"] == record["metrics"]["scores"]
+    assert "warning" not in capsys.readouterr().err
+    (tmp_path / "other-en.tsv").write_text("nobody kept this out\tor this\t1\na\tb\t2\n")
+    other = {"kind": "sts", "split": "test", "path": "other-{lang}.tsv", "languages": ["en"]}
+    main(EvaluateConfig.model_validate(
+        settings | {"eval": {"root": str(tmp_path), "sets": {"other": other}}}
+    ))  # fmt: skip
+    assert "warning: other: not kept out of the training pairs" in capsys.readouterr().err
 
 
 @pytest.mark.slow

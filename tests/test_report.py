@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def test_seeds_are_put_together(cells: list[Cell]) -> None:
     assert number.mean == pytest.approx(sum(scores) / 2)
     assert number.sd == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
     assert all(g.numbers["mib"].sd is None for g in groups if len(g.cells) == 1 and g.numbers)
+
+
+def test_what_decides_a_result_tells_groups_apart(cells: list[Cell]) -> None:
+    first, second = (c for g in group_seeds(cells) if len(g.cells) == 2 for c in g.cells)
+    other = replace(
+        second, config=second.config | {"trainer": second.config["trainer"] | {"precision": "bf16"}}
+    )
+    assert [g.settings["precision"] for g in group_seeds([first, other])] == ["bf16", "fp32"]
+    same = replace(
+        second, config=second.config | {"trainer": second.config["trainer"] | {"threads": 7}}
+    )
+    assert len(group_seeds([first, same])) == 1
 
 
 def test_the_front_is_what_nothing_beats(cells: list[Cell]) -> None:

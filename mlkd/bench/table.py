@@ -1,4 +1,4 @@
-"""The numbers of a benchmark as a table, in the terminal and in Markdown."""
+"""The numbers of a benchmark as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -45,10 +45,3 @@ def terminal(title: str, lines: list[Line]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def markdown(lines: list[Line]) -> str:
-    """The same in GitHub's Markdown."""
-    head, *rows = cells(lines)
-    rule = [":--"] + ["--:"] * (len(head) - 1)
-    return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *rows))

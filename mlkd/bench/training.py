@@ -26,12 +26,13 @@ def with_languages(config: BenchmarkConfig, number: int, *wanted: str) -> Benchm
     offered = sorted({x for corpus in config.data.corpora.values() for x in corpus.targets})
     found = [x for x in wanted if x in offered]
     chosen = (found + [x for x in offered if x not in found])[:number]
-    sets = {
-        name: entry.model_copy(
-            update={"languages": [x for x in entry.languages if x in {"en", *chosen}]}
-        )
-        for name, entry in config.eval.sets.items()
-    }
+    known = {"en", *chosen}
+    sets = {}
+    for name, entry in config.eval.sets.items():
+        languages = [x for x in entry.languages if x in known]
+        pairs = entry.pairs and [x for x in entry.pairs if known.issuperset(x.split("-"))]
+        if languages or pairs:
+            sets[name] = entry.model_copy(update={"languages": languages, "pairs": pairs})
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"languages": chosen}),

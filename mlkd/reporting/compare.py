@@ -16,7 +16,9 @@ from mlkd.reporting.collect import Cell
 from mlkd.runs.record import flatten
 
 _UNIMPORTANT = {"logger", "eval", "output_dir", "allow_download", "trainer"}
-"""Sections that do not decide a result."""
+"""Sections that do not decide a result,"""
+_IMPORTANT = ("trainer.precision", "trainer.validations")
+"""but for these settings in them (see :func:`mlkd.chain.identity`)."""
 _SEEDS = {"seed", "assistant.seed"}
 
 
@@ -69,7 +71,7 @@ def group_seeds(cells: Sequence[Cell]) -> list[Group]:
         shown = {names[key]: values[key] for key in names if key in values and key not in _SEEDS}
         made.append(
             Group(
-                label=" ".join(f"{k}={_text(v)}" for k, v in shown.items()) or members[0].id,
+                label=" ".join(f"{k}={text(v)}" for k, v in shown.items()) or members[0].id,
                 settings=shown,
                 cells=members,
                 numbers=_spreads([numbers(c.measured, c.record.get("share")) for c in members]),
@@ -105,7 +107,7 @@ def heat_maps(groups: Sequence[Group]) -> list[HeatMap]:
     """One map for each combination of the other settings that has at least two fields."""
     by_rest: dict[str, list[Group]] = {}
     for group in groups:
-        rest = [f"{k}={_text(v)}" for k, v in group.settings.items() if k not in _AXES]
+        rest = [f"{k}={text(v)}" for k, v in group.settings.items() if k not in _AXES]
         by_rest.setdefault(" ".join(rest), []).append(group)
     maps = []
     for title, members in by_rest.items():
@@ -155,7 +157,12 @@ def _settings(cell: Cell, like: dict[str, Any] | None = None) -> dict[str, Any]:
 
     Where only the overrides of a cell are known, the others are taken to be those of ``like``.
     """
-    found = flatten({k: v for k, v in cell.config.items() if k not in _UNIMPORTANT})
+    every = flatten(cell.config)
+    found = {
+        key: value
+        for key, value in every.items()
+        if key in _IMPORTANT or key.split(".")[0] not in _UNIMPORTANT
+    }
     return found or {**(like or {}), **cell.overrides}
 
 
@@ -182,7 +189,8 @@ def _spreads(values: list[dict[Any, float]]) -> dict[Any, Spread]:
     return found
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A setting as one writes it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -17,7 +17,7 @@ from mlkd.command_line import command_of
 from mlkd.files import replacing
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
 from mlkd.reporting.collect import Cell, Curve
-from mlkd.reporting.compare import Group, front, heat_maps
+from mlkd.reporting.compare import Group, front, heat_maps, text
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
 
@@ -178,15 +178,15 @@ def _rows(
     for number, group in enumerate(groups):
         for position, cell in enumerate(group.cells):
             values = numbers(cell.measured, cell.record.get("share"))
-            own = [group.settings.get(key, "") for key in settings]
-            own.append(cell.config.get("seed", ""))
+            own = [_shown(key, group.settings) for key in settings]
+            own.append(str(cell.config.get("seed", "")))
             rows.append(
                 {
                     "group": number,
                     "position": position,
                     "label": cell.id,
                     "status": cell.status,
-                    "settings": [width(value) for value in own],
+                    "settings": own,
                     "numbers": [
                         (f"{values[name]:.2f}", values[name]) if name in values else ("–", "")
                         for name in columns
@@ -194,6 +194,13 @@ def _rows(
                 }
             )
     return rows
+
+
+def _shown(key: str, settings: Mapping[str, Any]) -> str:
+    """Word for a setting of a group; the bottleneck's null is the full width."""
+    if key not in settings:
+        return ""
+    return width(settings[key]) if key == "bottleneck" else text(settings[key])
 
 
 def _seed_rows(groups: Sequence[Group], columns: Sequence[str]) -> list[tuple[str, int, list[str]]]:
