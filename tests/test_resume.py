@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,24 @@ def assert_same(output: Path, expected: Path) -> None:
 def time_is_up(stage: Stage, batch: PairBatch) -> None:
     (checkpoint,) = (c for c in stage.trainer.callbacks if isinstance(c, Checkpoint))
     checkpoint._deadline = 0.0
+
+
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training step takes one second, a save an eighth of one, whatever the machine does."""
+    clock = [0.0]
+
+    def advances(name: str, seconds: float) -> None:
+        original = getattr(Checkpoint, name)
+
+        def call(*args: Any) -> None:
+            clock[0] += seconds
+            original(*args)
+
+        monkeypatch.setattr(Checkpoint, name, call)
+
+    advances("on_train_batch_start", 1.0)
+    advances("on_save_checkpoint", 0.125)
+    monkeypatch.setattr("mlkd.runs.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +145,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
     def crash(stage: Stage, batch: PairBatch) -> None:
         raise RuntimeError("the lights went out")
 
+    steady_clock(monkeypatch)
     config = tiny(*BUDGET, "trainer.save_steps=7", "trainer.save_cost=1", stage="assistant")
     for step, saved in ((5, None), (19, 14), (38, 35)):
         with monkeypatch.context() as patch:
@@ -140,11 +160,15 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
 
 
 def test_saving_takes_no_more_than_its_share(
-    tiny: Callable[..., TrainConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from mlkd.chain import run_chain
 
     caplog.set_level("INFO")
+    steady_clock(monkeypatch)
     for cost, output in ((1.0, "often"), (0.02, "seldom")):
         run_chain(
             tiny(*BUDGET, "trainer.save_steps=1", f"trainer.save_cost={cost}",
@@ -155,9 +179,23 @@ def test_saving_takes_no_more_than_its_share(
         for o in ("often", "seldom")
     )
     assert often["checkpoints"]["saved"] == 39
-    assert 1 <= seldom["checkpoints"]["saved"] < 20
+    # The n-th is due once 0.125 n s are 2 % of the seconds until then.
+    assert seldom["checkpoints"]["saved"] == 6  # steps 1, 13, 19, 25, 31, 38
     assert "they come less often, so that they take less than 2 % of the time" in caplog.text
     assert_same(tmp_path / "often", tmp_path / "seldom")
+
+
+def test_a_signal_in_the_last_step_stops_the_chain_after_the_hand_over(
+    tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path
+) -> None:
+    from mlkd.chain import run_chain
+
+    run_until(tiny(*BUDGET, stage="recurrent"), 39, signal.SIGUSR2)
+    assert [path.name.split("-")[0] for path in (tmp_path / "out/runs").glob("*-*")] == [
+        "assistant"
+    ]
+    assert_same(tmp_path / "out", whole)
+    run_chain(tiny(*BUDGET, stage="assistant"))
 
 
 def test_after_the_time_limit_no_link_is_begun(
