@@ -67,6 +67,10 @@ def reporting(schema: type[BaseModel]) -> Iterator[None]:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, schema))
+    except ValueError as error:
+        if not str(error).startswith("Only one of --"):  # Hydra's answer to -m with --cfg
+            raise
+        _fail(str(error))
     except OSError as error:  # a folder that cannot be read or written, a full disk
         reason = error.strerror or str(error)
         _fail(f"{error.filename}: {reason}" if error.filename is not None else reason)

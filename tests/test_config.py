@@ -6,11 +6,13 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Command, configure
 from hydra.core.config_store import ConfigStore
 
 from mlkd.config import _suggestion
 from mlkd.errors import UserError
+from mlkd.hardware import resolve_precision
 from mlkd.schema import TrainConfig
 
 
@@ -77,3 +79,27 @@ def test_a_ready_assistant_has_its_own_vocabulary(
     student = ["student.layers=1", "student.bottleneck=4"]
     assert configure(*ready, *teacher, *settings, *student).assistant.vocabulary is None
     assert configure("debug=tiny").assistant.vocabulary is not None
+
+
+def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -> None:
+    result = command("mlkd.train", "-m", "student.layers=2,3", "--cfg", "job")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "Only one of --run, --multirun, --cfg" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f", "fp32"),
+        ("fpu avx512f avx512_bf16", "bf16"),
+        ("fpu amx_bf16 avx512_bf16", "bf16"),
+    ],
+)
+def test_bf16_is_taken_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
+) -> None:
+    monkeypatch.setattr("mlkd.hardware._cpu_flags", lambda: set(flags.split()))
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == precision
+    assert resolve_precision("fp32", cpu) == "fp32"
