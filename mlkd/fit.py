@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from mlkd.data.module import PairSource, ParallelPairs
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import tokenise
-from mlkd.hardware import choose_attention, describe, device_of, resolve_precision
+from mlkd.hardware import choose_kernels, describe, device_of, resolve_precision
 from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.runs import ranks
 from mlkd.runs.curves import Curves
@@ -75,7 +75,7 @@ def fit(
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)
     precision = resolve_precision(config.trainer.precision, device)
-    choose_attention(backbone_of(model), precision, device)
+    choose_kernels(backbone_of(model), precision, device)
     set_dropout(model, settings.dropout)
     vocabulary = backbone_of(model).config.vocab_size
     occurs = torch.from_numpy(tokens.frequency(vocabulary) > 0)
@@ -98,7 +98,7 @@ def fit(
     if ranks.is_first():
         best.restore(model)
     words.put_back(module.decay_until(int(best.best["step"]), guard.skipped))
-    choose_attention(backbone_of(model), precision, device)  # the stage had its own
+    choose_kernels(backbone_of(model), precision, device)  # the stage had its own
     set_dropout(model, backbone_of(model).config.hidden_dropout_prob)
     model.requires_grad_(True).eval()
     summary = {

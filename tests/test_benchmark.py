@@ -61,7 +61,7 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
     from mlkd.bench.peer import peer_data, run_peer
     from mlkd.bench.stage import Lesson, run_stage
     from mlkd.bench.training import open_for_training, teacher_vectors
-    from mlkd.hardware import choose_attention
+    from mlkd.hardware import choose_kernels
     from mlkd.stages import STAGES
     from mlkd.student.backbone import backbone_of
 
@@ -77,7 +77,7 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
 
     def optimizer(model):  # type: ignore[no-untyped-def]
         stage = STAGES["assistant"](model, settings, chain.config.optim, 6)
-        choose_attention(backbone_of(model), "fp32", torch.device("cpu"))  # the peer pads
+        choose_kernels(backbone_of(model), "fp32", torch.device("cpu"))  # the peer pads
         made = stage.configure_optimizers()
         return made["optimizer"], made["lr_scheduler"]["scheduler"]
 

@@ -99,7 +99,7 @@ def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -
 def test_bf16_is_taken_where_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
 ) -> None:
-    monkeypatch.setattr("mlkd.hardware._cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr("mlkd.hardware._cpu_info", lambda field: flags.split())
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) == precision
     assert resolve_precision("fp32", cpu) == "fp32"

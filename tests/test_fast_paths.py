@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from mlkd.data.module import PairBatch
+from mlkd.onednn import OneDnnLinear, use_onednn
 from mlkd.schema import (
     InitConfig,
     LossConfig,
@@ -224,3 +226,27 @@ def test_each_sentence_once_is_each_side_on_its_own(encoder_folder: Path, loss: 
         for one, other in zip(fast, wanted, strict=True):
             assert (one is None) == (other is None)
             assert one is None or torch.allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_products_by_onednn_have_the_values_and_gradients_of_torchs_own() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 8, bias=False)
+    )
+    fast = deepcopy(plain)
+    use_onednn(fast)
+    assert [type(layer) for layer in fast] == [OneDnnLinear, torch.nn.GELU, OneDnnLinear]
+    for shape in ((24,), (5, 24), (2, 3, 24)):
+        rows = torch.randn(shape)
+        found, wanted = [], []
+        for model, results in ((fast, found), (plain, wanted)):
+            given = rows.clone().requires_grad_()
+            model.zero_grad()
+            made = model(given)
+            made.square().sum().backward()
+            results += [made, given.grad, *(p.grad for p in model.parameters())]
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(rows), plain(rows))
+    assert torch.equal(fast.double()(rows.double()), plain.double()(rows.double()))

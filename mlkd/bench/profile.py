@@ -24,7 +24,7 @@ _KINDS = {
     "casts and copies": ("copy", "to", "clone", "contiguous", "fill", "zero", "cat", "empty"),
     "sums and products": ("add", "mul", "div", "sum", "sub", "mean"),
 }
-"""Kinds of operations, by the first words of their names (without ``aten::`` and underscores);
+"""Kinds of operations, by the first words of their names (without ``aten::``, ``mkldnn::`` and underscores);
 the longest that fits counts."""
 _WARM_UP = 3
 
@@ -53,7 +53,7 @@ class Profile(L.Callback):
         """Share of the operations' time by kind, the largest first."""
         spent: dict[str, float] = {}
         for event in self._profiler.key_averages():
-            if not event.key.startswith("aten::"):
+            if not event.key.startswith(("aten::", "mkldnn::")):
                 continue
             own = event.self_device_time_total if self._cuda else event.self_cpu_time_total
             kind = kind_of(event.key)
@@ -64,7 +64,7 @@ class Profile(L.Callback):
 
 def kind_of(operation: str) -> str:
     """The kind of an operation of torch, such as ``aten::addmm``."""
-    name = operation.removeprefix("aten::").strip("_")
+    name = operation.rpartition("::")[2].strip("_")
     fits = [
         (len(start), kind)
         for kind, starts in _KINDS.items()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlkd.data.tokens import pad
 from mlkd.files import encoder_fingerprint
-from mlkd.hardware import autocast, choose_attention, device_of, resolve_precision
+from mlkd.hardware import autocast, choose_kernels, device_of, resolve_precision
 from mlkd.progress import progress
 from mlkd.student.backbone import backbone_of
 from mlkd.student.encoder import mean_pool
@@ -58,7 +58,7 @@ class FrozenEncoder:
         device = device_of(accelerator)
         precision = resolve_precision(precision, device)
         model = load_folder(folder).to(device).requires_grad_(False)
-        choose_attention(backbone_of(model), precision, device)
+        choose_kernels(backbone_of(model), precision, device)
         identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
