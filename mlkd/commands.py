@@ -26,7 +26,7 @@ class EvaluateConfig(Section):
     memory of processes that only encode."""
     compare: list[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
-    output: str | None = None
+    output: Folder | None = None
     """JSON file to write; null = ``outputs/evaluation.json``."""
     accelerator: Accelerator = "auto"
     allow_download: bool = False
@@ -53,11 +53,11 @@ class PushConfig(Section):
 class ExportConfig(Section):
     """The whole of ``python -m mlkd.export``."""
 
-    run: str
+    run: Folder
     """Folder of a finished run, or of a student."""
     format: list[ExportFormat] = Field(min_length=1)
     """What to write, each into a folder of its name."""
-    output: str | None = None
+    output: Folder | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
     max_loss: Annotated[float, Field(ge=0.0)] = 0.5
     """Points of dev score that ``onnx_int8`` may lose; if it loses more, it is refused."""
@@ -123,7 +123,7 @@ class CasesConfig(Section):
     """Synthetic pairs of the case ``start``."""
     sentences: Positive
     """Sentences whose targets are computed."""
-    output: str
+    output: Folder
     """JSON file to write."""
 
 
@@ -136,7 +136,7 @@ class BenchmarkConfig(TrainConfig):
 class BaselinesConfig(TrainConfig):
     """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
 
-    output: str | None = None
+    output: Folder | None = None
     """JSON file to write; null = ``baselines-<id of the chain's last run>.json`` in ``output_dir``.
     The same as CSV and the tables in Markdown go beside it."""
 
@@ -161,7 +161,7 @@ class ReportConfig(Section):
     """Output folders, multirun folders, folders of runs."""
     budget_mib: Annotated[float, Field(gt=0.0)] | None = None
     """Largest size on disk (MiB) of a student that may be selected."""
-    output: str | None = None
+    output: Folder | None = None
     """Folder of the report; null = ``report`` in the first source."""
     entity: str | None = None
     """Owner of the W&B project of a dashboard; null = the default one of the API key."""
@@ -193,5 +193,5 @@ class KillTestConfig(Section):
     """Decides how long after each sign the kill comes."""
     command: list[str]
     """Arguments of ``python -m mlkd.train``."""
-    output: str
+    output: Folder
     """Markdown file to write."""

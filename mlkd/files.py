@@ -100,7 +100,11 @@ def new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> np.memmap[Any, A
 
 
 def take_space(file: int, size: int) -> None:
-    """Make an open file so many bytes long, and have the disk keep them for it."""
+    """Make a file so many bytes long, and have the disk keep them for it.
+
+    It has to be open for reading too: where the file system cannot do it, the C library reads and
+    writes a byte of every block.
+    """
     os.truncate(file, size)
     if size and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)

@@ -20,6 +20,7 @@ from mlkd.data.module import PairSource, ParallelPairs
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import tokenise
 from mlkd.hardware import choose_kernels, describe, device_of, resolve_precision
+from mlkd.links import links
 from mlkd.needs import batch_plan, dev_pairs, target_sentences, target_vectors
 from mlkd.runs import ranks
 from mlkd.runs.curves import Curves
@@ -74,7 +75,10 @@ def fit(
     source = PairSource(job.pairs, tokens, targets, stage.translation_target)
     data = ParallelPairs(source, plan, steps=steps, dev_pairs=dev, dev_batch_size=plan.batch_size)
     device = device_of(config.trainer.accelerator)
-    precision = resolve_precision(config.trainer.precision, device)
+    resume = ranks.from_first(job.run.checkpoint if job.run.checkpoint.is_file() else None)
+    # A run that was begun in bf16 goes on in bf16, even on a machine that would not choose it.
+    began = check_checkpoint(resume, job.run.id) if resume else None
+    precision = began or resolve_precision(config.trainer.precision, device)
     choose_kernels(backbone_of(model), precision, device)
     set_dropout(model, settings.dropout)
     vocabulary = backbone_of(model).config.vocab_size
@@ -84,10 +88,7 @@ def fit(
     module = stage(model, settings, config.optim, steps)
     best = KeepBest(job.run.best)
     guard = _guard(job, source, dev)
-    checkpoint = _checkpoint(job, best, guard)
-    resume = ranks.from_first(job.run.checkpoint if job.run.checkpoint.is_file() else None)
-    if resume:
-        check_checkpoint(resume, job.run.id)
+    checkpoint = _checkpoint(job, precision, best, guard)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
         trainer = _trainer(job, precision, steps, [guard, checkpoint, best, *callbacks])
@@ -123,17 +124,26 @@ def _guard(job: Job, source: PairSource, dev: np.ndarray) -> Guard:
         job.pairs,
         source.batch(sample),
         skip=job.config.trainer.skip_bad_batches,
-        random=job.name != "assistant" and job.config.init.source == "scratch",
+        random=_is_random(job),
         checkpoint=job.run.last_step,
     )
 
 
-def _checkpoint(job: Job, best: KeepBest, guard: Guard) -> Checkpoint:
+def _is_random(job: Job) -> bool:
+    """Whether a student from scratch has not been trained as a whole yet."""
+    order = links(job.config)
+    before = order[: order.index(job.name)]
+    scratch = job.config.init.source == "scratch" and job.name != "assistant"
+    return scratch and "recurrent" not in before
+
+
+def _checkpoint(job: Job, precision: str, best: KeepBest, guard: Guard) -> Checkpoint:
     """What saves the whole state of the training."""
     settings = job.config.trainer
     return Checkpoint(
         job.run.checkpoint,
         job.run.id,
+        precision,
         best,
         guard.settle,
         minutes=settings.save_minutes,

@@ -117,8 +117,8 @@ class Evaluation:
         return _kept(cache, "scores", self._key(folder), make, f"scores of {name}")
 
     def encoder(self, folder: Path) -> Encode:
-        """``encode`` of a folder in fp32."""
-        return self._open(folder, "fp32").encode
+        """``encode`` of a folder in fp32, as fast as it is for whoever loads it."""
+        return self._open(folder, "fp32", as_it_comes=True).encode
 
     def speed(self, encoders: Mapping[str, Encode]) -> dict[str, dict[str, Any]]:
         """Time encoders in turns on the same sentences of all languages.
@@ -165,12 +165,13 @@ class Evaluation:
 
         return lambda texts: remembered(tuple(texts))
 
-    def _open(self, folder: Path, precision: str) -> FrozenEncoder:
+    def _open(self, folder: Path, precision: str, as_it_comes: bool = False) -> FrozenEncoder:
         return FrozenEncoder.open(
             folder,
             max_tokens=self.max_tokens,
             accelerator=self.accelerator,
             precision=precision,
+            as_it_comes=as_it_comes,
         )
 
     def _key(self, folder: Path) -> str:

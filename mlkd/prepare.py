@@ -28,7 +28,7 @@ from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of the assistant before stage 1; a change makes it anew."""
 _COMPARED = 64
 _SAME_SPACE = 0.5

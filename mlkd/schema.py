@@ -60,7 +60,7 @@ class AssistantConfig(Section):
         if not isinstance(values, dict) or values.get("encoder") is None:
             return values
         whole, given = VocabularyConfig.model_fields.keys(), values.get("vocabulary")
-        partial = isinstance(given, dict) and not whole <= given.keys()
+        partial = isinstance(given, dict) and given.keys() < whole
         return values | {"vocabulary": None} if partial else values
 
     @model_validator(mode="after")

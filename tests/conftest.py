@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import os
 import runpy
@@ -66,22 +67,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: names.index(item.path.name if item.path.name in names else ""))
 
 
-def wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:
+def wordpiece(texts: list[str], unused: int = 0) -> PreTrainedTokenizerFast:
+    """An uncased vocabulary; as in BERT's, ids after that of the padding may be unused."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    empty = [f"[unused{i}]" for i in range(unused)]
+    special = ["[PAD]", *empty, "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=100, special_tokens=special)
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2 + unused), ("[SEP]", 3 + unused)]
     )
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in empty]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         unk_token="[UNK]",
         pad_token="[PAD]",
         cls_token="[CLS]",

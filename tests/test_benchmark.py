@@ -55,6 +55,11 @@ def test_a_case_has_the_sets_of_its_languages() -> None:
     assert german.data.languages == ["de"]
     assert {item.pair for item in load_sets(german.eval)} == {"en-en", "de-de", "en-de"}
     assert "fr-fr" in {item.pair for item in load_sets(config.eval)}
+    some = next(e for e in config.eval.sets.values() if e.kind == "sts")
+    french = some.model_copy(update={"languages": ["en", "fr"], "pairs": ["fr-fr", "en-fr"]})
+    sets = config.eval.sets | {"unseen": french}
+    config = config.model_copy(update={"eval": config.eval.model_copy(update={"sets": sets})})
+    assert "unseen" not in with_languages(config, 1, "de").eval.sets
 
 
 def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:

@@ -32,6 +32,7 @@ from mlkd.student.folder import load_folder
 from mlkd.student.initialise import build_student
 from mlkd.student.packed import pack_attention, token_vectors
 from mlkd.student.rows import OccurringRows, WholeTable
+from mlkd.targets.encoder import FrozenEncoder
 
 STEPS = 5
 
@@ -226,6 +227,25 @@ def test_each_sentence_once_is_each_side_on_its_own(encoder_folder: Path, loss: 
         for one, other in zip(fast, wanted, strict=True):
             assert (one is None) == (other is None)
             assert one is None or torch.allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "chosen"),
+    [
+        ("AuthenticAMD", "avx2 avx512f", OneDnnLinear),
+        ("AuthenticAMD", "avx2", torch.nn.Linear),
+        ("GenuineIntel", "avx2 avx512f", torch.nn.Linear),
+    ],
+)
+def test_onednn_multiplies_where_mkl_is_slow(
+    encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, vendor: str, flags: str, chosen: type
+) -> None:
+    info = {"vendor_id": vendor, "flags": flags}
+    monkeypatch.setattr("mlkd.hardware._cpu_info", lambda field: info[field].split())
+    for as_it_comes, kind in ((False, chosen), (True, torch.nn.Linear)):
+        encoder = FrozenEncoder.open(encoder_folder, max_tokens=16, as_it_comes=as_it_comes)
+        found = {type(m) for m in encoder.model.modules() if isinstance(m, torch.nn.Linear)}
+        assert found == {kind}
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")

@@ -134,6 +134,8 @@ def test_a_student_from_scratch_may_begin_with_the_mean_of_the_targets(
         run_chain(tiny(*chain, "init.source=base", stage="recurrent"))
     run_chain(tiny(*chain, "init=scratch", stage="recurrent"))
     assert "the embedding space has not spread: mean cosine 1.0000" in caplog.text
+    with pytest.raises(UserError, match="the embedding space has collapsed"):
+        run_chain(tiny(*chain, "init=scratch", stage="contrastive"))
 
 
 def test_spread_is_that_of_known_spaces() -> None:

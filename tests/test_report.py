@@ -111,9 +111,8 @@ def test_seeds_are_put_together(cells: list[Cell]) -> None:
 
 def test_what_decides_a_result_tells_groups_apart(cells: list[Cell]) -> None:
     first, second = (c for g in group_seeds(cells) if len(g.cells) == 2 for c in g.cells)
-    other = replace(
-        second, config=second.config | {"trainer": second.config["trainer"] | {"precision": "bf16"}}
-    )
+    training = second.record["training"] | {"precision": "bf16"}  # auto on another machine
+    other = replace(second, record=second.record | {"training": training})
     assert [g.settings["precision"] for g in group_seeds([first, other])] == ["bf16", "fp32"]
     same = replace(
         second, config=second.config | {"trainer": second.config["trainer"] | {"threads": 7}}

@@ -115,6 +115,20 @@ def test_it_saves_first_and_resumes_exactly(
     assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
 
 
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.chain import run_chain
+
+    config = tiny(*BUDGET, "trainer.precision=auto", stage="assistant")
+    monkeypatch.setattr("mlkd.hardware._cpu_info", lambda field: ["avx512_bf16"])
+    run_until(config, 13)
+    monkeypatch.setattr("mlkd.hardware._cpu_info", lambda field: ["avx2"])
+    run_chain(config)
+    (record,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert json.loads(record.read_text())["training"]["precision"] == "bf16"
+
+
 def test_a_second_stop_before_the_first_step_changes_nothing(
     tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,19 @@ def test_accented_letters_that_no_translation_has_are_known(
     assert torch.equal(table(assistant)[ids["##é"]], table(teacher)[old["##e"]])
 
 
+@pytest.mark.parametrize("keep_teacher", [True, False])
+def test_sentences_begin_and_end_with_the_special_pieces(
+    tmp_path: Path, keep_teacher: bool
+) -> None:
+    folder = write_encoder(tmp_path, wordpiece(ENGLISH, unused=7), depth=1)
+    _, assistant = grown(folder, keep_teacher=keep_teacher)
+    ids = assistant.tokenizer.get_vocab()
+    assert ids["[CLS]"] == (9 if keep_teacher else 2)
+    first, *pieces, last = assistant.tokenizer(GERMAN[0]).input_ids
+    assert (first, last) == (ids["[CLS]"], ids["[SEP]"])
+    assert pieces == [ids[piece] for piece in assistant.tokenizer.tokenize(GERMAN[0])]
+
+
 def test_a_teacher_without_a_normaliser_can_be_extended(
     english_encoder: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,9 @@ def matrix_gflops(precision: str, device: torch.device, clock: str) -> float:
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     on_gpu = device.type == "cuda"
     together = _GPU_QUEUE if on_gpu else 1
-    multipliers = [functional.linear, onednn.product] if slow_mkl() else [functional.linear]
+    multipliers: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [functional.linear]
+    if slow_mkl() and device.type == "cpu" and precision == "fp32":
+        multipliers.append(onednn.product)
     best = 0.0
     for rows, inner, outer in (*_SHAPES, _GPU_SHAPE) if on_gpu else _SHAPES:
         left = torch.randn(rows, inner, device=device, dtype=kind)

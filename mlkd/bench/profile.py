@@ -24,7 +24,7 @@ _KINDS = {
     "casts and copies": ("copy", "to", "clone", "contiguous", "fill", "zero", "cat", "empty"),
     "sums and products": ("add", "mul", "div", "sum", "sub", "mean"),
 }
-"""Kinds of operations, by the first words of their names (without ``aten::``, ``mkldnn::`` and underscores);
+"""Kinds of operations, by the first words of their names (without namespace and underscores);
 the longest that fits counts."""
 _WARM_UP = 3
 

@@ -15,6 +15,7 @@ from mlkd.bench.contest import Turn
 from mlkd.bench.machine import finish, seconds
 from mlkd.chain import Chain
 from mlkd.data.module import PairBatch
+from mlkd.errors import Interrupted
 from mlkd.fit import Job, fit
 from mlkd.hardware import device_of
 from mlkd.runs.record import Run
@@ -105,7 +106,9 @@ def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> Report:
         run = Run(Path(folder), config.stage, {})
         stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
         job = Job(config, *stores, run, config.stage, deadline=None)
-        fit(job, load_folder(lesson.model), meter, *callbacks)
+        _, asked = fit(job, load_folder(lesson.model), meter, *callbacks)
+    if asked is not None:
+        raise Interrupted(asked)
     pairs = np.stack(meter.pairs)
     turn = Turn(
         seconds=meter.seconds,

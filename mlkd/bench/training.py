@@ -31,7 +31,7 @@ def with_languages(config: BenchmarkConfig, number: int, *wanted: str) -> Benchm
     for name, entry in config.eval.sets.items():
         languages = [x for x in entry.languages if x in known]
         pairs = entry.pairs and [x for x in entry.pairs if known.issuperset(x.split("-"))]
-        if languages or pairs:
+        if languages if pairs is None else pairs:
             sets[name] = entry.model_copy(update={"languages": languages, "pairs": pairs})
     return config.model_copy(
         update={

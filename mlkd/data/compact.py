@@ -139,7 +139,7 @@ def _write_pairs(
     for name in ("source", "translation"):
         arrays[name] = new_array(folder / f"{name}.npy", np.uint32, (total,))
     scratch = folder / "number.scratch"
-    with scratch.open("wb") as file:
+    with scratch.open("wb+") as file:
         take_space(file.fileno(), 4 * len(used))
     number = np.memmap(scratch, np.uint32, "r+", shape=used.shape)
     before = 0

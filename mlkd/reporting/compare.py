@@ -163,6 +163,8 @@ def _settings(cell: Cell, like: dict[str, Any] | None = None) -> dict[str, Any]:
         for key, value in every.items()
         if key in _IMPORTANT or key.split(".")[0] not in _UNIMPORTANT
     }
+    if found and "training" in cell.record:  # auto says nothing
+        found["trainer.precision"] = cell.record["training"]["precision"]
     return found or {**(like or {}), **cell.overrides}
 
 

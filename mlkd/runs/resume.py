@@ -110,6 +110,7 @@ class Checkpoint(L.Callback):
         self,
         path: Path,
         run: str,
+        precision: str,
         best: KeepBest,
         check: Callable[[], None],
         *,
@@ -122,7 +123,8 @@ class Checkpoint(L.Callback):
 
         Args:
             path: The file.
-            run: Id of the run, written into it.
+            run: Id of the run, written into it, as is
+            precision: what it is trained in.
             best: Told when a checkpoint is written.
             check: Called before one is written; raises if the state is not worth it.
             minutes: Save after so many minutes,
@@ -130,7 +132,8 @@ class Checkpoint(L.Callback):
             share: Saving may take at most this share of the time.
             deadline: ``time.monotonic()`` at which to save and stop.
         """
-        self._path, self._run, self._best, self._check = path, run, best, check
+        self._path, self._best, self._check = path, best, check
+        self._run, self._precision = run, precision
         self._seconds, self._steps, self._share = 60 * minutes, steps, share
         self._deadline = deadline
         self._stop: str | None = None
@@ -240,7 +243,7 @@ class Checkpoint(L.Callback):
         """Whose checkpoint it is, and what saving has cost."""
         trained = self._trained + time.monotonic() - self._started
         costs = {"count": self._count, "spent": self._spent, "last": self._last}
-        return {"run": self._run, "trained": trained, **costs}
+        return {"run": self._run, "precision": self._precision, "trained": trained, **costs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
@@ -262,8 +265,8 @@ class Checkpoint(L.Callback):
         self._stop = signal.Signals(number).name
 
 
-def check_checkpoint(path: Path, run: str) -> None:
-    """Refuse a checkpoint that is damaged, foreign, or no plain data.
+def check_checkpoint(path: Path, run: str) -> str:
+    """The precision that a checkpoint was trained in; one that is damaged or foreign is refused.
 
     Nothing in the file is executed: its checksums are compared first, then its tensors and plain
     values are read without pickle's imports.
@@ -277,7 +280,8 @@ def check_checkpoint(path: Path, run: str) -> None:
         if bad is not None:
             raise BadZipFile(f"{bad} has another checksum")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        owner = content["callbacks"]["Checkpoint"]["run"]
+        state = content["callbacks"]["Checkpoint"]
+        owner, precision = state["run"], str(state["precision"])
     except (BadZipFile, UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
         reason = "other objects than tensors" if isinstance(error, UnpicklingError) else ""
         raise _refused(path, f"damaged or foreign: {reason or reason_of(error)}") from None
@@ -285,6 +289,7 @@ def check_checkpoint(path: Path, run: str) -> None:
         raise _refused(path, "not a checkpoint of mlkd") from None
     if owner != run:
         raise _refused(path, f"it belongs to {str(owner)[:80]!r}")
+    return precision
 
 
 def _refused(path: Path, reason: str) -> UserError:

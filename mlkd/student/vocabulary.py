@@ -133,6 +133,8 @@ def _learned_wordpiece(
         show_progress=False,
     )
     vocabulary = state["model"]["vocab"] if keep else {}
+    if not keep:  # [CLS] and [SEP] have other ids
+        state["post_processor"] = json.loads(learned.backend_tokenizer.to_str())["post_processor"]
     letters = sorted({normalise(letter) for letter in _ACCENTED})
     pieces = sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__)
     for piece in [*pieces, *letters, *(_PREFIX + letter for letter in letters)]:

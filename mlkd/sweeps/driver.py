@@ -163,7 +163,8 @@ def _finished(job: Job, known: Mapping[str, Finished]) -> dict[str, Any]:
     names, keys = links(job.config), link_keys(job.config)
     upto = [keys[name] for name in names[: names.index(job.upto) + 1]]
     runs = [known[key].id for key in upto if key in known]
-    return {"status": "finished", "error": None, "runs": runs, "score": known[job.key].score}
+    score = known[job.key].score
+    return {"status": "finished", "error": None, "key": job.key, "runs": runs, "score": score}
 
 
 def _queued(entries: Mapping[str, Mapping[str, Any]]) -> set[str]:

@@ -18,7 +18,7 @@ class Job:
     """Names the job's files; the same settings have the same id."""
     config: TrainConfig
     key: str
-    """Hash of the settings of its last link."""
+    """Of its last link, see :func:`mlkd.links.link_keys`."""
     upto: StageName | None
     """Its last link; None = data and targets only."""
     parent: str | None

@@ -53,12 +53,14 @@ class FrozenEncoder:
         accelerator: str = "auto",
         precision: str = "fp32",
         embeddings_only: bool = False,
+        as_it_comes: bool = False,
     ) -> FrozenEncoder:
-        """Load an encoder folder for inference."""
+        """Load an encoder folder for inference, ``as_it_comes`` with torch's usual kernels."""
         device = device_of(accelerator)
         precision = resolve_precision(precision, device)
         model = load_folder(folder).to(device).requires_grad_(False)
-        choose_kernels(backbone_of(model), precision, device)
+        if not as_it_comes:
+            choose_kernels(backbone_of(model), precision, device)
         identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
