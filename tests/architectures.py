@@ -53,7 +53,8 @@ def unigram(texts: list[str], rows: int) -> PreTrainedTokenizerFast:
     small = Tokenizer(models.Unigram())
     small.pre_tokenizer = pre_tokenizers.Metaspace()
     small.train_from_iterator(texts, train.UnigramTrainer(vocab_size=150, show_progress=False))
-    learned = [(p, s) for p, s in json.loads(small.to_str())["model"]["vocab"] if p != "<unk>"]
+    pieces = json.loads(small.to_str())["model"]["vocab"]
+    learned = sorted((p, round(s, 3)) for p, s in pieces if p != "<unk>")  # the same each time
     vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *learned]
     filler = ((f"▁unseen{i}", -30.0) for i in range(rows - len(vocabulary) - 1))
     tokenizer = Tokenizer(models.Unigram([*vocabulary, *filler, ("<mask>", 0.0)], unk_id=3))

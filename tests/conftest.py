@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -68,23 +69,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def wordpiece(texts: list[str], unused: int = 0) -> PreTrainedTokenizerFast:
-    """An uncased vocabulary; as in BERT's, ids after that of the padding may be unused."""
+    """An uncased vocabulary, the same each time; ids after that of padding may be unused.
+
+    The trainer numbers what it was not told of in the random order of a hash map.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = " ".join(map(tokenizer.normalizer.normalize_str, texts)).split()
+    inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
     empty = [f"[unused{i}]" for i in range(unused)]
     special = ["[PAD]", *empty, "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=100, special_tokens=special)
+        texts, trainers.WordPieceTrainer(vocab_size=100, special_tokens=[*special, *inside])
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2 + unused), ("[SEP]", 3 + unused)]
     )
     state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in empty]
+    added = {special[0], *special[-4:]}
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in added]
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         unk_token="[UNK]",
@@ -346,6 +353,26 @@ def at_steps(
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(Stage, "training_step", training_step)
+
+
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For checkpoints a step takes one second, a save an eighth, whatever the machine does."""
+    from mlkd.runs.resume import Checkpoint
+
+    clock = [0.0]
+
+    def advances(name: str, seconds: float) -> None:
+        original = getattr(Checkpoint, name)
+
+        def call(*args: Any) -> None:
+            clock[0] += seconds
+            original(*args)
+
+        monkeypatch.setattr(Checkpoint, name, call)
+
+    advances("on_train_batch_start", 1.0)
+    advances("on_save_checkpoint", 0.125)
+    monkeypatch.setattr("mlkd.runs.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
 
 def run_until(config: TrainConfig, step: int, number: signal.Signals = signal.SIGTERM) -> None:

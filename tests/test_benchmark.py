@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,12 +145,31 @@ def test_numbers_of_every_case_are_written(
 
 
 @pytest.mark.slow
-def test_start_up_is_timed_from_cold_and_warm_caches(config: BenchmarkConfig) -> None:
-    from mlkd.bench.start import measure
+def test_start_up_is_timed_from_cold_and_warm_caches(
+    config: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.bench import start
 
-    cold, warm = measure(config)
-    assert 1 < warm["first_step"] < cold["first_step"]
+    caches: list[dict[Path, int]] = []
+
+    def train(name: str, command: list[str], **how: Any) -> Any:
+        line = original(name, command, **how)
+        (output,) = (Path(o.split("=")[1]) for o in command if o.startswith("output_dir="))
+        found = (output / "cache").glob("*")
+        kinds = ("pairs-", "tokens-", "assistant-", "scores-")
+        kept = [folder for folder in found if folder.name.startswith(kinds)]
+        caches.append(
+            {p: p.stat().st_mtime_ns for f in kept for p in f.rglob("[!.]*") if p.is_file()}
+        )
+        return line
+
+    original = start.train
+    monkeypatch.setattr(start, "train", train)
+    cold, warm = start.measure(config)
+    assert cold["first_step"] > 1 and warm["first_step"] > 1
     assert "seconds" not in warm
+    assert len(caches[0]) >= 4
+    assert caches[1] == caches[0]
 
 
 def test_synthetic_pairs_repeat_english_sentences(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import at_steps, weights
+from conftest import at_steps, steady_clock, weights
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import UserError
@@ -42,6 +42,7 @@ def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     from mlkd.chain import open_chain, run_chain
 
     config = tiny("trainer.save_steps=2", "trainer.save_cost=1", stage="assistant")
+    steady_clock(monkeypatch)
     with monkeypatch.context() as patch:
         at_steps(patch, {4}, change)
         with pytest.raises(UserError, match="stopped at step 4, loss") as error:

@@ -9,12 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import at_steps, configure, run_until, tiny_settings, weights, write_corpus
+from conftest import (
+    at_steps,
+    configure,
+    run_until,
+    steady_clock,
+    tiny_settings,
+    weights,
+    write_corpus,
+)
 
 from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted
@@ -46,24 +53,6 @@ def assert_same(output: Path, expected: Path) -> None:
 def time_is_up(stage: Stage, batch: PairBatch) -> None:
     (checkpoint,) = (c for c in stage.trainer.callbacks if isinstance(c, Checkpoint))
     checkpoint._deadline = 0.0
-
-
-def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training step takes one second, a save an eighth of one, whatever the machine does."""
-    clock = [0.0]
-
-    def advances(name: str, seconds: float) -> None:
-        original = getattr(Checkpoint, name)
-
-        def call(*args: Any) -> None:
-            clock[0] += seconds
-            original(*args)
-
-        monkeypatch.setattr(Checkpoint, name, call)
-
-    advances("on_train_batch_start", 1.0)
-    advances("on_save_checkpoint", 0.125)
-    monkeypatch.setattr("mlkd.runs.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
 
 @pytest.fixture(scope="module")

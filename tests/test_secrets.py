@@ -185,7 +185,7 @@ def test_an_unreachable_wandb_server_does_not_stop_training_and_loses_nothing(
     from mlkd.chain import run_chain
 
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the port where nobody answers
-    monkeypatch.setattr(wandb_logger, "_PATIENCE", 3.0)
+    monkeypatch.setattr(wandb_logger, "_PATIENCE", 10.0)
     run_chain(tiny("logger=wandb", "logger.mode=online", stage="assistant"))
     wandb.teardown()  # its service may still have been writing, as at the end of a process
     assert "W&B cannot be reached" in caplog.text

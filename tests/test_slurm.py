@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
-STEPS = 500
+STEPS = 1000
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -39,7 +39,9 @@ def cluster() -> Iterator[dict[str, str]]:
         own = folder = tempfile.mkdtemp(prefix="slurm-")
         Path(folder).chmod(0o755)
     command = ["bash", str(SCRIPTS / "slurm-up.sh"), "--dir", folder, "--cpus", "4"]
-    started = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    started = subprocess.run(
+        ["timeout", "600", *command], capture_output=True, text=True, check=False
+    )
     if started.returncode != 0:
         pytest.skip(f"no cluster can be started: {started.stderr[-300:]}")
     settings = (Path(folder) / "env.sh").read_text().replace("export ", "")
@@ -101,8 +103,8 @@ def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
         try:
             if value := what():
                 return value
-        except (ValueError, OSError):
-            pass  # not there yet
+        except (ValueError, OSError, subprocess.CalledProcessError):
+            pass  # not there yet, or SLURM is busy
         time.sleep(0.1)
     raise AssertionError("it did not come")
 
@@ -135,7 +137,8 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     def disturb() -> bool:
         for cell in list(waiting):
             if entry := training(output, cell):
-                slurm(cluster, *waiting.pop(cell), entry["job"])
+                slurm(cluster, *waiting[cell], entry["job"])
+                del waiting[cell]
         return not waiting
 
     try:

@@ -156,7 +156,7 @@ def test_changed_files_make_other_links_of_the_same_cells(
     own_set = "{kind: sts, split: dev, path: 'sts-{lang}.tsv', languages: [en]}"
     settings = tiny_settings(encoder, corpus, tmp_path / "out")
     words = [*settings, f"eval.root={sets}", f"+eval.sets.mine={own_set}", "seed=0,1"]
-    files = [next(corpus.iterdir()), sets / "sts-en.tsv", encoder / "config.json"]
+    files = [corpus / "pairs.en-de.tsv.gz", sets / "sts-en.tsv", encoder / "config.json"]
 
     def keys() -> list[str]:
         return [job.key for job in plan(*words)[0]]
