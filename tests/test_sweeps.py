@@ -19,10 +19,12 @@ from mlkd.config import CONF_DIR
 from mlkd.errors import UserError
 from mlkd.links import link_keys, links
 from mlkd.reporting.collect import collect
+from mlkd.runs.index import Finished
 from mlkd.sweeps.driver import finish, unfinished
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import JobFailed, run_job, write_job
 from mlkd.sweeps.local import _environment, _gpus
+from mlkd.sweeps.plan import cost
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.search import search
@@ -119,6 +121,26 @@ def test_each_part_of_the_method_can_be_left_out() -> None:
     assert changed["no_contrastive_stage"] == ["bottleneck", "recurrent"]
     assert changed["direct_mse"] == ["contrastive"]
     assert cells["direct_mse"].stages["contrastive"].loss.mcl is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "depth", "expected"),
+    [
+        (200, 4, "60 s"),  # the limit of steps, whatever the share of the data
+        (150, 4, "80 s"),  # more data, but no more than the limit
+        (15, 4, "10 min"),  # ten times as much data
+        (200, 2, "2 min"),  # of layers that a sentence passes
+    ],
+)
+def test_cost_is_judged_by_runs_of_the_same_budget(steps: int, depth: int, expected: str) -> None:
+    grid = ["init=base", "init.layers=ends", "seed=0", "stages.contrastive.fraction=0.1"]
+    words = ["sweep=init", "experiment=privileged_grid", "data.root=corpora", *grid]
+    job = plan(*words)[0][-1]
+    budget = job.config.stages["contrastive"].model_dump(
+        mode="json", exclude={"enabled", "fraction"}
+    )
+    run = Finished("x", "contrastive", 60.0, steps, None, None, budget, 0.01, depth)
+    assert f"2 links to train, {expected} and more (no" in cost([job.config], {"other": run})
 
 
 def test_a_value_on_the_command_line_takes_the_place_of_the_grids() -> None:

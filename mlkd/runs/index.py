@@ -19,6 +19,8 @@ class Finished:
     stage: str
     seconds: float
     """Wall time of its training."""
+    steps: int
+    """Of its training."""
     score: float | None
     """Its selecting dev score."""
     mib: float | None
@@ -55,6 +57,7 @@ def _finished(record: dict[str, Any]) -> Finished:
         id=record["id"],
         stage=record["stage"],
         seconds=record["training"]["seconds"],
+        steps=record["training"]["steps"],
         score=record.get("selected"),
         mib=record.get("metrics", {}).get("mib"),
         budget=record["identity"]["stage"],

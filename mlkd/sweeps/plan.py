@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from mlkd.links import link_keys
 from mlkd.runs.index import Finished
-from mlkd.schema import StageName, TrainConfig
+from mlkd.schema import StageConfig, StageName, TrainConfig
 from mlkd.sweeps.tree import Job
 
 _DEEP: tuple[StageName, ...] = ("recurrent", "contrastive")
@@ -102,10 +103,18 @@ def _seconds(config: TrainConfig, name: StageName, runs: Sequence[Finished]) -> 
         mode="json", exclude={"enabled", "fraction", "lr", "loss"}
     )
     depth = config.student.layers * config.student.recurrence
-    share = config.stages[name].fraction
     alike = [
-        run.seconds * share / run.fraction * (depth / run.depth if name in _DEEP else 1.0)
+        run.seconds
+        / run.steps
+        * _steps(config.stages[name], run)
+        * (depth / run.depth if name in _DEEP else 1.0)
         for run in runs
         if run.stage == name and budget.items() <= run.budget.items()
     ]
     return statistics.median(alike) if alike else None
+
+
+def _steps(stage: StageConfig, run: Finished) -> float:
+    """Steps of a stage, at most, judged by a run of it on another share of the data."""
+    limit = math.inf if stage.max_steps is None else stage.max_steps
+    return limit if run.steps >= limit else min(limit, run.steps * stage.fraction / run.fraction)
