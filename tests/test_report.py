@@ -114,6 +114,11 @@ def test_what_decides_a_result_tells_groups_apart(cells: list[Cell]) -> None:
     training = second.record["training"] | {"precision": "bf16"}  # auto on another machine
     other = replace(second, record=second.record | {"training": training})
     assert [g.settings["precision"] for g in group_seeds([first, other])] == ["bf16", "fp32"]
+    trainer = second.config["trainer"] | {"precision": "auto"}
+    missing = replace(
+        second, status="missing", record={}, config=second.config | {"trainer": trainer}
+    )
+    assert len(group_seeds([first, missing])) == 1
     same = replace(
         second, config=second.config | {"trainer": second.config["trainer"] | {"threads": 7}}
     )

@@ -58,7 +58,9 @@ def comparable(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
 def group_seeds(cells: Sequence[Cell]) -> list[Group]:
     """Put cells that differ only in their seed together, in the order of their settings."""
     like = next((_settings(cell) for cell in cells if cell.config), {})
-    settings = {cell.id: _settings(cell, like) for cell in cells}
+    trained = Counter(c.record["training"]["precision"] for c in cells if "training" in c.record)
+    auto = trained.most_common(1)[0][0] if trained else "auto"
+    settings = {cell.id: _settings(cell, like, auto) for cell in cells}
     varying = _varying(list(settings.values()))
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -152,10 +154,11 @@ def _field(group: Group) -> tuple[Any, Any]:
     return known.get("student.bottleneck"), known.get("student.recurrence")
 
 
-def _settings(cell: Cell, like: dict[str, Any] | None = None) -> dict[str, Any]:
+def _settings(cell: Cell, like: dict[str, Any] | None = None, auto: str = "auto") -> dict[str, Any]:
     """Dotted settings that decide a cell's result.
 
-    Where only the overrides of a cell are known, the others are taken to be those of ``like``.
+    Where only the overrides of a cell are known, the others are taken to be those of ``like``. The
+    precision is the one it was trained in; ``auto``, for a cell that was not, is the others'.
     """
     every = flatten(cell.config)
     found = {
@@ -163,8 +166,10 @@ def _settings(cell: Cell, like: dict[str, Any] | None = None) -> dict[str, Any]:
         for key, value in every.items()
         if key in _IMPORTANT or key.split(".")[0] not in _UNIMPORTANT
     }
-    if found and "training" in cell.record:  # auto says nothing
+    if "training" in cell.record:
         found["trainer.precision"] = cell.record["training"]["precision"]
+    elif found.get("trainer.precision") == "auto":
+        found["trainer.precision"] = auto
     return found or {**(like or {}), **cell.overrides}
 
 
