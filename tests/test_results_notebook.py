@@ -92,12 +92,19 @@ def spread(line: Any) -> str:
 
 
 def test_the_readme_quotes_the_initialisation(results: dict[str, Any]) -> None:
-    means = results["over_seeds"](results["init"], "source", results["objective"])
-    assert len(means) == 9
-    for _, line in means.iterrows():
-        assert f"{line['test_sts', 'mean']:.1f} ± {line['test_sts', 'sd']:.1f}" in README
-    effects = results["effects"][["translation_ranking", "pair_mse", "pair_mse_mcl"]]
-    for _, line in effects.iterrows():
-        assert f" | {' | '.join(f'{value:+.1f}' for value in line.dropna())} |" in README
+    means = results["by_start"]
+    assert len(means) == 18
+    assert (means["seeds"] == 3).all()
+    objectives = ["translation_ranking", "pair_mse", "pair_mse_mcl"]
+    for (source, share), lines in means.groupby(level=["source", "fraction"]):
+        row = lines.droplevel(["source", "fraction"]).loc[objectives]
+        scores = [
+            f"{line[kind, 'mean']:.1f} ± {line[kind, 'sd']:.1f}"
+            for kind in ("seen", "unseen")
+            for _, line in row.iterrows()
+        ]
+        assert f"| `{source}` | {share:.0%} | {' | '.join(scores)} |".replace("%", " %") in README
+    for effect, line in results["effects"].iterrows():
+        assert f"| {' | '.join(f'{value:+.1f}' for value in line)} |" in README, effect
     for _, line in results["learning"].iterrows():
         assert " | ".join(f"{value:.1f}" for value in line) in README
