@@ -78,7 +78,7 @@ def fit(
     resume = ranks.from_first(job.run.checkpoint if job.run.checkpoint.is_file() else None)
     # A run that was begun in bf16 goes on in bf16, even on a machine that would not choose it.
     began = check_checkpoint(resume, job.run.id) if resume else None
-    precision = began or resolve_precision(config.trainer.precision, device)
+    precision = began or ranks.from_first(resolve_precision(config.trainer.precision, device))
     choose_kernels(backbone_of(model), precision, device)
     set_dropout(model, settings.dropout)
     vocabulary = backbone_of(model).config.vocab_size
@@ -131,10 +131,10 @@ def _guard(job: Job, source: PairSource, dev: np.ndarray) -> Guard:
 
 def _is_random(job: Job) -> bool:
     """Whether a student from scratch has not been trained as a whole yet."""
+    if job.name == "assistant" or job.config.init.source != "scratch":
+        return False
     order = links(job.config)
-    before = order[: order.index(job.name)]
-    scratch = job.config.init.source == "scratch" and job.name != "assistant"
-    return scratch and "recurrent" not in before
+    return "recurrent" not in order[: order.index(job.name)]
 
 
 def _checkpoint(job: Job, precision: str, best: KeepBest, guard: Guard) -> Checkpoint:
