@@ -205,7 +205,7 @@ def test_two_processes_stop_together_and_go_on(tiny_overrides: list[str], tmp_pa
     """SIGTERM reaches the second one alone."""
     calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
     common = [
-        *tiny_overrides, "stage=assistant", "trainer.devices=2", "stages.assistant.max_steps=150",
+        *tiny_overrides, "stage=assistant", "trainer.devices=2", "stages.assistant.max_steps=600",
         "stages.assistant.dropout=0.1", "trainer.save_steps=10", "trainer.save_cost=1",
     ]  # fmt: skip
     ended(run_chain([*common, f"output_dir={calm}"], places()), 0)
