@@ -100,8 +100,11 @@ class InitConfig(Section):
     layers: Literal["first", "stride", "last", "ends"]
     """Which layers of the source the stored layers copy."""
     embedding: Literal["copy", "svd", "random"]
-    """Word table: copied (no bottleneck only), factorised by SVD weighted with token frequency, or
-    random together with positions, types and LayerNorm (the paper's stage 2)."""
+    """Word table: copied (no bottleneck only), factorised by weighted SVD, or random together with
+    positions, types and LayerNorm (the paper's stage 2)."""
+    frequency_power: Fraction = 0.5
+    """Weight of a token in that SVD: its frequency to this power. At 1 the function words take most
+    of the table, at 0 the rarest word counts as much as the most frequent one."""
 
     @model_validator(mode="after")
     def _scratch_is_random(self) -> InitConfig:

@@ -102,13 +102,31 @@ def test_bottleneck_has_the_stated_rank_and_no_bias() -> None:
 
 def test_weighted_svd_is_the_best_approximation() -> None:
     torch.manual_seed(0)
-    full, frequency = torch.randn(60, 16), torch.randint(1, 1000, (60,))
+    full, weight = torch.randn(60, 16), torch.randint(1, 1000, (60,))
     module = BottleneckEmbedding(60, 4, 16, 0)
-    module.factorise(full, frequency)
-    scale = (frequency + 0.1).sqrt()[:, None]
+    module.factorise(full, weight)
+    scale = weight.sqrt()[:, None]
     error = ((full - module(torch.arange(60))) * scale).square().sum()
     values = torch.linalg.svdvals((full * scale).double())
     assert error.item() == pytest.approx(values[4:].square().sum().item(), rel=1e-3)
+
+
+def test_the_word_table_fits_the_tokens_as_much_as_their_power_says(encoder_folder: Path) -> None:
+    source = load_folder(encoder_folder)
+    words = source[0].model.get_input_embeddings().weight
+    frequency = torch.arange(len(words)) ** 2
+    size = StudentConfig(bottleneck=3, layers=1, recurrence=1)
+
+    def errors(power: float) -> torch.Tensor:
+        init = InitConfig(source="teacher", layers="first", embedding="svd", frequency_power=power)
+        small = build_student(source, size, init, frequency, 32)
+        table = small[0].model.get_input_embeddings()
+        return (words - table(torch.arange(len(words)))).square().sum(1)
+
+    powers = (0.0, 0.5, 1.0)
+    found = torch.stack([errors(power) for power in powers]).double()
+    weights = torch.stack([(frequency + 0.1) ** power for power in powers]).double()
+    assert (found @ weights.T).argmin(dim=0).tolist() == [0, 1, 2]
 
 
 def test_save_and_load_are_bit_equal(encoder_folder: Path, tmp_path: Path) -> None:

@@ -24,26 +24,24 @@ class BottleneckEmbedding(nn.Module):
         return vectors
 
     @torch.no_grad()
-    def factorise(self, embedding: Tensor, frequency: Tensor) -> None:
+    def factorise(self, embedding: Tensor, weight: Tensor) -> None:
         """Set table and projection to the best approximation of a full word table.
 
-        Minimises the squared error of each row weighted with the frequency of its token. The
-        weighted truncated SVD needs only the ``hidden x hidden`` second moment, so vocabularies of
-        any size are cheap: the projection holds its leading eigenvectors, the table the rows'
-        coordinates; both share the singular values evenly.
+        Minimises the sum of the rows' squared errors times their weights. The weighted truncated
+        SVD needs only the ``hidden x hidden`` second moment, so vocabularies of any size are cheap:
+        the projection holds its leading eigenvectors, the table the rows' coordinates; both share
+        the singular values evenly.
 
         Args:
             embedding: Full table ``(vocabulary, hidden)``.
-            frequency: Count of each token in the training text, ``(vocabulary,)``.
+            weight: How much each row counts, positive, ``(vocabulary,)``.
         """
         width = self.table.embedding_dim
-        # Tokens that never occur keep a little weight, so that they are approximated too.
-        weight = (frequency.double() + 0.1) / (frequency.double() + 0.1).sum()
-        rows = embedding.double()
-        values, vectors = torch.linalg.eigh((rows * weight[:, None]).T @ rows)
+        rows, shares = embedding.double(), weight.double() / weight.sum()
+        values, vectors = torch.linalg.eigh((rows * shares[:, None]).T @ rows)
         basis = vectors[:, -width:].flip(1)  # (hidden, width)
         scale = values[-width:].flip(0).clamp_min(1e-12).pow(0.25)
-        # Coordinates of frequent rows have standard deviation sqrt(value); dividing by its root
+        # Coordinates of weighty rows have standard deviation sqrt(value); dividing by its root
         # leaves both factors with the same spread, which one learning rate suits.
         self.table.weight.copy_((rows @ basis) / scale)
         self.projection.weight.copy_(basis * scale)

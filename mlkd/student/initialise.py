@@ -86,7 +86,9 @@ def build_student(
         chosen = layer_map(init.layers, len(layers(old)), size.layers)
         for stored, index in zip(layers(new), chosen, strict=True):
             stored.load_state_dict(layers(old)[index].state_dict())
-    _initialise_embedding(old, new, size.bottleneck, init.embedding, frequency)
+    # Tokens that never occur keep a little weight, so that they are approximated too.
+    weight = (frequency.double() + 0.1) ** init.frequency_power
+    _initialise_embedding(old, new, size.bottleneck, init.embedding, weight)
     set_layers(new, list(layers(new)), size.recurrence)
 
     encoder = CompactTransformer(
@@ -131,7 +133,7 @@ def _initialise_embedding(
     new: Backbone,
     bottleneck: int | None,
     how: str,
-    frequency: Tensor,
+    weight: Tensor,
 ) -> None:
     """Fill the word, position and type tables and the LayerNorm of ``new``.
 
@@ -156,6 +158,6 @@ def _initialise_embedding(
     new_parts.LayerNorm.load_state_dict(old_parts.LayerNorm.state_dict())
     words = old.get_input_embeddings().weight
     if how == "svd":
-        new.get_input_embeddings().factorise(words, frequency)
+        new.get_input_embeddings().factorise(words, weight)
     else:
         new.get_input_embeddings().weight.copy_(words)
