@@ -93,7 +93,7 @@ def spread(line: Any) -> str:
 
 def test_the_readme_quotes_the_initialisation(results: dict[str, Any]) -> None:
     means = results["by_start"]
-    assert len(means) == 18
+    assert len(means) == 27
     assert (means["seeds"] == 3).all()
     objectives = ["translation_ranking", "pair_mse", "pair_mse_mcl"]
     for (source, share), lines in means.groupby(level=["source", "fraction"]):
