@@ -10,6 +10,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
+SINGLE = {"headline_small", "headline_four", "sizes", "frequency"}
+"""Tables of one seed."""
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
     for name, table in results["tables"].items():
-        assert table["seed"].nunique() == (1 if name in ("headline_small", "sizes") else 3)
+        assert table["seed"].nunique() == (1 if name in SINGLE else 3)
         assert (table["status"] == "finished").all()
         assert table["hardware"].notna().all()
 
@@ -58,9 +60,10 @@ def test_the_readme_quotes_the_five_languages(results: dict[str, Any]) -> None:
             for mean, sd in found.to_numpy()
         ]
         assert " | ".join(quoted) in README
-    for (bottleneck, layers), line in results["sizes"].iterrows():
+    assert len(results["sizes"]) == 16
+    for shape, line in results["sizes"].iterrows():
         size, fewer = line["parameters"], 100 - 100 * line["parameters"] / 28.70
-        quoted = [bottleneck, layers, f"{size:.2f}", f"{fewer:.0f} %", f"{line['dev_sts']:.2f}"]
+        quoted = [*shape, f"{size:.2f}", f"{fewer:.0f} %", f"{line['dev_sts']:.2f}"]
         assert f"| {' | '.join(map(str, quoted))} |" in README
     student = results["headline"][["parameters", "kept"]].mean()
     assert "| assistant | 28.70 |" in README
@@ -70,6 +73,15 @@ def test_the_readme_quotes_the_five_languages(results: dict[str, Any]) -> None:
     assert len(results["by_pair"]) == 11
     for pair, line in results["by_pair"].iterrows():
         assert f"| {pair} | {spread(line)} | {line['low']:.1f} to {line['high']:.1f} |" in README
+
+
+def test_the_readme_quotes_the_powers_of_the_frequency(results: dict[str, Any]) -> None:
+    powers = results["powers"]
+    assert list(powers["dev_sts"]) == [0.0, 0.5, 1.0]
+    for bottleneck, line in powers.iterrows():
+        assert " | ".join([f"| {bottleneck}", *(f"{x:.2f}" for x in line["dev_sts"])]) in README
+        one, half = (line["test_sts", power] for power in (1.0, 0.5))
+        assert f"from {one:.2f} to {half:.2f} with {bottleneck}" in " ".join(README.split())
 
 
 def test_the_readme_quotes_the_baselines(results: dict[str, Any]) -> None:
