@@ -248,7 +248,7 @@ def identity(chain: Chain, name: StageName, start: Run | None) -> dict[str, Any]
     if stage.starts_from == "student":
         result |= {
             "student": config.student.model_dump(exclude_defaults=True),
-            "init": config.init.model_dump(),
+            "init": config.init.deciding(),
         }
         result["base"] = encoder_fingerprint(chain.base)
     return result

@@ -63,7 +63,7 @@ def _settings(config: TrainConfig, name: StageName | None) -> str:
     if name not in (None, "assistant"):
         parts |= {
             "student": config.student.model_dump(exclude_defaults=True),
-            "init": config.init.model_dump(),
+            "init": config.init.deciding(),
             "seed": config.seed,
         }
     return digest(parts)

@@ -106,6 +106,10 @@ class InitConfig(Section):
     """Weight of a token in that SVD: its frequency to this power. At 1 the function words take most
     of the table, at 0 the rarest word counts as much as the most frequent one."""
 
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide how a student starts; without an SVD tokens weigh nothing."""
+        return self.model_dump(exclude=None if self.embedding == "svd" else {"frequency_power"})
+
     @model_validator(mode="after")
     def _scratch_is_random(self) -> InitConfig:
         if self.source == "scratch" and self.embedding != "random":

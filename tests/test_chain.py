@@ -71,6 +71,22 @@ def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
     assert links(without) == ["assistant", "bottleneck", "contrastive"]
 
 
+def test_weights_of_tokens_decide_a_link_only_where_an_svd_reads_them(
+    tiny: Callable[..., TrainConfig],
+) -> None:
+    from mlkd.chain import identity, open_chain
+    from mlkd.links import link_keys
+
+    def deciding(embedding: str, power: float) -> tuple[object, object]:
+        how = f"init.embedding={embedding}", f"init.frequency_power={power}"
+        chain = open_chain(tiny(*how))
+        return identity(chain, "bottleneck", None), link_keys(chain.config)["bottleneck"]
+
+    for one, other in zip(deciding("svd", 0.5), deciding("svd", 1.0), strict=True):
+        assert one != other
+    assert deciding("random", 0.5) == deciding("random", 1.0)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

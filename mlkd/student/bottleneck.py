@@ -41,7 +41,7 @@ class BottleneckEmbedding(nn.Module):
         values, vectors = torch.linalg.eigh((rows * shares[:, None]).T @ rows)
         basis = vectors[:, -width:].flip(1)  # (hidden, width)
         scale = values[-width:].flip(0).clamp_min(1e-12).pow(0.25)
-        # Coordinates of weighty rows have standard deviation sqrt(value); dividing by its root
-        # leaves both factors with the same spread, which one learning rate suits.
+        # Weighted with their shares, the rows' coordinates have standard deviation sqrt(value);
+        # dividing by its root leaves both factors with the same spread: one learning rate suits.
         self.table.weight.copy_((rows @ basis) / scale)
         self.projection.weight.copy_(basis * scale)
