@@ -40,6 +40,7 @@ from mlkd.stages import STAGES
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
+from mlkd.student.narrow import narrowed
 from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 
 log = logging.getLogger(__name__)
@@ -320,6 +321,8 @@ def new_student(chain: Chain) -> SentenceTransformer:
         counts = language_counts(chain.pairs, tokens, backbone_of(source).config.vocab_size)
         source = trimmed(source, pieces_to_keep(source, counts, config.student.trim))
         tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
+    if config.student.intermediate is not None and config.init.source != "scratch":
+        source = narrowed(source, tokens, config.student.intermediate)
     frequency = torch.from_numpy(tokens.frequency(backbone_of(source).config.vocab_size))
     torch.manual_seed(config.seed)
     return build_student(source, config.student, config.init, frequency, max_tokens)

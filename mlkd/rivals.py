@@ -121,7 +121,7 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
 def _layer_cut(chain: Chain) -> Chain:
     """The same chain with a student that has the assistant's whole word table."""
     config = chain.config
-    size = config.student.model_copy(update={"bottleneck": None})
+    size = config.student.model_copy(update={"bottleneck": None, "intermediate": None})
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
     return replace(chain, config=config.model_copy(update={"student": size, "init": init}))
 

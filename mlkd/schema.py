@@ -88,6 +88,8 @@ class StudentConfig(Section):
     """Stored encoder layers K."""
     recurrence: Positive
     """How often the stack of stored layers is run, R; parameters do not depend on it."""
+    intermediate: Positive | None = None
+    """Neurons between the two matrices of a layer's feed-forward part; null = as the source."""
     trim: TrimConfig | None = None
     """Leaves out what the training pairs do not use; null = the whole vocabulary of the source."""
 

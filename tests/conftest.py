@@ -27,9 +27,11 @@ from mlkd.schema import TrainConfig
 # seconds to import is imported where it is needed.
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerFast
 
     from mlkd.data.module import PairBatch
+    from mlkd.data.tokens import TokenStore
     from mlkd.stages.base import Stage
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -246,6 +248,17 @@ def tiny_settings(encoder: Path, corpus: Path, output: Path, steps: int = 6) -> 
         f"output_dir={output}",
         *(f"stages.{stage}.{size}" for stage in STAGES for size in sizes),
     ]
+
+
+def stored_tokens(model: SentenceTransformer, texts: list[str]) -> TokenStore:
+    """Sentences as training has them."""
+    import numpy as np
+
+    from mlkd.data.tokens import TokenStore
+
+    rows = model.tokenizer(texts, truncation=True, max_length=16)["input_ids"]
+    offsets = np.cumsum([0, *map(len, rows)])
+    return TokenStore(np.concatenate(rows), offsets, model.tokenizer.pad_token_id)
 
 
 def configure(*overrides: str) -> TrainConfig:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN, Command
+from conftest import ENGLISH, GERMAN, Command, stored_tokens
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -31,6 +31,7 @@ from mlkd.schema import InitConfig, StudentConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
+from mlkd.student.narrow import narrowed
 
 TEXTS = [*ENGLISH, *GERMAN]
 REPOSITORY = Path(__file__).parent.parent
@@ -42,6 +43,8 @@ def small(folder: Path, bottleneck: int | None, **size: int) -> SentenceTransfor
     init = InitConfig(source="teacher", layers="ends", embedding=embedding)
     frequency = torch.ones(backbone_of(source).config.vocab_size)
     student = StudentConfig(bottleneck=bottleneck, **size)
+    if student.intermediate is not None:
+        source = narrowed(source, stored_tokens(source, TEXTS), student.intermediate)
     return build_student(source, student, init, frequency, 16)
 
 
@@ -52,12 +55,13 @@ def small(folder: Path, bottleneck: int | None, **size: int) -> SentenceTransfor
 def student(
     request: pytest.FixtureRequest, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Recurrent students, with a bottleneck and without, of both kinds of backbone."""
+    """Recurrent students of both kinds of backbone: with a bottleneck and without, narrow ones."""
     xlmr = "xlmr" in request.param
     source = request.getfixturevalue(request.param) if xlmr else encoder_folder
     bottleneck = None if request.param == "bert_full" else 4
     folder = tmp_path_factory.mktemp(request.param) / "student"
-    save_folder(small(source, bottleneck, layers=2, recurrence=2), folder)
+    neurons = {"intermediate": 24} if request.param == "bert" else {}
+    save_folder(small(source, bottleneck, layers=2, recurrence=2, **neurons), folder)
     return folder
 
 

@@ -26,7 +26,9 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     if not folder.is_dir():
         model = load_folder(source)
         depth = len(layers(backbone_of(model)))
-        size = config.student.model_copy(update={"layers": depth, "recurrence": 1})
+        size = config.student.model_copy(
+            update={"layers": depth, "recurrence": 1, "intermediate": None}
+        )
         init = InitConfig(source="teacher", layers="first", embedding="svd")
         frequency = torch.ones(config.benchmark.rows)
         student = build_student(model, size, init, frequency, chain.config.data.max_tokens)

@@ -105,7 +105,14 @@ def _heat_map() -> wr.ScatterPlot:
 
 
 def _parallel() -> wr.ParallelCoordinatesPlot:
-    settings = ("student/bottleneck", "student/layers", "student/recurrence", "init/source", "seed")
+    settings = (
+        "student/bottleneck",
+        "student/layers",
+        "student/intermediate",
+        "student/recurrence",
+        "init/source",
+        "seed",
+    )
     results = ("mib", "latency_ms", "kept", "test_sts")
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in settings]
     columns += [wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(f"result/{n}")) for n in results]

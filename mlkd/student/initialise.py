@@ -65,8 +65,9 @@ def build_student(
 
     Args:
         source: The assistant before or after stage 1; it gives the architecture and the tokenizer
-            even where ``init.source`` is ``scratch``.
-        size: Bottleneck width, stored layers and recurrence.
+            even where ``init.source`` is ``scratch``. Layers that are copied have
+            ``size.intermediate`` neurons already (see :func:`mlkd.student.narrow.narrowed`).
+        size: Bottleneck width, stored layers and their neurons, recurrence.
         init: What is copied from the source.
         frequency: Count of each token in the training text ``(vocabulary,)``, for the SVD.
         max_tokens: Longer inputs are cut.
@@ -78,6 +79,8 @@ def build_student(
     check_size(old, size, max_tokens)
     config = copy.deepcopy(old.config)
     config.num_hidden_layers = size.layers
+    if size.intermediate is not None:
+        config.intermediate_size = size.intermediate
     if size.bottleneck is not None:
         config.type_vocab_size = 1  # sentence encoders never use a second segment
     new: Backbone = AutoModel.from_config(config, add_pooling_layer=False)
@@ -106,10 +109,11 @@ def check_size(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None
     """Refuse a student that the backbone cannot give.
 
     Raises:
-        UserError: Too many layers, a bottleneck that is none, or too long inputs.
+        UserError: Too many layers or neurons, a bottleneck that is none, or too long inputs.
     """
     check_supported(backbone)
     available, hidden = len(layers(backbone)), backbone.config.hidden_size
+    neurons = backbone.config.intermediate_size
     if size.layers > available:
         raise UserError(
             f"student.layers={size.layers}: the assistant has {available} layers; "
@@ -119,6 +123,11 @@ def check_size(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None
         raise UserError(
             f"student.bottleneck={size.bottleneck}: the assistant's hidden size is {hidden}; "
             f"allowed: 1 to {hidden - 1}, or null"
+        )
+    if size.intermediate is not None and size.intermediate > neurons:
+        raise UserError(
+            f"student.intermediate={size.intermediate}: the assistant's layers have {neurons}; "
+            f"allowed: 1 to {neurons - 1}, or null"
         )
     if max_tokens > longest_input(backbone):
         raise UserError(
