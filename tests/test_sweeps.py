@@ -328,7 +328,8 @@ def test_a_search_draws_until_it_has_enough_and_goes_on(
     """In this process: two cells, one that a killed call had drawn, and all that there are."""
     output = tmp_path / "out"
     space = ["student.bottleneck=2,4", "student.recurrence=1,2", "init.layers=first"]
-    short = ["stage=bottleneck", "stages.contrastive.lr=1e-4", "sweep.optuna.parallel=2"]
+    space += ["student.intermediate=null", "stages.contrastive.lr=1e-4"]
+    short = ["stage=bottleneck", "sweep.optuna.parallel=2"]
     fixed = [line for line in tiny_overrides if not line.startswith("student.bottleneck")]
     command = [*fixed, "sweep=optuna", *space, *short]
     caplog.set_level("INFO")

@@ -24,7 +24,7 @@ from mlkd.progress import progress
 from mlkd.student.backbone import backbone_of, layers
 
 _SENTENCES = 2048
-_BATCH = 64
+_BATCH = 32
 _ROUNDS = 64
 """Neurons leave in so many rounds; one at a time takes eight times as long for the same error."""
 _DAMPING = 1e-4
