@@ -115,7 +115,7 @@ def check_backbone(config: TrainConfig) -> None:
     if backbone is None:
         return
     width, depth = backbone["hidden_size"], backbone["num_hidden_layers"]
-    neurons, asked = backbone["intermediate_size"], config.student.intermediate
+    neurons, asked = backbone.get("intermediate_size"), config.student.intermediate
     if teacher is not None and teacher["hidden_size"] != width:
         raise UserError(
             f"teacher (width {teacher['hidden_size']}) and assistant (width {width}): "
@@ -131,10 +131,10 @@ def check_backbone(config: TrainConfig) -> None:
             f"student.bottleneck={config.student.bottleneck}: the backbone is {width} wide; "
             f"allowed: 1 to {width - 1}, or null"
         )
-    if asked is not None and asked >= neurons:
+    if asked is not None and neurons is not None and asked > neurons:
         raise UserError(
-            f"student.intermediate={asked}: the backbone has {neurons}; "
-            f"allowed: 1 to {neurons - 1}, or null"
+            f"student.intermediate={asked}: the backbone's layers have {neurons}; "
+            f"allowed: 1 to {neurons}, or null"
         )
 
 
@@ -157,10 +157,6 @@ def encoder_folder(config: EncoderConfig) -> Path | None:
     return None
 
 
-_SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size")
-"""Names in ``config.json`` of what a student can have less of."""
-
-
 def _backbone(config: EncoderConfig) -> dict[str, int] | None:
     """Sizes of a local encoder, from its ``config.json``; None where it does not tell."""
     folder = encoder_folder(config)
@@ -168,7 +164,10 @@ def _backbone(config: EncoderConfig) -> dict[str, int] | None:
         return None
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {key: int(content[key]) for key in _SIZES}
+        sizes = {key: int(content[key]) for key in ("hidden_size", "num_hidden_layers")}
+        if "intermediate_size" in content:
+            sizes["intermediate_size"] = int(content["intermediate_size"])
+        return sizes
     except KeyError:
         return None
     except (ValueError, TypeError, OverflowError, RecursionError):

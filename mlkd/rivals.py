@@ -39,7 +39,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
         Id of the chain's last run, and by name what ``measure`` and ``speed`` of
         :class:`mlkd.measure.Evaluation` give: the models of the chain; ``mse recipe``, see
         :func:`mse_recipe`; ``start``, the student before any training;
-        ``layer cut``, its layers with the assistant's whole word table; ``static``, see
+        ``layer cut``, as many whole layers and the assistant's whole word table; ``static``, see
         :func:`mlkd.student.static.static_encoder`; ``int8``, the assistant as ``onnx_int8``.
     """
     chain = _finished(config)
@@ -119,7 +119,7 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
 
 
 def _layer_cut(chain: Chain) -> Chain:
-    """The same chain with a student that has the assistant's whole word table."""
+    """The same chain with a student that has the assistant's whole layers and word table."""
     config = chain.config
     size = config.student.model_copy(update={"bottleneck": None, "intermediate": None})
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")

@@ -94,7 +94,7 @@ def test_weights_of_tokens_decide_a_link_only_where_an_svd_reads_them(
         ("+student.botleneck=3", "student.bottleneck"),
         ("student.layers=9", "allowed: 1 to 6"),
         ("student.bottleneck=384", "allowed: 1 to 383"),
-        ("student.intermediate=1536", "allowed: 1 to 1535"),
+        ("student.intermediate=1537", "allowed: 1 to 1536"),
         ("student=minilm_smal", "minilm_small"),
         ("init.embedding=copy", "use svd or random"),
         ("stages.contrastive.lr=2", "less than or equal to 1"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN, stored_tokens
+from test_export import small
 from torch import Tensor
 
 from mlkd.metrics.size import parameters
@@ -48,14 +49,31 @@ def test_the_neuron_that_leaves_is_the_one_whose_absence_least_squares_mends_bes
         assert neurons_to_keep(covariance, weight, width).tolist() == kept
 
 
-@pytest.fixture(params=["encoder_folder", "xlmr"])
+@pytest.mark.parametrize("alike", [True, False])
+def test_neurons_that_replace_each_other_do_not_leave_in_one_round(alike: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    half = torch.randn(1000, 256, generator=draw).double()
+    noise = 1e-3 * torch.randn(1000, 256, generator=draw).double()
+    activations = torch.stack([half, half + noise], dim=2).flatten(1)  # 2n and 2n + 1 are twins
+    weight = torch.randn(3, 512, generator=draw).double()
+    if alike:
+        weight = weight[:, ::2].repeat_interleave(2, dim=1)
+    covariance = activations.T @ activations / len(activations)
+    kept = neurons_to_keep(covariance + 1e-9 * torch.eye(512).double(), weight, 256)
+    assert (kept // 2).tolist() == list(range(256))
+
+
+@pytest.fixture(params=["encoder_folder", "xlmr", "recurrent"])
 def repetitive(request: pytest.FixtureRequest) -> tuple[object, int]:
     """An encoder half of whose neurons say what others say, or always the same; and how many do
     not."""
-    model = load_folder(request.getfixturevalue(request.param))
+    if request.param == "recurrent":
+        model = small(request.getfixturevalue("encoder_folder"), 4, layers=2, recurrence=2)
+    else:
+        model = load_folder(request.getfixturevalue(request.param))
     backbone = backbone_of(model)
     half = backbone.config.intermediate_size // 2
-    for layer in layers(backbone):
+    for layer in set(layers(backbone)):
         into = layer.intermediate.dense
         with torch.no_grad():
             into.weight[half:] = into.weight[:half]

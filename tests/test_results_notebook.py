@@ -10,8 +10,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
-SINGLE = {"headline_small", "headline_four", "sizes", "frequency"}
-"""Tables of one seed."""
+SEEDS = {"headline_four": 2} | dict.fromkeys(
+    ("headline_small", "headline_narrow", "headline_least", "sizes", "frequency", "narrow"), 1
+)
+"""Tables of fewer than three seeds."""
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
     for name, table in results["tables"].items():
-        assert table["seed"].nunique() == (1 if name in SINGLE else 3)
+        assert table["seed"].nunique() == SEEDS.get(name, 3)
         assert (table["status"] == "finished").all()
         assert table["hardware"].notna().all()
 
@@ -73,6 +75,24 @@ def test_the_readme_quotes_the_five_languages(results: dict[str, Any]) -> None:
     assert len(results["by_pair"]) == 11
     for pair, line in results["by_pair"].iterrows():
         assert f"| {pair} | {spread(line)} | {line['low']:.1f} to {line['high']:.1f} |" in README
+
+
+def test_the_readme_quotes_the_similarities(results: dict[str, Any]) -> None:
+    assert len(results["similarities"]) == 4
+    for name, line in results["similarities"].iterrows():
+        (quoted,) = [row for row in README.splitlines() if row.startswith(f"| `{name}`:")]
+        measures = ("dev_sts", "test_sts", "kept", "test_bitext")
+        assert " | ".join([*(spread(line[m]) for m in measures), "3 |"]) in quoted
+
+
+def test_the_readme_quotes_the_narrow_students(results: dict[str, Any]) -> None:
+    assert len(results["narrow"]) == 17
+    shares = {0.0: "", 1e-6: "1e-6", 1e-5: "1e-5"}
+    for (bottleneck, layers, neurons, share), line in results["narrow"].iterrows():
+        size, fewer = line["parameters"], 100 - 100 * line["parameters"] / 28.70
+        quoted = [f"{layers} | {neurons:,} | {shares[share]}".rstrip(), f"{size:.2f}"]
+        quoted += [f"{fewer:.0f} %", f"{line['dev_sts']:.2f}"]
+        assert f"| {bottleneck} | {' | '.join(quoted)} |" in README
 
 
 def test_the_readme_quotes_the_powers_of_the_frequency(results: dict[str, Any]) -> None:

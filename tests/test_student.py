@@ -15,7 +15,7 @@ from mlkd.student.backbone import backbone_of, layers, set_layers
 from mlkd.student.bottleneck import BottleneckEmbedding
 from mlkd.student.encoder import mean_pool
 from mlkd.student.folder import load_folder, save_folder
-from mlkd.student.initialise import build_student, layer_map
+from mlkd.student.initialise import build_student, check_size, layer_map
 
 TEXTS = ["the red dog runs home", "eine kleine katze schläft hier und heute"]
 
@@ -157,6 +157,22 @@ def test_scratch_copies_nothing(encoder_folder: Path) -> None:
 def test_impossible_sizes_are_refused(encoder_folder: Path, bottleneck: int, depth: int) -> None:
     with pytest.raises(UserError, match="allowed: 1 to"):
         student(encoder_folder, bottleneck, depth, 1)
+
+
+def test_more_neurons_than_there_are_are_refused(encoder_folder: Path) -> None:
+    size = StudentConfig(bottleneck=4, layers=2, recurrence=1, intermediate=65)
+    with pytest.raises(UserError, match="allowed: 1 to 64"):
+        check_size(backbone_of(load_folder(encoder_folder)), size, 32)
+
+
+@pytest.mark.parametrize(("bottleneck", "embedding"), [(4, "svd"), (None, "copy")])
+def test_a_student_can_be_the_source(
+    encoder_folder: Path, tmp_path: Path, bottleneck: int | None, embedding: str
+) -> None:
+    save_folder(student(encoder_folder, 4, 2, 2)[0], tmp_path / "student")
+    again, source = student(tmp_path / "student", bottleneck, 4, 1, embedding=embedding)
+    vectors = (model.encode(TEXTS, convert_to_tensor=True) for model in (again, source))
+    assert torch.allclose(*vectors, atol=1e-4)
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])

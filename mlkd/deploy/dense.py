@@ -42,8 +42,8 @@ def unrolled(model: SentenceTransformer) -> Backbone:
     words = shared.get_input_embeddings()
     if isinstance(words, BottleneckEmbedding):
         prefix = "embeddings.word_embeddings"
-        table = weights.pop(f"{prefix}.table.weight").double()
-        projection = weights.pop(f"{prefix}.projection.weight").double()
-        weights[f"{prefix}.weight"] = (table @ projection.T).float()
+        for part in ("table", "projection"):
+            del weights[f"{prefix}.{part}.weight"]
+        weights[f"{prefix}.weight"] = words.whole()
     plain.load_state_dict(weights, strict=True)
     return plain.eval()

@@ -24,6 +24,11 @@ class BottleneckEmbedding(nn.Module):
         return vectors
 
     @torch.no_grad()
+    def whole(self) -> Tensor:
+        """The table that it stands in for ``(vocabulary, hidden)``."""
+        return (self.table.weight.double() @ self.projection.weight.double().T).float()
+
+    @torch.no_grad()
     def factorise(self, embedding: Tensor, weight: Tensor) -> None:
         """Set table and projection to the best approximation of a full word table.
 

@@ -127,7 +127,7 @@ def check_size(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None
     if size.intermediate is not None and size.intermediate > neurons:
         raise UserError(
             f"student.intermediate={size.intermediate}: the assistant's layers have {neurons}; "
-            f"allowed: 1 to {neurons - 1}, or null"
+            f"allowed: 1 to {neurons}, or null"
         )
     if max_tokens > longest_input(backbone):
         raise UserError(
@@ -165,7 +165,8 @@ def _initialise_embedding(
     types = new_parts.token_type_embeddings.weight
     types.copy_(old_parts.token_type_embeddings.weight[: len(types)])
     new_parts.LayerNorm.load_state_dict(old_parts.LayerNorm.state_dict())
-    words = old.get_input_embeddings().weight
+    words = old.get_input_embeddings()
+    words = words.whole() if isinstance(words, BottleneckEmbedding) else words.weight
     if how == "svd":
         new.get_input_embeddings().factorise(words, weight)
     else:
