@@ -106,7 +106,7 @@ def test_each_part_of_the_method_can_be_left_out() -> None:
     jobs, impossible = plan("sweep=ablation", "experiment=ablations", "seed=0", "data.root=corpora")
     cells = {job.overrides["ablation"]: job.config for job in jobs if job.is_cell}
     assert not impossible
-    assert len(cells) == 10
+    assert len(cells) == 11
     steps = {
         name: sum(config.stages[s].max_steps or 0 for s in links(config))
         for name, config in cells.items()
@@ -121,6 +121,12 @@ def test_each_part_of_the_method_can_be_left_out() -> None:
     assert changed["no_contrastive_stage"] == ["bottleneck", "recurrent"]
     assert changed["direct_mse"] == ["contrastive"]
     assert cells["direct_mse"].stages["contrastive"].loss.mcl is None
+    terms = {name: config.stages["contrastive"].loss.mcl for name, config in cells.items()}
+    modes = {name: term and term.mode for name, term in terms.items()}
+    assert {name: mode for name, mode in modes.items() if mode not in ("soft", None)} == {
+        "boolean": "bool",
+        "cross_entropy": "ce",
+    }
 
 
 @pytest.mark.parametrize(
