@@ -15,7 +15,6 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 from mlkd.data.pairs import PairStore
-from mlkd.data.tokens import tokenise
 from mlkd.errors import Interrupted, UserError
 from mlkd.files import (
     encoder_fingerprint,
@@ -37,11 +36,8 @@ from mlkd.runs.record import Run, environment, now, peak_memory_mib
 from mlkd.runs.wandb_logger import summarise, wandb_run
 from mlkd.schema import StageName, TrainConfig
 from mlkd.stages import STAGES
-from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
-from mlkd.student.initialise import build_student
-from mlkd.student.narrow import narrowed
-from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
+from mlkd.student.start import new_student
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +82,11 @@ class Chain:
     def lock(self, run: Run) -> Lock:
         """For whoever works on a run or writes its record."""
         return Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id)
+
+    def new_student(self) -> SentenceTransformer:
+        """The student as the configuration has it start."""
+        source = self.base if self.config.init.source == "base" else self.assistant
+        return new_student(self.config, source, self.pairs, self.cache)
 
     def measure(self, name: str, folder: Path) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known; the first process's work."""
@@ -309,20 +310,4 @@ def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransfor
         return load_folder(chain.assistant)
     if start is not None and start.stage != "assistant":
         return load_folder(start.student)
-    return new_student(chain)
-
-
-def new_student(chain: Chain) -> SentenceTransformer:
-    """The student as the configuration has it start."""
-    config, max_tokens = chain.config, chain.config.data.max_tokens
-    source = load_folder(chain.base if config.init.source == "base" else chain.assistant)
-    tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
-    if config.student.trim is not None:
-        counts = language_counts(chain.pairs, tokens, backbone_of(source).config.vocab_size)
-        source = trimmed(source, pieces_to_keep(source, counts, config.student.trim))
-        tokens = tokenise(chain.pairs, source.tokenizer, max_tokens, chain.cache)
-    if config.student.intermediate is not None and config.init.source != "scratch":
-        source = narrowed(source, tokens, config.student.intermediate)
-    frequency = torch.from_numpy(tokens.frequency(backbone_of(source).config.vocab_size))
-    torch.manual_seed(config.seed)
-    return build_student(source, config.student, config.init, frequency, max_tokens)
+    return chain.new_student()

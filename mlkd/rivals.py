@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from mlkd.chain import Chain, new_student, open_chain, run_links
+from mlkd.chain import Chain, open_chain, run_links
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import FORMATS, encoder, open_onnx
 from mlkd.links import links
@@ -50,7 +50,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
     width = min(_STATIC_WIDTH, backbone_of(assistant).config.hidden_size)
     static = static_encoder(assistant, _frequency(chain, assistant), width)
     with tempfile.TemporaryDirectory() as temporary:
-        made = {"start": new_student(chain), "layer cut": new_student(_layer_cut(chain))}
+        made = {"start": chain.new_student(), "layer cut": _layer_cut(chain).new_student()}
         for name, model in made.items():
             folders[name] = Path(temporary, name)
             save_folder(model, folders[name])

@@ -167,14 +167,14 @@ def test_starts_differ_in_their_weights_alone(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path]
 ) -> None:
     """Wibowo et al. (2024) compare sources: nothing else may differ between them."""
-    from mlkd.chain import new_student, open_chain
+    from mlkd.chain import open_chain
 
     students, orders = {}, []
     for source, table in (("scratch", "random"), ("base", "svd"), ("teacher", "svd")):
         config = tiny(f"init.source={source}", f"init.embedding={table}", "init.layers=first")
         opened = open_chain(config)
         opened.assistant = chain["assistant"] / "student"
-        students[source], again = new_student(opened), new_student(opened)
+        students[source], again = opened.new_student(), opened.new_student()
         for first, second in zip(students[source].parameters(), again.parameters(), strict=True):
             assert torch.equal(first, second)
         tokens = tokenise(opened.pairs, again.tokenizer, config.data.max_tokens, opened.cache)
