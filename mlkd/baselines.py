@@ -17,8 +17,7 @@ def main(config: BaselinesConfig) -> None:
 
     from mlkd.files import replacing, write_json, write_rows
     from mlkd.hardware import describe, device_of
-    from mlkd.metrics.summary import columns, numbers
-    from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
+    from mlkd.metrics.table import records_of, rows_of, rows_to_table, to_markdown
     from mlkd.rivals import measure_rivals
     from mlkd.runs.record import environment, now
     from mlkd.secrets import redacted
@@ -35,11 +34,7 @@ def main(config: BaselinesConfig) -> None:
     }
     content = {"environment": environment(), "config": redacted(config.model_dump(mode="json"))}
     write_json(output, provenance | content | {"models": measured})
-    lines = []
-    for row in rows:
-        scores = numbers(measured[row.name], row.share) | columns(measured[row.name])
-        lines.append({"model": row.name} | scores | provenance)
-    write_rows(output.with_suffix(".csv"), lines)
+    write_rows(output.with_suffix(".csv"), [row | provenance for row in records_of(measured)])
     with replacing(output.with_suffix(".md")) as part:
         part.write_text(to_markdown(rows), encoding="utf-8")
     print(f"baselines: {output}")

@@ -253,7 +253,8 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
     assert build(cells, tmp_path, "a <sweep>") == tmp_path / "report.html"
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {"front.png", "heat-maps.png", "languages.png", "curves.png"}
-    assert names == {"report.html", "report.md", "table.csv", "curves.csv"} | pictures
+    tables = {"table.csv", "references.csv", "curves.csv"}
+    assert names == {"report.html", "report.md"} | tables | pictures
     for name in pictures:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -266,6 +267,14 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
         assert row["command"].startswith("python -m mlkd.train stage=contrastive")
         assert bool(row["finished"]) == bool(row["hardware"]) == bool(cell.measured)
         assert row["overrides"].startswith("student.bottleneck=")
+    with (tmp_path / "references.csv").open(newline="") as file:
+        teacher, assistant = csv.DictReader(file)
+    assert (teacher["model"], assistant["model"]) == ("teacher", "assistant")
+    (*_, last) = (cell.record for cell in cells if cell.measured)
+    known = last["references"]["assistant"]["scores"]["mean"]["test"]["sts"]
+    assert float(assistant["test_sts"]) == pytest.approx(known)
+    assert float(assistant["kept"]) == 100
+    assert float(teacher["kept"]) == pytest.approx(100 * float(teacher["test_sts"]) / known)
     with (tmp_path / "curves.csv").open(newline="") as file:
         points = list(csv.DictReader(file))
     runs = {link for cell in cells for link in cell.links}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlkd.metrics.scoring import HEADLINE, Scores, share_of
-from mlkd.metrics.summary import numbers, pair_scores
+from mlkd.metrics.summary import columns, numbers, pair_scores
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,14 @@ def rows_of(models: Mapping[str, dict[str, Any]]) -> list[Row]:
             share_of(assistant["scores"], measured["scores"])["share"] if assistant else None,
         )
         for name, measured in models.items()
+    ]
+
+
+def records_of(models: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same for a CSV file: ``model``, then its numbers and its scores by language pair."""
+    return [
+        {"model": row.name} | numbers(models[row.name], row.share) | columns(models[row.name])
+        for row in rows_of(models)
     ]
 
 

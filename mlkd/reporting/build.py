@@ -11,11 +11,11 @@ from mlkd.reporting.collect import Cell, curves
 from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import draw
 from mlkd.reporting.page import write_page
-from mlkd.reporting.tables import write_csv, write_curves, write_markdown
+from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
 
 
 def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
-    """Write ``report.html``, ``report.md``, ``table.csv``, ``curves.csv`` and PNG pictures.
+    """Write ``report.html`` and ``.md``, PNG pictures, and for programs three CSV files.
 
     Returns:
         The page.
@@ -28,6 +28,7 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     lines = curves(cell for group in groups for cell in group.cells)
     pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, lines, folder)
     write_csv(folder / "table.csv", groups)
+    write_references(folder / "references.csv", references)
     write_curves(folder / "curves.csv", lines)
     write_markdown(folder / "report.md", groups, odd, references, pictures)
     write_page(folder / "report.html", groups, odd, references, lines, title)

@@ -9,7 +9,7 @@ from typing import Any
 from mlkd.command_line import command_of
 from mlkd.files import replacing, write_rows
 from mlkd.metrics.summary import MEASURES, columns, numbers
-from mlkd.metrics.table import row_of, to_markdown
+from mlkd.metrics.table import records_of, row_of, to_markdown
 from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front
 
@@ -26,6 +26,11 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
             row |= {"error": cell.error, "log": cell.log} | _provenance(cell)
             rows.append(row)
     write_rows(path, rows)
+
+
+def write_references(path: Path, references: Mapping[str, dict[str, Any]]) -> None:
+    """One row an encoder that the cells were compared with: the teacher and the assistant."""
+    write_rows(path, records_of(references))
 
 
 def write_curves(path: Path, curves: Mapping[Path, Curve]) -> None:
