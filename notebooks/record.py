@@ -1,0 +1,192 @@
+"""``python notebooks/record.py <table> ... data.root=<corpora>``: the records of tables of results.
+
+Runs the table's commands, which reuse what is finished and go on with what is not, and writes the
+numbers of their run records to ``results/<table>.csv``. Settings with ``=`` are added to each
+command: ``output_dir=...``, or ``hydra/launcher=slurm``.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+_LOCAL = {"error", "log", "code", "folder", "command"}
+"""Columns of a report that say something of the machine's folders only."""
+
+_TWO = "English, German"
+_SIX = "English, German, Spanish, French, Italian, Dutch"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table is of."""
+
+    languages: str
+    """Of the training pairs: Multi30k, Tatoeba and the train sentences of STS-B multi-MT."""
+    commands: tuple[str, ...]
+    """``python -m mlkd.train`` with these words, all of them sweeps, or ``mlkd.baselines``."""
+    besides: tuple[str, ...] = ()
+    """Other files of the report than ``table.csv``: ``references`` or ``curves``."""
+
+
+TABLES = {
+    "english_german": Table(
+        _TWO,
+        (
+            "-m experiment=real_en_de init.frequency_power=1.0 assistant.seed=0 seed=0,1,2 "
+            "stages.contrastive.lr=1e-4,3e-4",
+        ),
+    ),
+    "baselines": Table(
+        _TWO,
+        (
+            "mlkd.baselines experiment=real_en_de init.frequency_power=1.0 assistant.seed=0 "
+            "eval.bootstrap=0",
+        ),
+    ),
+    "baselines_short": Table(
+        _TWO,
+        ("mlkd.baselines experiment=ablations init.frequency_power=1.0 eval.bootstrap=0",),
+    ),
+    "ablations": Table(
+        _TWO,
+        (
+            "-m sweep=ablation experiment=ablations init.frequency_power=1.0 ablation=none,"
+            "no_contrastive_stage,no_recurrent_stage,no_bottleneck_stage,direct_mse,"
+            "no_similarities,cross_entropy,random_bottleneck,no_bottleneck,recurrence",
+        ),
+    ),
+    "similarities": Table(
+        _TWO,
+        (
+            "-m sweep=ablation experiment=ablations "
+            "ablation=none,no_similarities,boolean,cross_entropy",
+        ),
+    ),
+    "headline": Table(_SIX, ("-m experiment=headline seed=0,1,2",), ("references",)),
+    "headline_narrow": Table(
+        _SIX,
+        ("-m experiment=headline student=minilm_narrow student.trim=null,{min_share:1e-6} seed=0",),
+    ),
+    "headline_least": Table(
+        _SIX,
+        (
+            "-m experiment=headline student.layers=6 student.bottleneck=64 "
+            "student.intermediate=384 student.trim={min_share:1e-6} seed=0,1,2",
+        ),
+    ),
+    "sizes": Table(
+        _SIX,
+        (
+            "-m sweep=bottleneck_recurrence experiment=sizes",
+            "-m sweep=bottleneck_recurrence experiment=sizes student.bottleneck=64,128 "
+            "student.layers=4,5 student.recurrence=1",
+        ),
+    ),
+    "frequency": Table(
+        _SIX,
+        (
+            "-m experiment=sizes student.layers=4 student.bottleneck=64,128 "
+            "init.frequency_power=0.0,0.5,1.0",
+        ),
+    ),
+    "narrow": Table(
+        _SIX,
+        (
+            "-m experiment=sizes student.layers=4,5 student.bottleneck=128 "
+            "student.intermediate=768",
+            "-m experiment=sizes student.layers=6 student.bottleneck=128 "
+            "student.intermediate=768,384",
+            "-m experiment=sizes student.layers=5 student.bottleneck=128 "
+            "student.intermediate=768 student.trim={min_share:1e-6},{min_share:1e-5}",
+            "-m experiment=sizes student.layers=4,5,6 student.bottleneck=64 "
+            "student.intermediate=384 student.trim={min_share:1e-6}",
+        ),
+    ),
+    "equal_size": Table(
+        _SIX,
+        (
+            "-m experiment=sizes student.layers=4 student.bottleneck=64 seed=0,1,2",
+            "-m experiment=sizes student.layers=5 student.bottleneck=128 "
+            "student.intermediate=768 student.trim={min_share:1e-6} seed=0,1,2",
+            "-m experiment=sizes student.layers=4 student.bottleneck=128 seed=0,1,2",
+            "-m experiment=sizes student.layers=6 student.bottleneck=128 "
+            "student.intermediate=768 seed=0,1,2",
+        ),
+    ),
+    "initialisation": Table(
+        _TWO,
+        (
+            "-m sweep=init experiment=privileged_grid init=base,teacher init.layers=ends "
+            "init.frequency_power=1.0",
+            "-m sweep=init experiment=privileged_grid init=scratch init.layers=first",
+        ),
+        ("curves",),
+    ),
+}
+
+
+def record(name: str, settings: list[str]) -> None:
+    """Run what a table is of and write its files."""
+    table = TABLES[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        if table.commands[0].startswith("mlkd.baselines"):
+            (command,) = table.commands
+            _run([*command.split(), f"output={scratch}/table.json", *settings])
+        else:
+            trained = [_run(["mlkd.train", *line.split(), *settings]) for line in table.commands]
+            _run(["mlkd.report", *trained, f"output={scratch}"])
+        for kind in ("table", *table.besides):
+            path = RESULTS / f"{name}{'' if kind == 'table' else f'_{kind}'}.csv"
+            _copy(Path(scratch, f"{kind}.csv"), path)
+            print(f"{name}: {path}")
+
+
+def _run(words: list[str]) -> str:
+    """Run a module; gives the path that its last line names."""
+    print("python -m", *words, flush=True)
+    last = ""
+    command = [sys.executable, "-m", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line if line.strip() else last
+    if process.returncode:
+        sys.exit(process.returncode)
+    return last.rpartition(": ")[2].strip()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a table but for what only its own machine knows."""
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        shown = [name for name in rows.fieldnames or () if name not in _LOCAL]
+        with target.open("w", newline="", encoding="utf-8") as part:
+            writer = csv.DictWriter(part, shown, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def main(words: list[str]) -> int:
+    """Record the tables that are named; gives the exit status."""
+    settings = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word]
+    unknown = [name for name in names if name not in TABLES]
+    if unknown or not names:
+        message = f"{unknown[0]}: no such table" if unknown else "no table is named"
+        print(f"error: {message}; allowed: {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    for name in names:
+        record(name, settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
