@@ -17,7 +17,7 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 _LOCAL = {"error", "log", "code", "folder", "command"}
-"""Columns of a report that say something of the machine's folders only."""
+"""Columns of a report that are left out: of the machine, its checkout and what went wrong there."""
 
 _TWO = "English, German"
 _SIX = "English, German, Spanish, French, Italian, Dutch"
@@ -164,7 +164,7 @@ def _run(words: list[str]) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a table but for what only its own machine knows."""
+    """Copy a table without what is local to its machine."""
     with source.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         shown = [name for name in rows.fieldnames or () if name not in _LOCAL]
