@@ -33,20 +33,22 @@ _STATIC_WIDTH = 256
 def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run the chain, then everything that it is compared with.
 
-    All are scored in fp32 (``int8`` in its own arithmetic) and timed in one race.
+    All are scored in fp32 (int8 in its own arithmetic) and timed in one race.
 
     Returns:
         Id of the chain's last run, and by name what ``measure`` and ``speed`` of
         :class:`mlkd.measure.Evaluation` give: the models of the chain; ``mse recipe``, see
         :func:`mse_recipe`; ``start``, the student before any training;
         ``layer cut``, as many whole layers and the assistant's whole word table; ``static``, see
-        :func:`mlkd.student.static.static_encoder`; ``int8``, the assistant as ``onnx_int8``.
+        :func:`mlkd.student.static.static_encoder`; ``assistant int8`` and ``student int8``, the
+        assistant and the chain's student as ``onnx_int8``.
     """
     chain = _finished(config)
     recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
     folders = chain.folders | {"mse recipe": recipe.folders[recipe.config.stage]}
-    assistant = load_folder(chain.assistant)
-    assistant.max_seq_length = config.data.max_tokens
+    assistant, student = map(load_folder, (chain.assistant, chain.folders[config.stage]))
+    for model in (assistant, student):
+        model.max_seq_length = config.data.max_tokens
     width = min(_STATIC_WIDTH, backbone_of(assistant).config.hidden_size)
     static = static_encoder(assistant, _frequency(chain, assistant), width)
     with tempfile.TemporaryDirectory() as temporary:
@@ -61,10 +63,11 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
         static.save(str(folder))
         encoders["static"] = encoder(static)
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
-        folder = Path(temporary, "int8")
-        FORMATS["onnx_int8"].write(assistant, folder)
-        encoders["int8"] = open_onnx(folder, torch.get_num_threads())
-        measured["int8"] = _measured(chain, encoders["int8"], assistant, folder, "int8")
+        for name, model in {"assistant int8": assistant, "student int8": student}.items():
+            folder = Path(temporary, name)
+            FORMATS["onnx_int8"].write(model, folder)
+            encoders[name] = open_onnx(folder, torch.get_num_threads())
+            measured[name] = _measured(chain, encoders[name], model, folder, "int8")
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured

@@ -30,14 +30,17 @@ def test_every_rival_is_measured_on_the_same_sets(
     models = written["models"]
     assert list(models) == [
         *("teacher", "assistant", "bottleneck", "recurrent", "contrastive"),
-        *("mse recipe", "start", "layer cut", "static", "int8"),
+        *("mse recipe", "start", "layer cut", "static", "assistant int8", "student int8"),
     ]
     pairs = {name: [*values["scores"]["sets"]] for name, values in models.items()}
     assert len({str(found) for found in pairs.values()}) == 1
     size = {name: values["parameters"]["total"] for name, values in models.items()}
     assert size["mse recipe"] == size["start"] == size["contrastive"]
-    assert size["contrastive"] < size["layer cut"] < size["assistant"] == size["int8"]
-    assert models["int8"]["mib"] < models["assistant"]["mib"]
+    assert size["contrastive"] < size["layer cut"] < size["assistant"] == size["assistant int8"]
+    assert size["contrastive"] == size["student int8"]
+    for name, whole in (("assistant int8", "assistant"), ("student int8", "contrastive")):
+        assert models[name]["mib"] < models[whole]["mib"]
+        assert models[name]["precision"] == "int8"
     records = [
         json.loads(path.read_text())
         for path in (tmp_path / "out/runs").glob("contrastive-*/run.json")
