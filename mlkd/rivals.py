@@ -124,7 +124,8 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
 def _layer_cut(chain: Chain) -> Chain:
     """The same chain with a student that has the assistant's whole layers and word table."""
     config = chain.config
-    size = config.student.model_copy(update={"bottleneck": None, "intermediate": None})
+    whole = {"bottleneck": None, "intermediate": None, "trim": None}
+    size = config.student.model_copy(update=whole)
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
     return replace(chain, config=config.model_copy(update={"student": size, "init": init}))
 

@@ -16,14 +16,18 @@ from mlkd.baselines import main
 from mlkd.commands import BaselinesConfig
 from mlkd.rivals import mse_recipe
 from mlkd.schema import TrainConfig
+from mlkd.student.backbone import backbone_of, layers
 from mlkd.student.folder import load_folder
 from mlkd.student.static import static_encoder
 
 
 def test_every_rival_is_measured_on_the_same_sets(
-    tiny: Callable[..., TrainConfig], tmp_path: Path
+    tiny: Callable[..., TrainConfig], encoder_folder: Path, tmp_path: Path
 ) -> None:
-    config = tiny("stages.bottleneck.batch_size=32", "stages.contrastive.max_steps=3")
+    config = tiny(
+        *("stages.bottleneck.batch_size=32", "stages.contrastive.max_steps=3"),
+        *("student.intermediate=8", "student.trim={min_share: 2e-2}"),
+    )
     output = tmp_path / "baselines.json"
     main(BaselinesConfig.model_validate(config.model_dump() | {"output": str(output)}))
     written = json.loads(output.read_text())
@@ -38,6 +42,10 @@ def test_every_rival_is_measured_on_the_same_sets(
     assert size["mse recipe"] == size["start"] == size["contrastive"]
     assert size["contrastive"] < size["layer cut"] < size["assistant"] == size["assistant int8"]
     assert size["contrastive"] == size["student int8"]
+    blocks = {name: values["parameters"] for name, values in models.items()}
+    assert blocks["layer cut"]["embedding"] == blocks["assistant"]["embedding"]
+    depth = len(layers(backbone_of(load_folder(encoder_folder))))
+    assert blocks["layer cut"]["encoder"] * depth == blocks["assistant"]["encoder"] * 2
     for name, whole in (("assistant int8", "assistant"), ("student int8", "contrastive")):
         assert models[name]["mib"] < models[whole]["mib"]
         assert models[name]["precision"] == "int8"

@@ -175,7 +175,9 @@ def test_test_scores_do_not_select(cells: list[Cell]) -> None:
     assert select([good_on_test, good_on_dev], 1000) is good_on_dev
 
 
-def test_cells_scored_on_other_sets_do_not_compare(cells: list[Cell]) -> None:
+def test_cells_scored_on_other_sets_do_not_compare(
+    cells: list[Cell], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     record = json.loads(json.dumps(cells[0].record))
     sets = record["metrics"]["scores"]["sets"]
     sets["other"] = sets.pop("dev")
@@ -185,6 +187,9 @@ def test_cells_scored_on_other_sets_do_not_compare(cells: list[Cell]) -> None:
     assert kept == cells
     with pytest.raises(UserError, match="different dev sets"):
         select([*cells, other], 20)
+    build([*cells, other], tmp_path, "title")
+    assert "scored on other evaluation sets, so not compared: other" in caplog.text
+    assert "other," not in (tmp_path / "table.csv").read_text()
 
 
 def test_curves_have_every_stage(cells: list[Cell]) -> None:

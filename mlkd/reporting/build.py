@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mlkd.reporting.figures import draw
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
 
+log = logging.getLogger(__name__)
+
 
 def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     """Write ``report.html`` and ``.md``, PNG pictures, and for programs three CSV files.
@@ -21,6 +24,9 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
         The page.
     """
     kept, odd = comparable(cells)
+    if odd:
+        names = ", ".join(cell.id for cell in odd)
+        log.warning("scored on other evaluation sets, so not compared: %s", names)
     groups = group_seeds(kept)
     references: dict[str, dict[str, Any]] = {}
     for cell in kept:
