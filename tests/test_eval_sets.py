@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import Command, configure
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -247,6 +247,23 @@ def test_shipped_configuration_has_dev_and_test(name: str) -> None:
     assert splits == {"dev", "test"}
     first = (REPOSITORY / "conf" / "eval" / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# python -m mlkd.train eval={name}")
+
+
+def test_own_sets_have_the_languages_of_own_pairs(tmp_path: Path) -> None:
+    for split in ("dev", "test"):
+        for target in ("de", "pl"):
+            path = tmp_path / f"{split}.en-{target}.tsv.gz"
+            with gzip.open(path, "wt", encoding="utf-8") as file:
+                file.write(f"one\t{target} eins\n{split}\t{target} {split}\n")
+    config = configure(
+        *("data=tsv", f"data.root='{tmp_path}'", "data.corpora.pairs.targets=[de,pl]"), "eval=tsv"
+    )
+    found = [(item.name, item.pair, item.right[1]) for item in load_sets(config.eval)]
+    assert found == [
+        *(("dev", "en-de", "de dev"), ("dev", "en-pl", "pl dev")),
+        *(("test", "en-de", "de test"), ("test", "en-pl", "pl test")),
+    ]
+    assert all(one.languages == ["de"] for one in shipped("tsv").sets.values())
 
 
 def test_base_names_every_key() -> None:

@@ -29,6 +29,7 @@ from mlkd.inputs import EvalConfig, EvalSetConfig
 from mlkd.metrics.similarity import cosines, unit
 from mlkd.schema import InitConfig, StudentConfig
 from mlkd.student.backbone import backbone_of
+from mlkd.student.encoder import CompactTransformer
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import build_student
 from mlkd.student.narrow import narrowed
@@ -96,6 +97,21 @@ def test_the_compact_folder_is_bit_equal(student: Path, exported: Path) -> None:
         (student / "model.safetensors").stat().st_size
     )
     assert not list(exported.glob(".*"))
+
+
+def test_the_compact_folder_loads_by_name_from_the_hub(exported: Path, tmp_path: Path) -> None:
+    """From its cache, since no hub is reached here."""
+    revision = "0" * 40
+    repository = tmp_path / "models--me--small"
+    shutil.copytree(exported / "sentence_transformers", repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(revision)
+    from_cache: dict[str, Any] = {"cache_folder": str(tmp_path), "local_files_only": True}
+    loaded = SentenceTransformer("me/small", device="cpu", trust_remote_code=True, **from_cache)
+    expected = load_folder(exported / "sentence_transformers").encode(TEXTS)
+    assert (loaded.encode(TEXTS) == expected).all()
+    with pytest.raises(OSError, match="me/other"):
+        CompactTransformer.load("me/other", **from_cache)
 
 
 OUTSIDER = """
@@ -417,6 +433,12 @@ def test_the_record_of_a_run_says_which_sets_select(bert: Path, tmp_path: Path) 
     out = export(run, tmp_path / "out", "onnx_int8", max_loss=1.0)
     report = json.loads((out / "onnx_int8/export.json").read_text())
     assert report["dev"]["student"] == pytest.approx(100)
+
+
+def test_the_assistant_of_a_run_is_exported_too(assistant: Path, tmp_path: Path) -> None:
+    out = export(assistant, tmp_path / "exported", "dense", "onnx")
+    expected = load_folder(assistant / "student").encode(TEXTS)
+    assert np.allclose(open_onnx(out / "onnx")(TEXTS), expected, atol=1e-5)
 
 
 def test_a_second_format_joins_the_first(bert: Path, tmp_path: Path) -> None:

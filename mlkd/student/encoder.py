@@ -96,11 +96,23 @@ class CompactTransformer(InputModule):
         self.save_tokenizer(output_path)
 
     @classmethod
-    def load(  # type: ignore[override]  # the hub arguments do not apply
-        cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any
+    def load(  # type: ignore[override]  # what is not named here does not apply
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
     ) -> CompactTransformer:
-        """Load a folder written by :meth:`save`; weights come from safetensors only."""
-        folder = Path(model_name_or_path, subfolder)
+        """Load what :meth:`save` wrote, from a folder or the hub; weights from safetensors only."""
+        found = cls.load_dir_path(
+            model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
+        )
+        if found is None:
+            raise OSError(f"{model_name_or_path}: no folder {subfolder!r}")
+        folder = Path(found)
         settings = json.loads((folder / cls.config_file_name).read_text())
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(folder, **local)
