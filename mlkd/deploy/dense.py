@@ -33,12 +33,13 @@ def write_dense(model: SentenceTransformer, folder: Path) -> None:
 
 
 def unrolled(model: SentenceTransformer) -> Backbone:
-    """The backbone with a layer a pass and a full word table, on weights of its own."""
+    """The backbone with a layer a pass, a full word table and no pooler, on weights of its own."""
     shared = backbone_of(model)
     config = copy.deepcopy(shared.config)
     config.num_hidden_layers = len(layers(shared))
     plain = AutoModel.from_config(config, add_pooling_layer=False)
-    weights = shared.state_dict()
+    # An assistant has the pooler of its teacher, which no sentence vector goes through.
+    weights = {n: w for n, w in shared.state_dict().items() if not n.startswith("pooler.")}
     words = shared.get_input_embeddings()
     if isinstance(words, BottleneckEmbedding):
         prefix = "embeddings.word_embeddings"
