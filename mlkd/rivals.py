@@ -47,8 +47,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
     recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
     folders = chain.folders | {"mse recipe": recipe.folders[recipe.config.stage]}
     assistant, student = map(load_folder, (chain.assistant, chain.folders[config.stage]))
-    for model in (assistant, student):
-        model.max_seq_length = config.data.max_tokens
+    assistant.max_seq_length = config.data.max_tokens
     width = min(_STATIC_WIDTH, backbone_of(assistant).config.hidden_size)
     static = static_encoder(assistant, _frequency(chain, assistant), width)
     with tempfile.TemporaryDirectory() as temporary:

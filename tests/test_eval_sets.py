@@ -15,6 +15,7 @@ import pytest
 from conftest import Command, configure
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 
 from mlkd.errors import UserError
 from mlkd.inputs import EvalConfig
@@ -231,9 +232,9 @@ def test_demo_refusals(demo: Path) -> None:
 # --- shipped configurations and real data -----------------------------------------------------
 
 
-def shipped(name: str, root: Path = CORPORA) -> EvalConfig:
+def shipped(name: str, data: str = "+data.corpora.pairs.targets=[de]") -> EvalConfig:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        tree = compose(overrides=[f"+eval={name}", f"+data.root='{root}'"])
+        tree = compose(overrides=[f"+eval={name}", f"+data.root='{CORPORA}'", data])
     values = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(values, dict)
     return EvalConfig.model_validate(values["eval"])
@@ -263,7 +264,8 @@ def test_own_sets_have_the_languages_of_own_pairs(tmp_path: Path) -> None:
         *(("dev", "en-de", "de dev"), ("dev", "en-pl", "pl dev")),
         *(("test", "en-de", "de test"), ("test", "en-pl", "pl test")),
     ]
-    assert all(one.languages == ["de"] for one in shipped("tsv").sets.values())
+    with pytest.raises(ValidationError, match=r"dev\.languages"):
+        shipped("tsv", "+data.corpora={}")
 
 
 def test_base_names_every_key() -> None:

@@ -15,6 +15,7 @@ from mlkd.data.module import PairBatch
 from mlkd.errors import Interrupted, UserError
 from mlkd.runs.__main__ import main
 from mlkd.runs.inventory import inventory, needed_by, prunable
+from mlkd.runs.record import Run
 from mlkd.schema import TrainConfig
 from mlkd.stages.base import Stage
 
@@ -144,3 +145,17 @@ def test_the_command_answers(output: Path, command: Command) -> None:
     assert done.returncode == 0, done.stderr
     last = done.stdout.strip().splitlines()[-1]
     assert last == f"removed 0 of 5 runs (0.0 MiB) from {output / 'runs'}"
+
+
+def test_a_new_run_says_what_makes_it_another_one(tmp_path: Path) -> None:
+    assert Run(tmp_path, "recurrent", {"seed": 0}).state(None) == ("run", "no such run yet")
+    known = Run(tmp_path, "recurrent", {"seed": 0, "student": {"layers": 4, "trim": None}})
+    known.folder.mkdir()
+    known.write("finished")
+    for changed, keys in (
+        ({"seed": 1, "student": {"layers": 4, "trim": None}}, "seed"),
+        ({"seed": 0, "student": {"layers": 5, "trim": {}}}, "student.layers, student.trim"),
+        ({"seed": 0, "student": {"layers": 4, "trim": {}}}, "student.trim"),
+    ):
+        _, reason = Run(tmp_path, "recurrent", changed).state(None)
+        assert reason == f"no such run yet; {known.id} differs in {keys}"

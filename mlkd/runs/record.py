@@ -181,12 +181,11 @@ def link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path | 
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dictionaries by their dotted keys."""
+    """Leaves of nested dictionaries by their dotted keys; an empty dictionary is a leaf."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        inner = isinstance(value, dict) and value
+        found |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return found
 
 

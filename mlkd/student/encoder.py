@@ -111,7 +111,8 @@ class CompactTransformer(InputModule):
             model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
         )
         if found is None:
-            raise OSError(f"{model_name_or_path}: no folder {subfolder!r}")
+            place = Path(model_name_or_path, subfolder)
+            raise OSError(f"{place}: no such folder, nor a model of the hub that can be had")
         folder = Path(found)
         settings = json.loads((folder / cls.config_file_name).read_text())
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
