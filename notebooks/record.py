@@ -8,9 +8,12 @@ command: ``output_dir=...``, or ``hydra/launcher=slurm``.
 from __future__ import annotations
 
 import csv
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,23 +39,24 @@ class Table:
 
 
 TABLES = {
-    "english_german": Table(
-        _TWO,
+    "headline": Table(_SIX, ("-m experiment=headline seed=0,1,2",), ("references",)),
+    "headline_narrow": Table(
+        _SIX,
+        ("-m experiment=headline student=minilm_narrow student.trim=null,{min_share:1e-6} seed=0",),
+    ),
+    "headline_least": Table(
+        _SIX,
         (
-            "-m experiment=real_en_de init.frequency_power=1.0 assistant.seed=0 seed=0,1,2 "
-            "stages.contrastive.lr=1e-4,3e-4",
+            "-m experiment=headline student.layers=6 student.bottleneck=64 "
+            "student.intermediate=384 student.trim={min_share:1e-6} seed=0,1,2",
         ),
     ),
     "baselines": Table(
-        _TWO,
-        (
-            "mlkd.baselines experiment=real_en_de init.frequency_power=1.0 assistant.seed=0 "
-            "eval.bootstrap=0",
+        _SIX,
+        tuple(
+            f"mlkd.baselines experiment=headline eval.precision=fp32 eval.bootstrap=0 seed={seed}"
+            for seed in range(3)
         ),
-    ),
-    "baselines_short": Table(
-        _TWO,
-        ("mlkd.baselines experiment=ablations init.frequency_power=1.0 eval.bootstrap=0",),
     ),
     "ablations": Table(
         _TWO,
@@ -69,18 +73,6 @@ TABLES = {
             "ablation=none,no_similarities,boolean,cross_entropy",
         ),
     ),
-    "headline": Table(_SIX, ("-m experiment=headline seed=0,1,2",), ("references",)),
-    "headline_narrow": Table(
-        _SIX,
-        ("-m experiment=headline student=minilm_narrow student.trim=null,{min_share:1e-6} seed=0",),
-    ),
-    "headline_least": Table(
-        _SIX,
-        (
-            "-m experiment=headline student.layers=6 student.bottleneck=64 "
-            "student.intermediate=384 student.trim={min_share:1e-6} seed=0,1,2",
-        ),
-    ),
     "sizes": Table(
         _SIX,
         (
@@ -92,8 +84,8 @@ TABLES = {
     "frequency": Table(
         _SIX,
         (
-            "-m experiment=sizes student.layers=4 student.bottleneck=64,128 "
-            "init.frequency_power=0.0,0.5,1.0",
+            "-m experiment=sizes student.layers=4 student.bottleneck=128 "
+            "init.frequency_power=0.0,0.5,1.0 seed=0,1,2",
         ),
     ),
     "narrow": Table(
@@ -137,14 +129,14 @@ def record(name: str, settings: list[str]) -> None:
     table = TABLES[name]
     with tempfile.TemporaryDirectory() as scratch:
         if table.commands[0].startswith("mlkd.baselines"):
-            (command,) = table.commands
-            _run([*command.split(), f"output={scratch}/table.json", *settings])
+            for number, line in enumerate(table.commands):
+                _run([*line.split(), f"output={scratch}/table-{number}.json", *settings])
         else:
             trained = [_run(["mlkd.train", *line.split(), *settings]) for line in table.commands]
             _run(["mlkd.report", *trained, f"output={scratch}"])
         for kind in ("table", *table.besides):
             path = RESULTS / f"{name}{'' if kind == 'table' else f'_{kind}'}.csv"
-            _copy(Path(scratch, f"{kind}.csv"), path)
+            join(sorted(Path(scratch).glob(f"{kind}*.csv")), path)
             print(f"{name}: {path}")
 
 
@@ -155,23 +147,42 @@ def _run(words: list[str]) -> str:
     command = [sys.executable, "-m", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            last = line if line.strip() else last
-    if process.returncode:
-        sys.exit(process.returncode)
+        with _left_to(process):
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                last = line if line.strip() else last
+            status = process.wait()
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
     return last.rpartition(": ")[2].strip()
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a table without what is local to its machine."""
-    with source.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        shown = [name for name in rows.fieldnames or () if name not in _LOCAL]
-        with target.open("w", newline="", encoding="utf-8") as part:
-            writer = csv.DictWriter(part, shown, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+@contextmanager
+def _left_to(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Let a process decide what a signal does: it saves, and is waited for."""
+    before = {
+        # Ctrl-C reaches all processes of a terminal, SIGTERM the first one alone.
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.terminate()),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def join(sources: list[Path], target: Path) -> None:
+    """Write tables of the same columns below each other, without what is local to a machine."""
+    rows = []
+    for source in sources:
+        with source.open(newline="", encoding="utf-8") as file:
+            rows += list(csv.DictReader(file))
+    shown = [column for column in rows[0] if column not in _LOCAL]
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, shown, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main(words: list[str]) -> int:
