@@ -148,7 +148,9 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
     + [f"stage={stage} debug=tiny" for stage in STAGES]
     + [f"stage={stage} experiment=real_en_de" for stage in STAGES]
     + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
-    + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml")) if p.stem != "base"],
+    + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml"))
+       if p.stem not in {"base", "tsv"}]
+    + ["eval=tsv data=tsv"],
 )  # fmt: skip
 def test_every_option_composes(override: str) -> None:
     configure(*override.split())

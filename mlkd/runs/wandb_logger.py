@@ -32,7 +32,7 @@ def open_wandb(run: Run, settings: LoggerConfig, config: dict[str, Any]) -> Wand
         settings: Project, group, tags and mode.
         config: The resolved configuration; W&B gets its leaves, as ``student/bottleneck``.
     """
-    leaves = {key.replace(".", "/"): value for key, value in flatten(config).items()}
+    leaves = {k.replace(".", "/"): v for k, v in flatten(config).items() if v != {}}
     if settings.mode == "online" or (settings.mode == "auto" and may_send()):
         logger = _logger(run, settings, "online", leaves)
         try:
