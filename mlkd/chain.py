@@ -217,10 +217,11 @@ def run_link(
         record = run.read()
         # The last link of an earlier chain keeps results that belong to its references.
         its_own = name == chain.config.stage or "references" not in record
-        if its_own and record.get("metrics", {}).get("scores") != metrics["scores"]:
-            selected = select_value(metrics["scores"])
-            run.write("finished", metrics=metrics, share=share, selected=selected)
-        run.add_settings(chain.keys[name])
+        if record.get("metrics", {}).get("scores") == metrics["scores"]:
+            run.add_settings(chain.keys[name])
+        elif its_own:  # the settings known so far led to other numbers
+            selected, keys = select_value(metrics["scores"]), [chain.keys[name]]
+            run.write("finished", metrics=metrics, share=share, selected=selected, settings=keys)
         ranks.from_first(None)
     return run
 

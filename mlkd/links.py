@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,11 +52,9 @@ def _settings(config: TrainConfig, name: StageName | None) -> str:
     """Hash of the settings that decide a link."""
     parts: dict[str, Any] = {
         **config.model_dump(mode="json", include={"teacher", "assistant", "data", "optim"}),
-        "eval": config.eval.model_dump(mode="json", include={"root", "sets"}),
+        "eval": config.eval.model_dump(mode="json"),
         "trainer": config.trainer.model_dump(include={"precision", "validations"}),
     }
-    if config.eval.precision != "fp32":
-        parts["eval"]["precision"] = config.eval.precision
     if name is not None:
         upto = links(config)
         upto = upto[: upto.index(name) + 1]
@@ -87,7 +86,8 @@ def _files(config: TrainConfig) -> Iterator[Path]:
             with suppress(UserError):
                 yield from source_files(name, corpus, target, data.root)
     for item in config.eval.sets.values():
-        place = item.path.replace("{lang}", "*").replace("{a}", "*").replace("{b}", "*")
+        # Two asterisks in a row mean something else.
+        place = re.sub(r"\*+", "*", re.sub(r"\{(lang|a|b)\}", "*", item.path))
         path = Path(config.eval.root or "", place)
         if item.path:
             yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

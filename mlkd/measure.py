@@ -15,7 +15,7 @@ import torch
 
 from mlkd.config import encoder_folder
 from mlkd.errors import UserError
-from mlkd.files import digest, encoder_fingerprint, file_sha256, write_json
+from mlkd.files import digest, encoder_fingerprint, file_sha256, reason_of, write_json
 from mlkd.hardware import describe, device_of, resolve_precision
 from mlkd.inputs import EncoderConfig
 from mlkd.integrity import sealed
@@ -29,7 +29,7 @@ from mlkd.targets.encoder import FrozenEncoder
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of cached scores; a change computes them anew."""
 _TIMED = 96
 """Sentences that speed is measured with,"""
@@ -58,9 +58,8 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
                 )
             )
         except Exception as error:  # the hub client raises its own, httpx's and OS errors
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{config.name}@{config.revision} cannot be had ({reason[:120]}); give a local "
+                f"{config.name}@{config.revision} cannot be had ({reason_of(error)}); give a local "
                 "folder as path, or allow_download=true with a network"
             ) from None
     if config.sha256 is not None:
@@ -176,14 +175,13 @@ class Evaluation:
 
     def _key(self, folder: Path) -> str:
         """Hash of everything that decides an encoder's scores."""
-        gold = [None if s.scores is None else [float(x) for x in s.scores] for s in self.sets]
-        texts = [[s.name, s.split, s.pair, s.left, s.right] for s in self.sets]
+        sets = [[s.name, s.split, s.pair, s.content] for s in self.sets]
         encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
         how: list[int | str] = [self.bootstrap, self.max_tokens]
         precision = resolve_precision(self.precision, device_of(self.accelerator))
         if precision != "fp32":
             how.append(precision)
-        return digest([_FORMAT, encoders, *how, texts, gold])
+        return digest([_FORMAT, encoders, *how, sets])
 
 
 def _kept(

@@ -12,7 +12,10 @@ import torch
 from conftest import STAGES, Command, configure, weights
 from safetensors.torch import load_file
 
+from mlkd.chain import run_chain
 from mlkd.config import CONF_DIR
+from mlkd.links import link_keys
+from mlkd.runs.index import finished_runs
 from mlkd.schema import TrainConfig
 
 
@@ -61,6 +64,22 @@ def test_stage_two_trains_the_embedding_only_and_hands_it_on(
     assert all(name.startswith("embeddings.") for name in changed)
 
 
+def test_settings_lead_to_a_run_whose_numbers_they_give(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    none, some = (tiny(f"eval.bootstrap={n}", stage="assistant") for n in (0, 10))
+
+    def known() -> list[bool]:
+        runs = finished_runs(tmp_path / "out")
+        return [link_keys(config)["assistant"] in runs for config in (none, some)]
+
+    run_chain(none)
+    assert known() == [True, False]
+    run_chain(some)  # the same run, scored again
+    assert known() == [False, True]
+    assert len(list((tmp_path / "out" / "runs").glob("*"))) == 1
+
+
 def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
     from mlkd.links import links
 
@@ -99,6 +118,8 @@ def test_weights_of_tokens_decide_a_link_only_where_an_svd_reads_them(
         ("init.embedding=copy", "use svd or random"),
         ("stages.contrastive.lr=2", "less than or equal to 1"),
         ("data.mixing=random", "uniform"),
+        ("teacher.revision=main", "only read with a name"),
+        ("student.trim={languages: []}", "at least 1 item"),
     ],
 )
 def test_wrong_input_gets_one_line_and_status_two(

@@ -18,7 +18,7 @@ from mlkd.commands import ExportConfig
 from mlkd.config import CONF_DIR, validate
 from mlkd.errors import UserError
 from mlkd.report import as_overrides
-from mlkd.reporting.build import build
+from mlkd.reporting.build import build, references_of
 from mlkd.reporting.collect import Cell, collect, curve
 from mlkd.reporting.compare import comparable, front, group_seeds, heat_maps, select
 from mlkd.schema import TrainConfig
@@ -57,6 +57,29 @@ def test_an_output_folder_names_each_cell_once(sweep: Path, cells: list[Cell]) -
     assert [c.id for c in found] == [c.id for c in cells]
     both = collect([str(sweep), str(sweep / "sweep.json"), str(sweep.parent.parent)])
     assert [c.id for c in both] == [c.id for c in cells]
+
+
+def test_a_run_of_two_sweeps_counts_once(sweep: Path, cells: list[Cell]) -> None:
+    wider = sweep.with_name("wider")
+    shutil.copytree(sweep, wider)
+    try:
+        found = collect([str(sweep), str(wider)])
+    finally:
+        shutil.rmtree(wider)
+    # What has no run yet is missing in each of them.
+    assert by_status(found) == {"finished": 5, "failed": 2, "missing": 2}
+    assert found[:7] == cells
+
+
+def test_a_cell_whose_last_run_is_gone_is_missing(sweep: Path, cells: list[Cell]) -> None:
+    last, away = cells[1].links[-1], sweep / "away"
+    last.rename(away)
+    try:
+        cell = collect([str(sweep)])[1]
+    finally:
+        away.rename(last)
+    assert (cell.status, cell.id, cell.record) == ("missing", "cell1", {})
+    assert cell.links == cells[1].links[:-1]
 
 
 def test_one_run_folder_is_a_cell(cells: list[Cell]) -> None:
@@ -187,6 +210,13 @@ def test_cells_scored_on_other_sets_do_not_compare(
     assert kept == cells
     with pytest.raises(UserError, match="different dev sets"):
         select([*cells, other], 20)
+    record["metrics"]["scores"]["sets"]["dev"] = sets.pop("other")
+    same = Cell("same", "finished", cells[0].config, record, cells[0].links)
+    assert comparable([*cells, same])[1] == []
+    # A set of that name and those languages, of other sentences.
+    content = record["metrics"]["scores"]["sets"]["dev"]["content"]
+    content["en-de"] = content["en-de"][::-1]
+    assert comparable([*cells, same])[1] == [same]
     build([*cells, other], tmp_path, "title")
     assert "scored on other evaluation sets, so not compared: other" in caplog.text
     assert "other," not in (tmp_path / "table.csv").read_text()
@@ -199,6 +229,25 @@ def test_curves_have_every_stage(cells: list[Cell]) -> None:
             step for step, _ in values["dev/loss"]
         )
         assert values["dev/loss"][-1][1] > 0
+
+
+def test_a_skipped_batch_has_no_point_in_a_curve(tmp_path: Path) -> None:
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "metrics.csv").write_text(
+        "step,dev/loss,train/loss\n0,,2.5\n10,,nan\n20,inf,1.5\n"
+    )
+    assert curve(tmp_path) == {"train/loss": [(0, 2.5), (20, 1.5)]}
+
+
+def test_several_assistants_are_all_named(cells: list[Cell]) -> None:
+    measured = cells[:2]
+    assert list(references_of(measured)) == ["teacher", "assistant"]  # of one seed
+    record = json.loads(json.dumps(cells[1].record))
+    record["references"]["assistant"]["scores"]["mean"]["test"]["sts"] = 12.5
+    found = references_of([cells[0], replace(cells[1], record=record)])
+    assert list(found) == ["teacher", "assistant", "assistant 2"]
+    assert found["assistant"] == cells[0].record["references"]["assistant"]
+    assert found["assistant 2"]["scores"]["mean"]["test"]["sts"] == 12.5
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
@@ -273,10 +322,10 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
         assert bool(row["finished"]) == bool(row["hardware"]) == bool(cell.measured)
         assert row["overrides"].startswith("student.bottleneck=")
     with (tmp_path / "references.csv").open(newline="") as file:
-        teacher, assistant = csv.DictReader(file)
-    assert (teacher["model"], assistant["model"]) == ("teacher", "assistant")
-    (*_, last) = (cell.record for cell in cells if cell.measured)
-    known = last["references"]["assistant"]["scores"]["mean"]["test"]["sts"]
+        teacher, assistant, other = csv.DictReader(file)
+    names = [reference["model"] for reference in (teacher, assistant, other)]
+    assert names == ["teacher", "assistant", "assistant 2"]  # one of each seed
+    known = cells[0].record["references"]["assistant"]["scores"]["mean"]["test"]["sts"]
     assert float(assistant["test_sts"]) == pytest.approx(known)
     assert float(assistant["kept"]) == 100
     assert float(teacher["kept"]) == pytest.approx(100 * float(teacher["test_sts"]) / known)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mlkd.sweeps.plan import cost
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.search import search
+from mlkd.sweeps.slurm import outcome
 from mlkd.sweeps.tree import Job, make_jobs
 
 GRID = ["sweep=bottleneck_recurrence", "student.bottleneck=4,8", "student.recurrence=1,2"]
@@ -145,7 +147,7 @@ def test_cost_is_judged_by_runs_of_the_same_budget(steps: int, depth: int, expec
     budget = job.config.stages["contrastive"].model_dump(
         mode="json", exclude={"enabled", "fraction"}
     )
-    run = Finished("x", "contrastive", 60.0, steps, None, None, budget, 0.01, depth)
+    run = Finished("x", "contrastive", 60.0, steps, None, None, budget, 0.01, depth, True)
     assert f"2 links to train, {expected} and more (no" in cost([job.config], {"other": run})
 
 
@@ -169,9 +171,26 @@ def test_a_link_is_decided_by_its_own_settings() -> None:
     first_keys, second_keys = link_keys(first), link_keys(second)
     assert first_keys["recurrent"] == second_keys["recurrent"]
     assert link_keys(first)["contrastive"] != link_keys(second)["contrastive"]
-    jobs, _ = plan("eval.precision=fp32,bf16")
-    first, second = (job.config for job in jobs if job.is_cell)
-    assert link_keys(first)["contrastive"] != link_keys(second)["contrastive"]
+    for words in ("eval.precision=fp32,bf16", "eval.bootstrap=0,1000"):
+        jobs, _ = plan(words)
+        first, second = (job.config for job in jobs if job.is_cell)
+        assert link_keys(first)["contrastive"] != link_keys(second)["contrastive"]
+
+
+def test_a_path_of_a_set_may_have_languages_side_by_side(tmp_path: Path) -> None:
+    own_set = "{kind: sts, split: dev, path: '{a}{b}.tsv', languages: [en, de], pairs: [en-de]}"
+    words = [f"eval.root={tmp_path}", f"+eval.sets.mine={own_set}", "seed=0,1"]
+    before = {job.key for job in plan(*words)[0]}
+    (tmp_path / "ende.tsv").write_text("a\tb\t1\nc\td\t2\n")
+    assert before.isdisjoint(job.key for job in plan(*words)[0])
+
+
+def test_a_cell_is_finished_once_its_last_link_is_reported() -> None:
+    jobs, _ = plan("seed=0,1")
+    cells = [job for job in jobs if job.is_cell]
+    run = Finished("contrastive-0", "contrastive", 1.0, 1, 50.0, 1.0, {}, 1.0, 1, True)
+    known = {job.key: run for job in jobs} | {cells[1].key: replace(run, is_reported=False)}
+    assert unfinished(jobs, {job.id for job in cells}, {}, known) == [cells[1]]
 
 
 def test_changed_files_make_other_links_of_the_same_cells(
@@ -213,6 +232,13 @@ def test_shared_data_are_prepared_again_for_other_files(
     for key, left in ((shared.key, 2), (f"{shared.key[:-1]}x", 3)):
         entries = {shared.id: {"status": "finished", "key": key}}
         assert len(unfinished(jobs, cells, entries, {})) == left
+
+
+def test_an_end_is_said_with_what_is_known() -> None:
+    entry = {"error": None, "score": 71.25, "seconds": 12.4}
+    assert outcome(entry) == "dev 71.2, 12 s"
+    assert outcome(entry | {"seconds": None}) == "dev 71.2"
+    assert outcome(entry | {"error": "cancelled"}) == "cancelled"
 
 
 def test_launchers_are_settings() -> None:

@@ -15,6 +15,7 @@ from conftest import configure, run_until, tiny_settings, write_corpus
 from wandb.proto import wandb_internal_pb2
 
 from mlkd.chain import run_chain
+from mlkd.errors import UserError
 from mlkd.reporting.collect import Cell, collect
 from mlkd.reporting.dashboard import publish
 from mlkd.runs.wandb_logger import has_key, may_send
@@ -198,6 +199,19 @@ def test_a_key_is_found_where_wandb_keeps_it(
     assert may_send()
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert not may_send()
+
+
+def test_the_dashboard_of_an_offline_machine_is_a_file(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert Path(publish([cell], tmp_path, None)) == tmp_path / "dashboard.json"
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="W&B does not take the view") as error:
+        publish([cell], tmp_path, "me")
+    assert "\n" not in str(error.value)
 
 
 def test_the_dashboard_names_what_the_runs_have(

@@ -37,7 +37,8 @@ def score(
         teacher: Encoder whose English vectors the student imitates; it sees English only.
 
     Returns:
-        ``sets``: by name ``kind``, ``split`` and ``pairs`` (numbers of each language pair);
+        ``sets``: by name ``kind``, ``split``, ``pairs`` (numbers of each language pair) and
+        ``content`` (a hash of each pair's sentences and gold scores);
         ``mean``: by split and kind the plain mean over language pairs, None where there is no
         set (``sts_same`` and ``sts_cross`` are its parts with one and with two languages);
         ``agreement``: mean cosine between the student's vectors of both sides of dev bitext and
@@ -47,7 +48,10 @@ def score(
     results: dict[str, Any] = {}
     for item in sets:
         left, right = _rows(student, item.left), _rows(student, item.right)
-        entry = results.setdefault(item.name, {"kind": item.kind, "split": item.split, "pairs": {}})
+        entry = results.setdefault(
+            item.name, {"kind": item.kind, "split": item.split, "pairs": {}, "content": {}}
+        )
+        entry["content"][item.pair] = item.content
         entry["pairs"][item.pair] = (
             retrieval(left, right, sentences=(item.left, item.right))
             if item.scores is None

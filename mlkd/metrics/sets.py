@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.errors import UserError
+from mlkd.files import digest
 from mlkd.inputs import EvalConfig, EvalSetConfig
 
 _MAX_BYTES = 256 << 20
@@ -60,6 +61,12 @@ class EvalSet:
             self.scores.shape == (len(self.left),) and np.isfinite(self.scores).all()
         ):
             raise ValueError(f"{self.name} {self.pair}: needs one finite score a row")
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of the sentences and gold scores."""
+        gold = None if self.scores is None else self.scores.tolist()
+        return digest([self.left, self.right, gold])
 
 
 def load_sets(config: EvalConfig) -> list[EvalSet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,7 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
         names = ", ".join(cell.id for cell in odd)
         log.warning("scored on other evaluation sets, so not compared: %s", names)
     groups = group_seeds(kept)
-    references: dict[str, dict[str, Any]] = {}
-    for cell in kept:
-        references |= cell.record.get("references", {}) if cell.measured else {}
+    references = references_of(kept)
     lines = curves(cell for group in groups for cell in group.cells)
     pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, lines, folder)
     write_csv(folder / "table.csv", groups)
@@ -39,3 +38,17 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     write_markdown(folder / "report.md", groups, odd, references, pictures)
     write_page(folder / "report.html", groups, odd, references, lines, title)
     return folder / "report.html"
+
+
+def references_of(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """What cells are compared with, by name; further assistants are ``assistant 2`` and so on."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for cell in cells:
+        for name, metrics in cell.record.get("references", {}).items() if cell.measured else ():
+            # Equal scores are one encoder, timed again.
+            found.setdefault(name, {})[json.dumps(metrics["scores"], sort_keys=True)] = metrics
+    return {
+        f"{name} {number}" if number > 1 else name: metrics
+        for name, several in found.items()
+        for number, metrics in enumerate(several.values(), start=1)
+    }

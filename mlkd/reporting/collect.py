@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,17 +46,22 @@ class Cell:
         return metrics or {}
 
     @property
-    def evaluation(self) -> frozenset[tuple[str, str, str, str]]:
-        """What it was scored on (set, split, pair, precision); only equal ones compare."""
+    def evaluation(self) -> frozenset[tuple[str, str, str, str, str]]:
+        """What it was scored on and how; only equal ones compare.
+
+        Set, split, language pair, a hash of its sentences ("" in old records), precision.
+        """
         sets = self.measured.get("scores", {}).get("sets", {})
         how = self.measured.get("precision", "fp32")
         return frozenset(
-            (n, entry["split"], p, how) for n, entry in sets.items() for p in entry["pairs"]
+            (name, entry["split"], pair, entry.get("content", {}).get(pair, ""), how)
+            for name, entry in sets.items()
+            for pair in entry["pairs"]
         )
 
 
 def collect(sources: Sequence[str]) -> list[Cell]:
-    """All cells of sweeps and folders, each once.
+    """All cells of sweeps and folders; a finished run is one of them, also if two sweeps have it.
 
     Args:
         sources: Multirun folders (or their ``sweep.json``), output folders, folders of runs, or
@@ -64,7 +70,7 @@ def collect(sources: Sequence[str]) -> list[Cell]:
     Raises:
         UserError: A source does not exist or holds no run.
     """
-    cells: dict[tuple[str | None, str], Cell] = {}
+    cells: dict[Any, Cell] = {}
     taken: set[Path] = set()
     for source in sources:
         sweeps, runs = _open(Path(source).expanduser())
@@ -76,7 +82,9 @@ def collect(sources: Sequence[str]) -> list[Cell]:
         if not found:
             raise UserError(f"{source}: no runs and no sweeps in it; give an output folder, a "
                             "multirun folder, or the folder of a run")  # fmt: skip
-        cells |= {(c.sweep, c.id): c for c in found}
+        for cell in found:
+            one = cell.links[-1].resolve() if cell.status == "finished" else (cell.sweep, cell.id)
+            cells.setdefault(one, cell)
     return list(cells.values())
 
 
@@ -93,8 +101,9 @@ def curve(folder: Path, points: int = 200) -> Curve:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
-                    if value and "/" in (name or "") and (row.get("step") or "").isdigit():
-                        found.setdefault(name, []).append((int(row["step"]), float(value)))
+                    known = value and "/" in (name or "") and (row.get("step") or "").isdigit()
+                    if known and math.isfinite(number := float(value)):  # not of a skipped batch
+                        found.setdefault(name, []).append((int(row["step"]), number))
     return {name: _thinned(values, points) for name, values in found.items()}
 
 
@@ -144,7 +153,7 @@ def _sweep_cells(folder: Path) -> list[Cell]:
         job = _read(folder / "jobs" / f"{entry['id']}.json")
         runs = [_run_folder(folder, name, job.get("config", {})) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
-        record = _record(known[-1]) if known else {}
+        record = _record(runs[-1]) if runs and runs[-1] else {}
         status, error = entry["status"], entry.get("error")
         if status == "finished":
             status, error = _status(record)
@@ -152,7 +161,7 @@ def _sweep_cells(folder: Path) -> list[Cell]:
             status = record["status"]
         cells.append(
             Cell(
-                id=known[-1].name if status == "finished" else entry["id"],
+                id=record["id"] if status == "finished" else entry["id"],
                 status=status,
                 config=redacted(job.get("config") or record.get("config") or {}),
                 record=record,

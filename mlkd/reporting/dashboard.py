@@ -11,17 +11,18 @@ import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
 
 from mlkd.errors import UserError
-from mlkd.files import write_json
+from mlkd.files import reason_of, write_json
 from mlkd.metrics.summary import pair_scores
 from mlkd.reporting.collect import Cell
-from mlkd.runs.wandb_logger import has_key
+from mlkd.runs.wandb_logger import may_send
+from mlkd.secrets import redact
 
 _CIVIDIS = ("#00224e", "#575d6d", "#a59c74", "#fee838")
 """Told apart by colour-blind people, and in grey."""
 
 
 def publish(cells: Sequence[Cell], folder: Path, entity: str | None) -> str:
-    """Create the view where an API key is set; else write its definition.
+    """Create the view where an API key is set and W&B is not offline; else write its definition.
 
     Args:
         cells: Cells of the sweeps to show; project, groups and last stage come from their records.
@@ -31,9 +32,14 @@ def publish(cells: Sequence[Cell], folder: Path, entity: str | None) -> str:
     Returns:
         The address of the view, or the path of its definition.
     """
-    if has_key():
-        saved: str = define(cells, entity).save().url
-        return saved
+    if may_send():
+        report = define(cells, entity)
+        try:
+            return str(report.save().url)
+        except Exception as error:  # wandb's own, requests' and timeouts
+            reason = redact(reason_of(error))
+            raise UserError(f"W&B does not take the view ({reason}); WANDB_MODE=offline "
+                            "writes its definition instead") from None  # fmt: skip
     spec = define(cells, entity or "")._to_model().spec
     path = folder / "dashboard.json"
     write_json(path, json.loads(spec.model_dump_json(by_alias=True, exclude_none=True)))

@@ -78,12 +78,10 @@ def _front(groups: Sequence[Group], references: dict[str, dict[str, float]]) -> 
             marker="o" if on_front else "s",
             capsize=3,
         )
-    for name, number in (("teacher", 2), ("assistant", 3)):
-        values = references.get(name, {})
+    for name, values in references.items():
+        colour = COLOURS[2 if name.startswith("teacher") else 3]
         if {"mib", "test_sts"} <= values.keys():
-            axes.plot(
-                values["mib"], values["test_sts"], "^", color=COLOURS[number], label=name, ms=8
-            )
+            axes.plot(values["mib"], values["test_sts"], "^", color=colour, label=name, ms=8)
     axes.set_xlabel(MEASURES["mib"])
     axes.set_ylabel(MEASURES["test_sts"])
     axes.legend(frameon=False)

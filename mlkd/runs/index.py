@@ -31,6 +31,8 @@ class Finished:
     """Share of the data that its stage trained on."""
     depth: int
     """Layers that a sentence passes in its student."""
+    is_reported: bool
+    """Whether it ended a chain, so that it has its speed and its references."""
 
 
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
@@ -63,4 +65,5 @@ def _finished(record: dict[str, Any]) -> Finished:
         budget=record["identity"]["stage"],
         fraction=record["identity"].get("fraction", 1.0),
         depth=student["layers"] * student["recurrence"],
+        is_reported="references" in record,
     )

@@ -129,7 +129,7 @@ def unfinished(
     for job in reversed(jobs):
         is_needed = job.id in wanted or any(other.parent == job.id for other in needed)
         entry = entries.get(job.id)
-        done = job.key in known
+        done = job.key in known and (known[job.key].is_reported or not job.is_cell)
         if job.upto is None:
             done = (
                 entry is not None

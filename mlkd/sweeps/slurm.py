@@ -94,15 +94,17 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
                 entry = record.entries()[identity]
             if entry["status"] != "missing" or entry["error"]:
                 del waiting[identity]
-                log.info("%s %s (%s): %s", identity, entry["status"], job.label, _outcome(entry))
+                log.info("%s %s (%s): %s", identity, entry["status"], job.label, outcome(entry))
 
 
-def _outcome(entry: dict[str, Any]) -> str:
+def outcome(entry: dict[str, Any]) -> str:
     """What a job that has ended came to, in words."""
     if entry["error"]:
         return str(entry["error"])
-    score = "" if entry["score"] is None else f"dev {entry['score']:.1f}, "
-    return f"{score}{entry['seconds']:.0f} s"
+    score, seconds = entry["score"], entry["seconds"]
+    words = [] if score is None else [f"dev {score:.1f}"]
+    words += [] if seconds is None else [f"{seconds:.0f} s"]  # unknown of a run found finished
+    return ", ".join(words)
 
 
 def _note_end(record: SweepRecord, job: Job, entry: dict[str, Any]) -> None:
