@@ -78,6 +78,8 @@ class ExportConfig(Section):
     def _every_section_is_read(self) -> ExportConfig:
         if self.data is not None and self.trim is None:
             raise ValueError("data is only read by trim; give trim={} as well")
+        if self.eval is not None and self.trim is None and "onnx_int8" not in self.format:
+            raise ValueError("eval is only read by trim and the format onnx_int8")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
@@ -142,6 +144,8 @@ class BaselinesConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _is_a_fair_contest(self) -> BaselinesConfig:
+        if self.output is not None and self.output.endswith((".csv", ".md")):
+            raise ValueError(f"output={self.output}: a JSON file; .csv and .md go beside it")
         if self.stage not in ("recurrent", "contrastive"):
             raise ValueError(f"stage={self.stage} leaves no trained student to compare")
         if self.eval.precision != "fp32":

@@ -145,7 +145,10 @@ def encoder_folder(config: EncoderConfig) -> Path | None:
         UserError: The package is not installed or the folder does not exist.
     """
     if config.package is not None:
-        spec = importlib.util.find_spec(config.package)
+        try:
+            spec = importlib.util.find_spec(config.package)
+        except (ImportError, ValueError):  # of a package around it, or a name that is none
+            spec = None
         if spec is None or spec.origin is None:
             raise UserError(f"package {config.package} is not installed; pip install it")
         return Path(spec.origin).parent / "model"
@@ -161,6 +164,8 @@ def _backbone(config: EncoderConfig) -> dict[str, int] | None:
     """Sizes of a local encoder, from its ``config.json``; None where it does not tell."""
     folder = encoder_folder(config)
     if folder is None or not (folder / "config.json").is_file():
+        return None
+    if (folder / "mlkd_config.json").is_file():  # its layers may run several times
         return None
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -131,7 +131,9 @@ def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, P
             )
         if is_onnx(folder) and importlib.util.find_spec("onnxruntime") is None:
             raise UserError(f"compare={given}: needs pip install -c constraints.txt -e '.[export]'")
-        folders["/".join(folder.absolute().parts[-2:])] = folder
+        name = "/".join(folder.absolute().parts[-2:])
+        if folders.setdefault(name, folder) != folder:
+            raise UserError(f"compare={given}: another folder is called {name} as well; rename one")
     return folders
 
 

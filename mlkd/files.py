@@ -53,8 +53,9 @@ def encoder_fingerprint(folder: Path) -> str:
     """
     names = sorted(
         p
-        for pattern in ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.txt")
-        for p in folder.glob(pattern)
+        for suffix in ("safetensors", "json", "txt", "model")
+        for place in ("*", "*/*")
+        for p in folder.glob(f"{place}.{suffix}")
         if p.name not in _NO_FINGERPRINT
     )
     return digest([(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names], 32)

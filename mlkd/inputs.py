@@ -52,6 +52,26 @@ class CorpusConfig(Section):
     max_pairs: Positive | None = None
     """At most so many clean pairs a translation language, taken from the start of the file."""
 
+    @model_validator(mode="after")
+    def _every_key_is_read(self) -> CorpusConfig:
+        readers = {
+            "path": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
+            "target_path": {"aligned"},
+            "columns": {"tsv", "aligned", "jsonl", "parquet", "dataset"},
+            "header": {"tsv", "aligned"},
+            "split": {"dataset"},
+            "subset": {"dataset"},
+            "revision": {"dataset"},
+        }
+        for key, formats in readers.items():
+            is_set = getattr(self, key) != type(self).model_fields[key].default
+            if is_set and self.format not in formats:
+                allowed = ", ".join(sorted(formats))
+                raise ValueError(
+                    f"{key} is not read in the format {self.format}, but in: {allowed}"
+                )
+        return self
+
 
 class DataConfig(Section):
     """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
@@ -105,6 +125,8 @@ class EncoderConfig(Section):
             raise ValueError("give exactly one of package, path and name")
         if self.name is not None and self.revision is None:
             raise ValueError(f"name={self.name} needs a revision")
+        if self.name is None and self.revision is not None:
+            raise ValueError(f"revision={self.revision} is only read with a name")
         return self
 
 
@@ -128,6 +150,16 @@ class EvalSetConfig(Section):
     header: bool = False
     max_score: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest legal gold score."""
+
+    @model_validator(mode="after")
+    def _every_key_is_read(self) -> EvalSetConfig:
+        unread = ["path", "columns", "header", "codes"] if self.format == "demo" else []
+        unread += ["max_score"] if self.kind == "bitext" else []
+        for key in unread:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                what = "sets of kind sts" if key == "max_score" else "files"
+                raise ValueError(f"{key} is only read of {what}")
+        return self
 
 
 class EvalConfig(Section):

@@ -23,7 +23,7 @@ def batch_plan(
 ) -> tuple[BatchPlan, int]:
     """Batches of a stage and the number of its steps."""
     data, settings = config.data, config.stages[name]
-    train = _share(pairs, settings.fraction)
+    train = _share(pairs, name, settings.fraction)
     plan = BatchPlan(
         train,
         np.asarray(pairs.group[train]),
@@ -89,7 +89,7 @@ def target_vectors(
     return compute_targets(encoder, pairs.texts, sentences, pairs.n_sentences, cache, label)
 
 
-def _share(pairs: PairStore, fraction: float) -> np.ndarray:
+def _share(pairs: PairStore, name: StageName, fraction: float) -> np.ndarray:
     """Training pairs of a share of the source sentences; a smaller share is part of a larger."""
     train = pairs.train_pairs()
     if fraction == 1.0:
@@ -97,7 +97,7 @@ def _share(pairs: PairStore, fraction: float) -> np.ndarray:
     rank = np.random.default_rng(0).permutation(pairs.n_sentences)
     drawn = rank[pairs.source[train]] < fraction * pairs.n_sentences
     if not drawn.any():
-        raise UserError(f"stages.*.fraction={fraction}: no pair is left of {len(train)}")
+        raise UserError(f"stages.{name}.fraction={fraction}: no pair is left of {len(train)}")
     share: np.ndarray = train[drawn]
     return share
 

@@ -14,6 +14,7 @@ from mlkd.errors import UserError
 from mlkd.files import digest, encoder_fingerprint, sweep
 from mlkd.hardware import device_of
 from mlkd.integrity import sealed
+from mlkd.links import links
 from mlkd.measure import open_encoder_folder
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
@@ -23,6 +24,7 @@ from mlkd.schema import TrainConfig
 from mlkd.student.backbone import backbone_of
 from mlkd.student.folder import load_folder, save_folder
 from mlkd.student.initialise import check_size
+from mlkd.student.trim import check_languages
 from mlkd.student.vocabulary import assistant_from_teacher
 from mlkd.targets.encoder import FrozenEncoder
 
@@ -68,13 +70,29 @@ def prepare(config: TrainConfig) -> Prepared:
         pairs = prepare_pairs(
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )
+        if config.student.trim is not None:
+            check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
         check_size(backbone_of(load_folder(base)), config.student, config.data.max_tokens)
-    if not config.assistant.train:
+    _check_widths(teacher, base)
+    if "assistant" not in links(config):
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
     return Prepared(pairs, sets, teacher, base)
+
+
+def _check_widths(teacher: Path, base: Path) -> None:
+    """Refuse an assistant that could not imitate the teacher.
+
+    Raises:
+        UserError: Their vectors have different widths.
+    """
+    theirs, ours = (load_folder(folder).get_embedding_dimension() for folder in (teacher, base))
+    if theirs != ours:
+        raise UserError(
+            f"teacher (width {theirs}) and assistant (width {ours}): they must have the same width"
+        )
 
 
 def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base: Path) -> None:
@@ -90,15 +108,11 @@ def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base
         ).encode(english)
         for folder in (teacher, base)
     )
-    if theirs.shape != ours.shape or (cosine := float(cosines(theirs, ours).mean())) < _SAME_SPACE:
+    if (cosine := float(cosines(theirs, ours).mean())) < _SAME_SPACE:
         raise UserError(
-            "teacher and assistant have different spaces "
-            + (
-                f"(widths {theirs.shape[1]} and {ours.shape[1]})"
-                if theirs.shape != ours.shape
-                else f"(mean cosine {cosine:.2f} on English)"
-            )
-            + "; choose the teacher that the assistant was made with, or assistant.train=true"
+            f"teacher and assistant have different spaces (mean cosine {cosine:.2f} on English); "
+            "choose the teacher that the assistant was made with, or train the assistant "
+            "(assistant.train=true, stages.assistant.enabled=true)"
         )
 
 

@@ -48,7 +48,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
     folders = chain.folders | {"mse recipe": recipe.folders[recipe.config.stage]}
     assistant, student = map(load_folder, (chain.assistant, chain.folders[config.stage]))
     assistant.max_seq_length = config.data.max_tokens
-    width = min(_STATIC_WIDTH, backbone_of(assistant).config.hidden_size)
+    width = min(_STATIC_WIDTH, int(assistant.get_embedding_dimension() or 0))
     static = static_encoder(assistant, _frequency(chain, assistant), width)
     with tempfile.TemporaryDirectory() as temporary:
         made = {"start": chain.new_student(), "layer cut": _layer_cut(chain).new_student()}
@@ -123,7 +123,7 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
 def _layer_cut(chain: Chain) -> Chain:
     """The same chain with a student that has the assistant's whole layers and word table."""
     config = chain.config
-    whole = {"bottleneck": None, "intermediate": None, "trim": None}
+    whole = {"bottleneck": None, "intermediate": None, "trim": None, "recurrence": 1}
     size = config.student.model_copy(update=whole)
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
     return replace(chain, config=config.model_copy(update={"student": size, "init": init}))

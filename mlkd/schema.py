@@ -73,7 +73,7 @@ class AssistantConfig(Section):
 class TrimConfig(Section):
     """Which pieces of the vocabulary stay (Ansell et al., 2023)."""
 
-    languages: list[Language] | None = None
+    languages: Annotated[list[Language], Field(min_length=1)] | None = None
     """Languages whose pieces stay; null = all of the pairs."""
     min_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
     """Share of a language's tokens from which a piece stays."""
@@ -201,7 +201,7 @@ class TrainerConfig(Section):
     threads: Positive | None = None
     """CPU threads; null = what torch finds."""
     validations: Positive = 4
-    """Validations a stage, spread evenly, the last one at the end."""
+    """At most about so many validations a stage, evenly spread, and one at the end."""
     skip_bad_batches: Annotated[int, Field(ge=0)] = 0
     """So many batches with a loss or gradient that is not finite are left out and counted; one
     more stops the run."""

@@ -13,8 +13,9 @@ import torch
 from conftest import Command
 
 from mlkd.baselines import main
+from mlkd.chain import open_chain
 from mlkd.commands import BaselinesConfig
-from mlkd.rivals import mse_recipe
+from mlkd.rivals import _layer_cut, mse_recipe
 from mlkd.schema import TrainConfig
 from mlkd.student.backbone import backbone_of, layers
 from mlkd.student.folder import load_folder
@@ -26,7 +27,7 @@ def test_every_rival_is_measured_on_the_same_sets(
 ) -> None:
     config = tiny(
         *("stages.bottleneck.batch_size=32", "stages.contrastive.max_steps=3"),
-        *("student.intermediate=8", "student.trim={min_share: 2e-2}"),
+        *("student.intermediate=8", "student.trim={min_share: 2e-2}", "student.recurrence=2"),
     )
     output = tmp_path / "baselines.json"
     main(BaselinesConfig.model_validate(config.model_dump() | {"output": str(output)}))
@@ -74,6 +75,7 @@ def test_every_rival_is_measured_on_the_same_sets(
         ("stage=assistant", "leaves no trained student"),
         ("eval.precision=auto", "scored in fp32"),
         ("trainer.devices=2", "allowed here: 1"),
+        ("output=scores.csv", ".csv and .md go beside it"),
     ],
 )
 def test_an_unfair_contest_is_refused(setting: str, message: str, command: Command) -> None:
@@ -81,6 +83,11 @@ def test_an_unfair_contest_is_refused(setting: str, message: str, command: Comma
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
+
+
+def test_a_layer_cut_runs_its_layers_once(tiny: Callable[..., TrainConfig]) -> None:
+    cut = _layer_cut(open_chain(tiny("student.recurrence=3")))
+    assert (cut.config.student.recurrence, cut.config.student.bottleneck) == (1, None)
 
 
 def test_the_recipe_is_one_stage_of_mse_alone(tiny: Callable[..., TrainConfig]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import Command, configure
 from hydra.core.config_store import ConfigStore
+from pydantic import ValidationError
 
-from mlkd.config import _suggestion
+from mlkd.config import _suggestion, encoder_folder
 from mlkd.errors import UserError
 from mlkd.hardware import resolve_precision
+from mlkd.inputs import CorpusConfig, EncoderConfig, EvalSetConfig, Section
 from mlkd.schema import TrainConfig
 
 
@@ -58,6 +61,33 @@ def test_the_home_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert config.data.root == config.eval.root == "/home/somebody/corpora"
     assert config.output_dir == "/home/somebody/out"
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            CorpusConfig,
+            {"format": "jsonl", "header": True},
+            "header is not read in the format jsonl",
+        ),
+        (CorpusConfig, {"format": "tsv", "revision": "main"}, "but in: dataset"),
+        (CorpusConfig, {"format": "demo", "path": "pairs.tsv"}, "path is not read in the format"),
+        (EvalSetConfig, {"kind": "bitext", "max_score": 1.0}, "max_score is only read of sets of"),
+        (EvalSetConfig, {"kind": "sts", "format": "demo", "header": True}, "only read of files"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(
+    section: type[Section], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        section(**({"targets": ["de"]} if section is CorpusConfig else {"split": "dev"}), **values)
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "no_such.package", "json.decoder.x", "."])
+def test_a_package_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(UserError, match="is not installed"):
+        encoder_folder(EncoderConfig(package=name))
 
 
 def test_legal_keys_that_no_file_sets_are_said_to_need_a_plus(command: Command) -> None:

@@ -414,6 +414,7 @@ def test_bad_input_gets_one_line(
         ([f"run={bert}", "format=[]"], "format"),
         ([f"run={bert}", "format=[dense,dense]"], "dense is named twice"),
         ([f"run={bert}", "max_loss=-1"], "max_loss=-1"),
+        ([f"run={bert}", "format=[dense]", "eval=demo"], "only read by trim and the format"),
         ([f"run={bert}", f"output={full}"], "not empty (mine)"),
         ([], "run: a value is needed"),
     ]:  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 import torch
 from architectures import XLMR_ROWS, write_mpnet
 from conftest import ENGLISH, GERMAN, configure, sts_settings
+from sentence_transformers.base.modules import Dense
 
 from mlkd.errors import UserError
 from mlkd.inputs import EncoderConfig
@@ -99,10 +100,28 @@ def test_an_assistant_of_another_space_is_refused_unless_it_is_trained(
         ready = ["assistant=folder", f"assistant.encoder.path={folder}"]
         return settings(*ready, "teacher=folder", f"teacher.path={encoder_folder}", *more)
 
-    with pytest.raises(UserError, match=r"different spaces \(mean cosine .* assistant.train=true"):
+    with pytest.raises(UserError, match=r"different spaces \(mean cosine .*assistant\.train=true"):
         open_chain(assistant(roberta))
     open_chain(assistant(roberta, "assistant.train=true"))
+    with pytest.raises(UserError, match="different spaces"):
+        open_chain(assistant(roberta, "assistant.train=true", "stages.assistant.enabled=false"))
     open_chain(assistant(encoder_folder))
+
+
+def test_an_assistant_of_another_width_is_refused_before_its_training(
+    encoder_folder: Path, settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.chain import open_chain
+
+    wider = load_folder(encoder_folder)
+    width = wider.get_embedding_dimension()
+    wider.append(Dense(width, width + 8))
+    wider.save(str(tmp_path / "wider"))
+    ready = ["assistant=folder", f"assistant.encoder.path={tmp_path / 'wider'}"]
+    teacher = ["teacher=folder", f"teacher.path={encoder_folder}"]
+    message = rf"teacher \(width {width}\) and assistant \(width {width + 8}\)"
+    with pytest.raises(UserError, match=message):
+        open_chain(settings(*ready, *teacher, "assistant.train=true"))
 
 
 def test_stage_one_may_train_a_ready_assistant(

@@ -177,6 +177,11 @@ def test_a_fingerprint_follows_every_change_of_a_file(tmp_path: Path) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy that keeps times
     assert second != first
     assert encoder_fingerprint(tmp_path) == first
+    (tmp_path / "0_Transformer").mkdir()
+    for name in ("sentencepiece.bpe.model", "0_Transformer/tokenizer.json"):
+        before_it = encoder_fingerprint(tmp_path)
+        (tmp_path / name).write_text("{}")
+        assert encoder_fingerprint(tmp_path) != before_it
 
 
 def test_names_in_checksums_do_not_leave_their_folder(tmp_path: Path) -> None:

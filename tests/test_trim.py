@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_export import export, small
 
+from mlkd.chain import run_chain
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.race import assistant_of
@@ -85,6 +86,20 @@ def test_threshold_and_unknown_language(encoder_folder: Path) -> None:
     assert kept[1] < kept[0]
     with pytest.raises(UserError, match="hold no fr; allowed: de, en"):
         pieces_to_keep(model, seen, TrimConfig(languages=["fr"]))
+
+
+def test_a_language_without_pairs_is_refused_before_any_training(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"student\.trim\.languages: the pairs hold no fr; allowed"):
+        run_chain(tiny("student.trim={languages: [fr]}"))
+    assert not list((tmp_path / "out").glob("runs/*/run.json"))
+
+
+def test_a_new_word_may_begin_with_any_character_of_the_vocabulary(xlmr: Path) -> None:
+    model = load_folder(xlmr)
+    keep = pieces_to_keep(model, {"en": counts(model, ENGLISH)}, TrimConfig(min_share=0.02))
+    assert keep[model.tokenizer.convert_tokens_to_ids("▁")]
 
 
 def test_counts_of_each_language_over_chunks(

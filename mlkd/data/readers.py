@@ -14,8 +14,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlkd.data.rows import Pair, Reject, Row, checked, lines, one_line
+from mlkd.data.rows import Pair, Reject, Row, checked, lines
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 from mlkd.inputs import CorpusConfig
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _gettext(files: list[Path]) -> Iterator[Pair | Reject]:
             load = polib.mofile if path.suffix == ".mo" else polib.pofile
             catalogue = load(str(path))
         except (OSError, ValueError, struct.error) as error:
-            raise UserError(f"{path}: not a readable catalogue ({one_line(error)})") from None
+            raise UserError(f"{path}: not a readable catalogue ({reason_of(error)})") from None
         for number, entry in enumerate(catalogue, 1):
             place = f"{path}:{getattr(entry, 'linenum', None) or number}"
             forms = [entry.msgstr_plural[form] for form in sorted(entry.msgstr_plural)]

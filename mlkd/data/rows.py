@@ -65,11 +65,6 @@ def checked(source: object, target: object, place: str) -> Pair | Reject:
     return Pair(source, target, place)
 
 
-def one_line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
     """Lines of a plain or gzipped file with their places, decoded one by one.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlkd.data.readers import fill
-from mlkd.data.rows import count_lines, one_line
+from mlkd.data.rows import count_lines
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 from mlkd.inputs import CorpusConfig
 
 _DEMO = Path(__file__).with_name("demo")
@@ -86,10 +87,10 @@ def _from_hub(
             allow_patterns=[f"{subset}/*"] if subset else None,
             local_files_only=not allow_download,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub client raises its own, httpx's and OS errors
         raise UserError(
             f"data.corpora.{name}: no folder {path}, and the hub dataset {repository} cannot be had"
-            f" ({one_line(error)}); set data.root to a local copy, or allow_download=true"
+            f" ({reason_of(error)}); set data.root to a local copy, or allow_download=true"
         ) from None
     return Path(folder)
 

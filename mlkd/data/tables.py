@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlkd.data.rows import Pair, Reject, checked, one_line
+from mlkd.data.rows import Pair, Reject, checked
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 
 _BATCH = 10_000
 
@@ -38,7 +39,7 @@ def table_pairs(name: str, columns: list[str], files: list[Path]) -> Iterator[Pa
                 for source, target in zip(*sides, strict=True):
                     yield _pair(source, target, f"{path}:{next(number)}")
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
 
 
 def _parquet(name: str, columns: list[str], path: Path) -> Iterator[Any]:
@@ -58,7 +59,7 @@ def _saved(folder: Path) -> Iterator[Any]:
             raise ValueError(f"path {outside[0]!r} leaves the folder")
         dataset = load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:  # whatever the library trips over in a damaged file
-        raise UserError(f"{folder}: not a saved dataset ({one_line(error)})") from None
+        raise UserError(f"{folder}: not a saved dataset ({reason_of(error)})") from None
     yield from dataset.iter(_BATCH)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlkd.commands import PushConfig
 from mlkd.errors import UserError
+from mlkd.files import reason_of
 
 
 def push(folder: Path, config: PushConfig) -> str:
@@ -24,7 +25,6 @@ def push(folder: Path, config: PushConfig) -> str:
         api.create_repo(config.repo, private=config.private, exist_ok=True)
         return str(api.upload_folder(repo_id=config.repo, folder_path=folder))
     except Exception as error:  # the hub client raises its own, httpx's and OS errors
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"push.repo={config.repo}: {reason[:160]}; the export itself is in {folder}"
+            f"push.repo={config.repo}: {reason_of(error)}; the export itself is in {folder}"
         ) from None

@@ -69,7 +69,7 @@ def build_student(
             ``size.intermediate`` neurons already (see :func:`mlkd.student.narrow.narrowed`).
         size: Bottleneck width, stored layers and their neurons, recurrence.
         init: What is copied from the source.
-        frequency: Count of each token in the training text ``(vocabulary,)``, for the SVD.
+        frequency: Count of each token in the text of the pairs ``(vocabulary,)``, for the SVD.
         max_tokens: Longer inputs are cut.
 
     Raises:

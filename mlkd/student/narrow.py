@@ -60,7 +60,7 @@ def narrowed(source: SentenceTransformer, tokens: TokenStore, width: int) -> Sen
 
     Args:
         source: Left as it is.
-        tokens: The training sentences, cut by the source's tokenizer; some of them are encoded.
+        tokens: The sentences of the pairs, cut by the source's tokenizer; some of them are encoded.
         width: Neurons that stay in each layer, at most as many as there are.
     """
     result = copy.deepcopy(source)

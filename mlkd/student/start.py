@@ -25,8 +25,8 @@ def new_student(
     Args:
         config: Shape and start of the student.
         source: Folder of the assistant, before or after its training.
-        pairs: Training text: which pieces it has and how often decides the word table, what its
-            sentences activate the narrow layers.
+        pairs: Their text, that of held-out pairs too: which pieces it has and how often decides
+            the word table, what its sentences activate the narrow layers.
         cache: Folder of recomputable files.
     """
     encoder, max_tokens = load_folder(source), config.data.max_tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,24 @@ def language_counts(
     return dict(zip(pairs.languages, rows, strict=True))
 
 
+def check_languages(section: str, config: TrimConfig, known: Iterable[str]) -> None:
+    """Refuse languages that the pairs do not have.
+
+    Args:
+        section: What the configuration calls ``config``.
+        config: Its ``languages`` are checked.
+        known: Languages of the pairs.
+
+    Raises:
+        UserError: The pairs have no text of a language.
+    """
+    if missing := sorted(set(config.languages or ()).difference(known)):
+        raise UserError(
+            f"{section}.languages: the pairs hold no {missing[0]}; "
+            f"allowed: {', '.join(sorted(known))}"
+        )
+
+
 def pieces_to_keep(
     model: SentenceTransformer, counts: dict[str, NDArray[np.int64]], config: TrimConfig
 ) -> Mask:
@@ -67,11 +85,8 @@ def pieces_to_keep(
         UserError: The corpus has no text of a language.
     """
     tokenizer, backbone = model.tokenizer, backbone_of(model)
+    check_languages("trim", config, counts)
     languages = list(counts) if config.languages is None else config.languages
-    if missing := [x for x in languages if x not in counts]:
-        raise UserError(
-            f"trim.languages: the pairs hold no {missing[0]}; allowed: {', '.join(sorted(counts))}"
-        )
     special = sorted(_special_ids(tokenizer))
     keep = np.zeros(backbone.config.vocab_size, bool)
     for language in languages:
@@ -88,6 +103,7 @@ def pieces_to_keep(
     for piece, i in vocabulary.items():
         bare = _bare(piece)
         keep[i] |= len(bare) == 1 and (bare in letters or state["type"] == "BPE")
+        keep[i] |= piece in _MARKS  # before a character that no kept word begins with
     if state["type"] == "BPE":
         for left, right, merged in reversed(list(_merges(state))):
             if keep[vocabulary[merged]]:  # a merge comes after those that make its parts
