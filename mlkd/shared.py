@@ -38,7 +38,9 @@ def _targets(chain: Chain, names: list[StageName]) -> None:
     if not names:
         return
     config, pairs = chain.config, chain.pairs
-    tokenizer = load_folder(chain.base).tokenizer  # that of every link
+    # That of every link but those of a trimmed student: with its batches of other lengths a cell
+    # may ask for a few sentences more.
+    tokenizer = load_folder(chain.base).tokenizer
     tokens = tokenise(pairs, tokenizer, config.data.max_tokens, chain.cache)
     dev = dev_pairs(config, pairs, tokens)
     wanted = []

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlkd.errors import Interrupted
-from mlkd.runs.lock import Lock
+from mlkd.runs.lock import Lock, holder
 
 WORKER = """
 import logging, sys, time
@@ -123,6 +123,14 @@ def test_lock_of_another_machine_holds_as_long_as_it_shows_life(
     monkeypatch.setattr("mlkd.runs.lock.time", own)
     with Lock(path, waiting_for="it", patience=1.0):
         assert 3.8 < clock[0] < 4.5  # the last sign of life, and a second of patience
+
+
+def test_a_lock_of_another_machine_counts_as_held_for_minutes(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "x", "pid": 5}))
+    for age, word in ((60, "process 5 on elsewhere"), (3600, None)):
+        os.utime(path, (time.time() - age,) * 2)
+        assert holder(path) == word
 
 
 def test_a_process_whose_lock_was_taken_over_stops(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,3 +107,7 @@ def test_teacher_assistant_student_and_export_beside_each_other(
     assert "exported/onnx_int8" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"compare=.*no encoder"):
         main(EvaluateConfig.model_validate({**settings, "compare": [str(tmp_path)]}))
+    twin = shutil.copytree(exported, tmp_path / "other" / "exported" / "onnx_int8")
+    with pytest.raises(UserError, match="another folder is called exported/onnx_int8 as well"):
+        both = [str(exported), str(twin)]
+        main(EvaluateConfig.model_validate({**settings, "compare": both}))

@@ -104,6 +104,24 @@ def test_it_saves_first_and_resumes_exactly(
     assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
 
 
+def test_a_second_ctrl_c_does_not_wait(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.chain import run_chain
+
+    def twice(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    at_steps(monkeypatch, {13}, twice)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        run_chain(tiny(*BUDGET, stage="assistant"))
+    (path,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_a_run_goes_on_in_the_precision_it_began_with(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

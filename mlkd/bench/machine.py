@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mlkd import onednn
 from mlkd.hardware import slow_mkl
+from mlkd.metrics.memory import resident_mib
 
 _SECONDS = 0.1
 _SHAPES = ((2048, 384, 1536), (2048, 1536, 384), (1024, 1024, 1024), (2048, 2048, 2048))
@@ -99,16 +100,6 @@ def peak_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resident_mib("VmHWM")
-
-
-def resident_mib(field: str) -> float:
-    """A field of ``/proc/self/status`` in MiB; NaN where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) / 1024 if found else float("nan")
 
 
 class AnonymousPeak:

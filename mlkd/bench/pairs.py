@@ -9,9 +9,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mlkd.bench.contest import Line
-from mlkd.bench.machine import AnonymousPeak, resident_mib, scratch, seconds
+from mlkd.bench.machine import AnonymousPeak, scratch, seconds
 from mlkd.commands import BenchmarkConfig
 from mlkd.inputs import CorpusConfig, DataConfig
+from mlkd.metrics.memory import resident_mib
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,9 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     texts = chain.pairs.texts(drawn)
     best = resolve_precision(config.trainer.precision, place)
     peer = load_folder(chain.teacher).to(place)
-    lengths = [len(ids) for ids in peer.tokenizer(texts)["input_ids"]]
+    peer.max_seq_length = chain.config.data.max_tokens
+    cut = peer.tokenizer(texts, truncation=True, max_length=peer.max_seq_length)
+    lengths = [len(ids) for ids in cut["input_ids"]]
     work = operations_a_token(peer) / 3 * sum(lengths)  # forward only
 
     def turn(encode: Any) -> Turn:

@@ -58,24 +58,29 @@ def _main(folder: Path, threads: int) -> dict[str, float]:
         import onnxruntime  # noqa: F401
         import tokenizers  # noqa: F401
 
-        libraries = _resident("VmRSS")
+        libraries = resident_mib("VmRSS")
         sys.path.insert(0, str(folder))
         encode = importlib.import_module("encode").Encoder(folder, threads).encode
     else:
         from mlkd.student.folder import load_folder
 
-        libraries = _resident("VmRSS")
+        libraries = resident_mib("VmRSS")
         encode = load_folder(folder).encode
     encode(sentences, batch_size=32)
-    return {"libraries": libraries, "above": _resident("VmHWM") - libraries}
+    return {"libraries": libraries, "above": resident_mib("VmHWM") - libraries}
 
 
-def _resident(field: str) -> float:
-    """A size of this process in MiB (``ru_maxrss`` would include the parent's)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(field)
+def resident_mib(field: str) -> float:
+    """A field of ``/proc/self/status`` in MiB; NaN where there is none.
+
+    ``ru_maxrss`` would include the parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) / 1024 if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.2
 """Seconds between looks at a lock that another process holds."""
+_SILENT = 600.0
+"""Seconds without a sign of life after which a lock of another machine counts as free for whoever
+only looks once: as many beats as two machines' clocks may differ."""
 
 
 class Lock:
@@ -146,9 +149,12 @@ def holder(path: Path) -> str | None:
     owner = _read(path)
     if owner is None:
         return None
-    if owner.get("machine") == machine() and (owner.get("pid") == os.getpid() or _is_gone(owner)):
-        return None
-    return _name(owner)
+    if owner.get("machine") == machine():
+        free = owner.get("pid") == os.getpid() or _is_gone(owner)
+    else:
+        status = _status(path)
+        free = status is None or time.time() - status.st_mtime > _SILENT
+    return None if free else _name(owner)
 
 
 def _is_gone(owner: dict[str, Any]) -> bool:

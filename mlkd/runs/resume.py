@@ -171,7 +171,7 @@ class Checkpoint(L.Callback):
         if what:
             self._save(trainer)
         if self._stop is not None:
-            raise Interrupted(self._stop)
+            raise Interrupted("SIGINT")
 
     def _is_due(self, step: int) -> bool:
         if step == self._step:
@@ -261,7 +261,8 @@ class Checkpoint(L.Callback):
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C does not wait
+            # The second Ctrl-C does not wait; at a KeyboardInterrupt Lightning ends the process.
+            raise Interrupted("SIGINT")
         self._stop = signal.Signals(number).name
 
 

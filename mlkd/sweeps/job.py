@@ -21,7 +21,7 @@ from mlkd.files import write_json
 from mlkd.runs.cluster import TIMEOUT_SIGNAL, rank, requeue, stopped_by_signals
 from mlkd.runs.record import code_digest, environment
 from mlkd.schema import TrainConfig
-from mlkd.secrets import guard_output, redact
+from mlkd.secrets import guard_output, redact, redacted
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
 
@@ -35,6 +35,7 @@ class JobFailed(Exception):
 def write_job(record: SweepRecord, job: Job) -> None:
     """Write down what a job has to do, and with which code."""
     config = job.config.model_dump(mode="json")
+    config["logger"] = redacted(config["logger"])
     config["logger"]["group"] = config["logger"]["group"] or record.folder.name
     content = {
         "config": config,
