@@ -24,7 +24,7 @@ from mlkd.files import (
     sweep,
 )
 from mlkd.fit import Job, fit
-from mlkd.integrity import hashes
+from mlkd.integrity import hashes, sealed
 from mlkd.links import link_keys, links
 from mlkd.measure import Evaluation
 from mlkd.metrics.scoring import select_value, share_of
@@ -300,15 +300,19 @@ def _fit(
     chain: Chain, run: Run, name: StageName, start: Run | None
 ) -> tuple[SentenceTransformer, dict[str, Any], str | None]:
     """Train the model of a link (see :func:`fit`); all processes of a run do it together."""
-    model = _model(chain, name, start)
+    model = _model(chain, run, name, start)
     stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
     return model, *fit(Job(chain.config, *stores, run, name, chain.deadline), model)
 
 
-def _model(chain: Chain, name: StageName, start: Run | None) -> SentenceTransformer:
+def _model(chain: Chain, run: Run, name: StageName, start: Run | None) -> SentenceTransformer:
     """What the link trains: the assistant, a new student, or the student of the link before."""
     if STAGES[name].starts_from == "assistant":
         return load_folder(chain.assistant)
     if start is not None and start.stage != "assistant":
         return load_folder(start.student)
-    return chain.new_student()
+    # Kept until the run is finished: what is not trained is in no checkpoint, and a decomposition
+    # on another processor may give other vectors.
+    with ranks.first_ahead():
+        made = sealed(run.start, lambda part: save_folder(chain.new_student(), part))
+    return load_folder(made)

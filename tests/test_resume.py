@@ -180,6 +180,25 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
     assert_same(tmp_path / "out", whole)
 
 
+def test_a_student_is_made_once(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it starts with is in no checkpoint where it is not trained."""
+    from mlkd.chain import run_chain
+
+    def another(*_: object) -> None:
+        raise AssertionError("made again")
+
+    run_chain(tiny(stage="assistant"))
+    config = tiny(stage="bottleneck")
+    run_until(config, 1)
+    (start,) = (tmp_path / "out/runs").glob("bottleneck-*/start")
+    with monkeypatch.context() as patch:
+        patch.setattr("mlkd.chain.new_student", another)
+        run_chain(config)
+    assert not start.exists()
+
+
 def test_saving_takes_no_more_than_its_share(
     tiny: Callable[..., TrainConfig],
     tmp_path: Path,

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlkd.errors import UserError
-from mlkd.files import digest, encoder_fingerprint, file_sha256, reason_of, write_json
+from mlkd.files import (
+    digest,
+    encoder_fingerprint,
+    file_sha256,
+    reason_of,
+    remove_folder,
+    write_json,
+)
 from mlkd.integrity import Damaged, compare
 from mlkd.secrets import redacted
 
@@ -30,6 +37,7 @@ class Run:
         folder: The run folder.
         student: The hand-over to the next link, complete once the run is finished.
         checkpoint: Training state, there only while the run is unfinished.
+        start: The student before any training in a link that makes a new one, for as long.
     """
 
     def __init__(self, runs: Path, stage: str, identity: dict[str, Any]) -> None:
@@ -38,6 +46,7 @@ class Run:
         self.folder = runs / self.id
         self.student = self.folder / "student"
         self.checkpoint = self.folder / "last.ckpt"
+        self.start = self.folder / "start"
 
     @property
     def file(self) -> Path:
@@ -117,6 +126,7 @@ class Run:
     def clear(self) -> None:
         """Remove what only an unfinished run needs."""
         self.checkpoint.unlink(missing_ok=True)
+        remove_folder(self.start)
         for path in self.folder.glob("best*.safetensors"):
             path.unlink()
 

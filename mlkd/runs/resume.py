@@ -171,7 +171,7 @@ class Checkpoint(L.Callback):
         if what:
             self._save(trainer)
         if self._stop is not None:
-            raise Interrupted("SIGINT")
+            raise Interrupted(self._stop)
 
     def _is_due(self, step: int) -> bool:
         if step == self._step:
