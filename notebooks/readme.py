@@ -1,4 +1,4 @@
-"""Tables of the README: between two marks for each, written by the notebook of results."""
+"""Tables of the two READMEs: between two marks for each, written by the notebook of results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-README = Path(__file__).parent.parent / "README.md"
+PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "README.md")
 
 
 def numbers(table: pd.DataFrame, formats: dict[str, tuple[str, str]]) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def spread(values: pd.Series, form: str = "{:.2f}") -> str:
 
 
 def publish(name: str, frame: pd.DataFrame, records: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Replace a table of the README; below it seeds, days and hardware of its records.
+    """Replace a table of a README; below it seeds, days and hardware of its records.
 
     Args:
         name: What its marks call it.
@@ -45,14 +45,14 @@ def publish(name: str, frame: pd.DataFrame, records: Iterable[pd.DataFrame]) -> 
     table = "\n".join(
         "|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines
     )
-    text = README.read_text(encoding="utf-8")
-    head, mark, rest = text.partition(f"<!-- table: {name} -->\n")
-    _, end, tail = rest.partition("<!-- end -->")
-    if not end:
-        raise ValueError(f"{README} has no marks for the table {name}")
     table += f"\n\n{_origin(pd.concat(records))}\n\n"
-    README.write_text(f"{head}{mark}\n{table}{end}{tail}", encoding="utf-8")
-    return frame
+    for page in PAGES:
+        head, mark, rest = page.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")
+        _, end, tail = rest.partition("<!-- end -->")
+        if end:
+            page.write_text(f"{head}{mark}\n{table}{end}{tail}", encoding="utf-8")
+            return frame
+    raise ValueError(f"no page has marks for the table {name}")
 
 
 def _origin(cells: pd.DataFrame) -> str:

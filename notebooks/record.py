@@ -33,16 +33,18 @@ class Table:
     languages: str
     """Of the training pairs: Multi30k, Tatoeba and the train sentences of STS-B multi-MT."""
     commands: tuple[str, ...]
-    """``python -m mlkd.train`` with these words, all of them sweeps, or ``mlkd.baselines``."""
+    """The words that follow the module."""
+    module: str = "mlkd.train"
+    """What runs: sweeps of ``mlkd.train``, or ``mlkd.baselines``."""
     besides: tuple[str, ...] = ()
     """Other files of the report than ``table.csv``: ``references`` or ``curves``."""
 
 
 TABLES = {
-    "headline": Table(_SIX, ("-m experiment=headline seed=0,1,2",), ("references",)),
+    "headline": Table(_SIX, ("-m experiment=headline seed=0,1,2",), besides=("references",)),
     "headline_narrow": Table(
         _SIX,
-        ("-m experiment=headline student=minilm_narrow student.trim=null,{min_share:1e-6} seed=0",),
+        ("-m experiment=headline student=minilm_narrow student.trim=null seed=0,1,2",),
     ),
     "headline_least": Table(
         _SIX,
@@ -54,31 +56,21 @@ TABLES = {
     "baselines": Table(
         _SIX,
         tuple(
-            f"mlkd.baselines experiment=headline eval.precision=fp32 eval.bootstrap=0 seed={seed}"
+            f"experiment=headline eval.precision=fp32 eval.bootstrap=0 seed={seed}"
             for seed in range(3)
         ),
+        module="mlkd.baselines",
     ),
-    "ablations": Table(
-        _TWO,
-        (
-            "-m sweep=ablation experiment=ablations init.frequency_power=1.0 ablation=none,"
-            "no_contrastive_stage,no_recurrent_stage,no_bottleneck_stage,direct_mse,"
-            "no_similarities,cross_entropy,random_bottleneck,no_bottleneck,recurrence",
-        ),
-    ),
-    "similarities": Table(
-        _TWO,
-        (
-            "-m sweep=ablation experiment=ablations "
-            "ablation=none,no_similarities,boolean,cross_entropy",
-        ),
-    ),
+    "ablations": Table(_TWO, ("-m sweep=ablation experiment=ablations",)),
     "sizes": Table(
         _SIX,
         (
-            "-m sweep=bottleneck_recurrence experiment=sizes",
+            "-m sweep=bottleneck_recurrence experiment=sizes student.layers=2 "
+            "student.recurrence=1 seed=0,1,2",
+            "-m sweep=bottleneck_recurrence experiment=sizes student.bottleneck=128 "
+            "student.layers=2 student.recurrence=2 seed=0,1,2",
             "-m sweep=bottleneck_recurrence experiment=sizes student.bottleneck=64,128 "
-            "student.layers=4,5 student.recurrence=1",
+            "student.layers=4 student.recurrence=1 seed=0,1,2",
         ),
     ),
     "frequency": Table(
@@ -86,19 +78,6 @@ TABLES = {
         (
             "-m experiment=sizes student.layers=4 student.bottleneck=128 "
             "init.frequency_power=0.0,0.5,1.0 seed=0,1,2",
-        ),
-    ),
-    "narrow": Table(
-        _SIX,
-        (
-            "-m experiment=sizes student.layers=4,5 student.bottleneck=128 "
-            "student.intermediate=768",
-            "-m experiment=sizes student.layers=6 student.bottleneck=128 "
-            "student.intermediate=768,384",
-            "-m experiment=sizes student.layers=5 student.bottleneck=128 "
-            "student.intermediate=768 student.trim={min_share:1e-6},{min_share:1e-5}",
-            "-m experiment=sizes student.layers=4,5,6 student.bottleneck=64 "
-            "student.intermediate=384 student.trim={min_share:1e-6}",
         ),
     ),
     "equal_size": Table(
@@ -119,7 +98,7 @@ TABLES = {
             "init.frequency_power=1.0",
             "-m sweep=init experiment=privileged_grid init=scratch init.layers=first",
         ),
-        ("curves",),
+        besides=("curves",),
     ),
 }
 
@@ -128,11 +107,12 @@ def record(name: str, settings: list[str]) -> None:
     """Run what a table is of and write its files."""
     table = TABLES[name]
     with tempfile.TemporaryDirectory() as scratch:
-        if table.commands[0].startswith("mlkd.baselines"):
+        if table.module == "mlkd.baselines":
             for number, line in enumerate(table.commands):
-                _run([*line.split(), f"output={scratch}/table-{number}.json", *settings])
+                output = f"output={scratch}/table-{number}.json"
+                _run([table.module, *line.split(), output, *settings])
         else:
-            trained = [_run(["mlkd.train", *line.split(), *settings]) for line in table.commands]
+            trained = [_run([table.module, *line.split(), *settings]) for line in table.commands]
             _run(["mlkd.report", *trained, f"output={scratch}"])
         for kind in ("table", *table.besides):
             path = RESULTS / f"{name}{'' if kind == 'table' else f'_{kind}'}.csv"
@@ -178,6 +158,8 @@ def join(sources: list[Path], target: Path) -> None:
     for source in sources:
         with source.open(newline="", encoding="utf-8") as file:
             rows += list(csv.DictReader(file))
+    if not rows:
+        sys.exit(f"error: {target}: the report has no rows, so there is nothing to record")
     shown = [column for column in rows[0] if column not in _LOCAL]
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, shown, extrasaction="ignore", lineterminator="\n")
@@ -194,8 +176,11 @@ def main(words: list[str]) -> int:
         message = f"{unknown[0]}: no such table" if unknown else "no table is named"
         print(f"error: {message}; allowed: {', '.join(TABLES)}", file=sys.stderr)
         return 2
-    for name in names:
-        record(name, settings)
+    try:
+        for name in names:
+            record(name, settings)
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -163,7 +163,7 @@ def test_groups_domains_and_languages(root: Path) -> None:
     (root / "fr.tsv").write_text("one\tun\ntwo\tdeux\n")
     corpora = {
         "b": {"targets": ["fr", "de"], "domain": "shop", "max_pairs": 100},
-        "demo": {"format": "demo", "targets": ["tr"], "max_pairs": 50},
+        "demo": {"format": "demo", "path": "", "targets": ["tr"], "max_pairs": 50},
     }
     store = prepare(root, corpora=corpora)
     assert store.groups == [

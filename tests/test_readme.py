@@ -17,7 +17,11 @@ from mlkd.schema import TrainConfig
 from mlkd.sweeps.grid import Request, combinations, make_cell, read_request
 
 REPOSITORY = Path(__file__).parent.parent
-FILES = [REPOSITORY / "README.md", *sorted(CONF_DIR.rglob("*.yaml"))]
+FILES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "notebooks" / "README.md",
+    *sorted(CONF_DIR.rglob("*.yaml")),
+]
 COMMANDS = sorted(
     {
         re.split(r"\s{2,}", match.group(1))[0].strip()
