@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlkd.commands import BaselinesConfig
-from mlkd.config import run
+from mlkd.config.commands import BaselinesConfig
+from mlkd.config.compose import run
 from mlkd.deploy.source import check_packages
 
 
@@ -15,12 +15,12 @@ def main(config: BaselinesConfig) -> None:
 
     from rich.console import Console
 
-    from mlkd.files import replacing, write_json, write_rows
-    from mlkd.hardware import describe, device_of
+    from mlkd.bench.baselines import measure_rivals
+    from mlkd.machine.hardware import describe, device_of
     from mlkd.metrics.table import records_of, rows_of, rows_to_table, to_markdown
-    from mlkd.rivals import measure_rivals
+    from mlkd.output.secrets import redacted
     from mlkd.runs.record import environment, now
-    from mlkd.secrets import redacted
+    from mlkd.storage.files import replacing, write_json, write_rows
 
     name, measured = measure_rivals(config)
     rows = rows_of(measured)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
-from mlkd.commands import BenchmarkConfig
-from mlkd.config import run
-from mlkd.errors import UserError
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.compose import run
+from mlkd.output.errors import UserError
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -26,7 +26,7 @@ def main(config: BenchmarkConfig) -> None:
 
     from mlkd.bench import measure_cases, save
     from mlkd.bench.table import terminal
-    from mlkd.hardware import device_of
+    from mlkd.machine.hardware import device_of
 
     if device_of(config.trainer.accelerator).type == "cuda":
         if config.benchmark.clock == "cpu":

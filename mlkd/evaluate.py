@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlkd.commands import EvaluateConfig
-from mlkd.config import CONF_DIR, run
-from mlkd.errors import UserError
-from mlkd.inputs import EncoderConfig, EvalConfig
+from mlkd.config.commands import EvaluateConfig
+from mlkd.config.compose import CONF_DIR, run
+from mlkd.config.inputs import EncoderConfig, EvalConfig
+from mlkd.output.errors import UserError
 
 if TYPE_CHECKING:
     from mlkd.metrics.sets import EvalSet
@@ -28,11 +28,11 @@ def main(config: EvaluateConfig) -> float | None:
     """Print the table, write the JSON, give the selecting dev score where there is one."""
     from rich.console import Console
 
-    from mlkd.files import write_json
-    from mlkd.measure import Evaluation, open_encoder_folder
+    from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
     from mlkd.metrics.scoring import select_value
     from mlkd.metrics.sets import load_sets
     from mlkd.metrics.table import row_of, rows_to_table
+    from mlkd.storage.files import write_json
 
     folder = Path(config.model).expanduser()
     if (folder / "run.json").is_file():

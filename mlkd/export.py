@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlkd.commands import ExportConfig
-from mlkd.config import run
+from mlkd.config.commands import ExportConfig
+from mlkd.config.compose import run
 from mlkd.deploy.source import check_packages, open_source, target_folder
 
 

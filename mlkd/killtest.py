@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlkd.commands import KillTestConfig
-from mlkd.config import CONF_DIR, run
-from mlkd.errors import UserError
-from mlkd.files import file_sha256, replacing
+from mlkd.config.commands import KillTestConfig
+from mlkd.config.compose import CONF_DIR, run
+from mlkd.output.errors import UserError
 from mlkd.runs.record import read_record
+from mlkd.storage.files import file_sha256, replacing
 
 _STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
 _POLL = 0.002

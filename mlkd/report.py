@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlkd.commands import ReportConfig
-from mlkd.config import run
-from mlkd.errors import UserError
+from mlkd.config.commands import ReportConfig
+from mlkd.config.compose import run
+from mlkd.output.errors import UserError
 
 
 def main(config: ReportConfig) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 
-from mlkd.config import run
-from mlkd.schema import TrainConfig
+from mlkd.config.compose import run
+from mlkd.config.schema import TrainConfig
 
 
 def main(config: TrainConfig) -> float:
     """Run the chain; gives the selecting dev score of its last link, for sweepers."""
-    from mlkd.chain import run_chain  # torch and friends, only once the configuration is valid
+    from mlkd.recipes.chain import (
+        run_chain,  # torch and friends, only once the configuration is valid
+    )
 
     return run_chain(config)
 

@@ -19,9 +19,9 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
-from mlkd.config import CONF_DIR, validate
-from mlkd.errors import Interrupted
-from mlkd.schema import TrainConfig
+from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.schema import TrainConfig
+from mlkd.output.errors import Interrupted
 
 # The process that hands out the tests reads this file too and runs none of them: what takes
 # seconds to import is imported where it is needed.
@@ -279,7 +279,7 @@ def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., Tr
 
 def run_tiny(encoder: Path, output: Path, stage: str) -> Path:
     """Run ``tiny(stage=stage)`` with a corpus beside its outputs."""
-    from mlkd.chain import run_chain
+    from mlkd.recipes.chain import run_chain
 
     corpus = output.with_name("corpus")
     if not corpus.exists():
@@ -370,7 +370,7 @@ def at_steps(
 
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """For checkpoints a step takes one second, a save an eighth, whatever the machine does."""
-    from mlkd.runs.resume import Checkpoint
+    from mlkd.training.checkpoint import Checkpoint
 
     clock = [0.0]
 
@@ -385,12 +385,14 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     advances("on_train_batch_start", 1.0)
     advances("on_save_checkpoint", 0.125)
-    monkeypatch.setattr("mlkd.runs.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(
+        "mlkd.training.checkpoint.time", SimpleNamespace(monotonic=lambda: clock[0])
+    )
 
 
 def run_until(config: TrainConfig, step: int, number: signal.Signals = signal.SIGTERM) -> None:
     """Run a chain that gets a signal in the middle of a step, which it finishes and saves."""
-    from mlkd.chain import run_chain
+    from mlkd.recipes.chain import run_chain
 
     with pytest.MonkeyPatch.context() as patch:
         at_steps(patch, {step}, lambda *_: os.kill(os.getpid(), number))

@@ -9,8 +9,8 @@ from typing import Any
 
 from conftest import STAGES, configure, tiny_settings
 
-from mlkd.chain import run_chain
-from mlkd.schema import TrainConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.recipes.chain import run_chain
 
 CELLS = [(e, r, seed) for e in (4, 8) for r in (1, 2) for seed in (0,)] + [(4, 2, 1)]
 """Bottleneck, recurrence and seed of the chains that are trained."""

@@ -8,10 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mlkd.commands import KillTestConfig
-from mlkd.config import CONF_DIR
-from mlkd.errors import UserError
+from mlkd.config.commands import KillTestConfig
+from mlkd.config.compose import CONF_DIR
 from mlkd.killtest import _finish, main
+from mlkd.output.errors import UserError
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from mlkd.config import CONF_DIR, validate
-from mlkd.errors import UserError
-from mlkd.schema import TrainConfig
+from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.schema import TrainConfig
+from mlkd.output.errors import UserError
 from mlkd.sweeps.grid import Request, combinations, make_cell, read_request
 
 REPOSITORY = Path(__file__).parent.parent

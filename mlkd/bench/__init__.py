@@ -19,10 +19,10 @@ from mlkd.bench import (
     vocabulary,
 )
 from mlkd.bench.contest import Line
-from mlkd.commands import BenchmarkConfig
-from mlkd.files import write_json
-from mlkd.hardware import describe, device_of
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.machine.hardware import describe, device_of
 from mlkd.runs.record import environment
+from mlkd.storage.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import torch
 from mlkd.bench.contest import Line
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
 from mlkd.bench.vocabulary import enlarged
-from mlkd.commands import BenchmarkConfig
-from mlkd.errors import UserError
-from mlkd.files import replacing_folder
-from mlkd.schema import InitConfig
-from mlkd.student.backbone import backbone_of, layers
-from mlkd.student.folder import load_folder, save_folder
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.schema import InitConfig
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.output.errors import UserError
+from mlkd.storage.files import replacing_folder
 from mlkd.student.initialise import build_student
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from mlkd.bench.contest import Line
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
 
 _FIRST_STEP = "stage assistant:"
 """What the first stage's bar begins with, which opens when its first step begins."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from mlkd import onednn
-from mlkd.hardware import slow_mkl
+from mlkd.machine import onednn
+from mlkd.machine.hardware import slow_mkl
 from mlkd.metrics.memory import resident_mib
 
 _SECONDS = 0.1

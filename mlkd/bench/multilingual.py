@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlkd.bench.contest import Line
 from mlkd.bench.training import contest, open_for_training, with_languages
-from mlkd.commands import BenchmarkConfig
+from mlkd.config.commands import BenchmarkConfig
 
 
 def measure(config: BenchmarkConfig) -> list[Line]:

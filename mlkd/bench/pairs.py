@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mlkd.bench.contest import Line
 from mlkd.bench.machine import AnonymousPeak, scratch, seconds
-from mlkd.commands import BenchmarkConfig
-from mlkd.inputs import CorpusConfig, DataConfig
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.metrics.memory import resident_mib
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from transformers import TrainerCallback
 from mlkd.bench.contest import Turn
 from mlkd.bench.machine import finish, seconds
 from mlkd.bench.stage import Lesson, device, operations_a_token
-from mlkd.student.backbone import set_dropout
-from mlkd.student.folder import load_folder
+from mlkd.encoders.backbone import set_dropout
+from mlkd.encoders.folder import load_folder
 
 
 @dataclass(frozen=True)

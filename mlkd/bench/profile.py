@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from mlkd.bench.contest import Line
 from mlkd.bench.stage import Lesson, device, run_stage
 from mlkd.bench.training import open_for_training, with_languages
-from mlkd.commands import BenchmarkConfig
-from mlkd.hardware import resolve_precision
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.machine.hardware import resolve_precision
 
 _KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_linear", "matmul"),

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from mlkd.bench.contest import Turn
 from mlkd.bench.machine import finish, seconds
-from mlkd.chain import Chain
+from mlkd.config.schema import LossConfig, PairMSEConfig, StageName, TrainConfig
 from mlkd.data.module import PairBatch
-from mlkd.errors import Interrupted
-from mlkd.fit import Job, fit
-from mlkd.hardware import device_of
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.folder import load_folder
+from mlkd.machine.hardware import device_of
+from mlkd.output.errors import Interrupted
+from mlkd.recipes.chain import Chain
 from mlkd.runs.record import Run
-from mlkd.schema import LossConfig, PairMSEConfig, StageName, TrainConfig
-from mlkd.student.backbone import backbone_of, layers
-from mlkd.student.bottleneck import BottleneckEmbedding
-from mlkd.student.folder import load_folder
+from mlkd.training.fit import Job, fit
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from mlkd.bench.command import train
 from mlkd.bench.contest import Line
 from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
-from mlkd.commands import BenchmarkConfig
-from mlkd.measure import open_encoder_folder
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.metrics.evaluation import open_encoder_folder
 
 _WIDTH = 32
 _INTERRUPTED = 143

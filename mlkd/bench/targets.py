@@ -12,10 +12,10 @@ from mlkd.bench.contest import Contestant, Line, Turn, against, compete
 from mlkd.bench.machine import finish, seconds
 from mlkd.bench.stage import device, operations_a_token
 from mlkd.bench.training import open_for_training, with_languages
-from mlkd.commands import BenchmarkConfig
-from mlkd.hardware import autocast, resolve_precision
-from mlkd.student.folder import load_folder
-from mlkd.targets.encoder import FrozenEncoder
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.encoders.folder import load_folder
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.machine.hardware import autocast, resolve_precision
 
 log = logging.getLogger(__name__)
 

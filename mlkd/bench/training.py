@@ -10,12 +10,12 @@ import numpy as np
 from mlkd.bench.contest import Contestant, Line, Turn, compete
 from mlkd.bench.peer import peer_data, run_peer
 from mlkd.bench.stage import Lesson, device, one_stage, run_stage
-from mlkd.chain import Chain, open_chain
-from mlkd.commands import BenchmarkConfig
-from mlkd.files import digest, encoder_fingerprint
-from mlkd.hardware import resolve_precision
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.machine.hardware import resolve_precision
+from mlkd.recipes.chain import Chain, open_chain
+from mlkd.storage.files import digest, encoder_fingerprint
 from mlkd.targets.cache import compute_targets
-from mlkd.targets.encoder import FrozenEncoder
 
 PEER = "sentence-transformers as it comes"
 """In fp32 and with the dropout of the model's configuration."""

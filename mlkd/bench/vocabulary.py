@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mlkd.bench.contest import Line
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
-from mlkd.chain import Chain
-from mlkd.commands import BenchmarkConfig
-from mlkd.files import replacing_folder
-from mlkd.student.backbone import backbone_of
-from mlkd.student.folder import load_folder, save_folder
+from mlkd.config.commands import BenchmarkConfig
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.recipes.chain import Chain
+from mlkd.storage.files import replacing_folder
 
 
 def measure(config: BenchmarkConfig) -> list[Line]:

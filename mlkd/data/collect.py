@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mlkd.config.inputs import DataConfig
 from mlkd.data.cleaning import below, clean, form_hash, hash64, normal_form
 from mlkd.data.readers import read
 from mlkd.data.rows import UNFINISHED, Reject
 from mlkd.data.sources import count_rows
-from mlkd.errors import UserError
-from mlkd.inputs import DataConfig
-from mlkd.progress import progress
+from mlkd.output.errors import UserError
+from mlkd.output.progress import progress
 
 ROW = np.dtype(
     [

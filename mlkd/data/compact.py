@@ -14,7 +14,7 @@ import numpy as np
 
 from mlkd.data.collect import ROW, Source
 from mlkd.data.distinct import first_places
-from mlkd.files import new_array, take_space
+from mlkd.storage.files import new_array, take_space
 
 _CHUNK = 1 << 16
 """Rows that are in memory at once."""

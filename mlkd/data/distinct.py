@@ -9,7 +9,7 @@ from tempfile import TemporaryFile, mkstemp
 
 import numpy as np
 
-from mlkd.files import take_space
+from mlkd.storage.files import take_space
 
 _KEYED = np.dtype([("key", "<u8"), ("place", "<u4")])
 _BUCKET = 1 << 18

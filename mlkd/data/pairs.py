@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from mlkd.config.inputs import DataConfig
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
 from mlkd.data.sources import source_files
-from mlkd.errors import UserError
-from mlkd.files import digest, file_sha256, write_json
-from mlkd.inputs import DataConfig
-from mlkd.integrity import sealed
+from mlkd.output.errors import UserError
+from mlkd.storage.files import digest, file_sha256, write_json
+from mlkd.storage.seals import sealed
 
 _FORMAT = 2
 """Version of the files; a change makes every store anew."""

@@ -1,7 +1,7 @@
 """Parallel corpora as rows: one function a format.
 
 A bad row becomes a :class:`Reject` and the reader goes on; a corpus that cannot be read at all is
-a :class:`~mlkd.errors.UserError`.
+a :class:`~mlkd.output.errors.UserError`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlkd.config.inputs import CorpusConfig
 from mlkd.data.rows import Pair, Reject, Row, checked, lines
-from mlkd.errors import UserError
-from mlkd.files import reason_of
-from mlkd.inputs import CorpusConfig
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 
 if TYPE_CHECKING:
     from mlkd.data.demo.grammar import DemoSentence

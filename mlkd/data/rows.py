@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
 
 _MAX_LINE = 1 << 20
 """Longer lines (bytes) are rejected without being held in memory."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlkd.config.inputs import CorpusConfig
 from mlkd.data.readers import fill
 from mlkd.data.rows import count_lines
-from mlkd.errors import UserError
-from mlkd.files import reason_of
-from mlkd.inputs import CorpusConfig
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 
 _DEMO = Path(__file__).with_name("demo")
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlkd.data.rows import Pair, Reject, checked
-from mlkd.errors import UserError
-from mlkd.files import reason_of
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 
 _BATCH = 10_000
 

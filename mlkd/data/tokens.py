@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlkd.data.pairs import PairStore
-from mlkd.files import digest, new_array, write_json
-from mlkd.integrity import sealed
-from mlkd.progress import progress
-from mlkd.runs.lock import Lock
+from mlkd.output.progress import progress
+from mlkd.storage.files import digest, new_array, write_json
+from mlkd.storage.lock import Lock
+from mlkd.storage.seals import sealed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,9 +9,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from scipy.stats import binomtest
 
-from mlkd.commands import ExportConfig, ExportFormat
+from mlkd.config.commands import ExportConfig, ExportFormat
+from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.deploy.source import Source
-from mlkd.inputs import DataConfig, EncoderConfig
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.metrics.table import rows_of, to_markdown
 
@@ -31,7 +31,7 @@ model = Encoder(".")
 _LOAD = {
     "sentence_transformers": """from pathlib import Path
 
-from mlkd.student.folder import load_folder  # needs mlkd, installed from its repository
+from mlkd.encoders.folder import load_folder  # needs mlkd, installed from its repository
 
 model = load_folder(Path("."))
 """,
@@ -163,8 +163,8 @@ def _origin(
 
 def teacher_license(teacher: EncoderConfig) -> str:
     """What the card in the teacher's folder says; of a hub model only its own page does."""
-    from mlkd.config import encoder_folder
-    from mlkd.errors import UserError
+    from mlkd.config.compose import encoder_folder
+    from mlkd.output.errors import UserError
 
     try:
         folder = encoder_folder(teacher)

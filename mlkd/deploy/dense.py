@@ -10,9 +10,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoModel
 
-from mlkd.student.backbone import Backbone, backbone_of, layers
-from mlkd.student.bottleneck import BottleneckEmbedding
-from mlkd.student.folder import save_folder
+from mlkd.encoders.backbone import Backbone, backbone_of, layers
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.folder import save_folder
 
 
 def write_dense(model: SentenceTransformer, folder: Path) -> None:

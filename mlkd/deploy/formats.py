@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from mlkd.commands import ExportFormat
+from mlkd.config.commands import ExportFormat
 from mlkd.deploy.dense import write_dense
+from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import Encode
-from mlkd.student.folder import load_folder, save_folder
 
 BATCH = 32
 

@@ -21,8 +21,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from mlkd.deploy.graph import GELU_MIN, Graph
-from mlkd.errors import UserError
-from mlkd.student.backbone import (
+from mlkd.encoders.backbone import (
     Backbone,
     backbone_of,
     check_supported,
@@ -30,7 +29,8 @@ from mlkd.student.backbone import (
     layers,
     longest_input,
 )
-from mlkd.student.bottleneck import BottleneckEmbedding
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.output.errors import UserError
 
 OPSET, IR_VERSION = 20, 9
 """``Gelu`` is an operator since opset 20, which ONNX Runtime reads since 1.17."""

@@ -12,20 +12,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mlkd.commands import ExportConfig, ExportFormat
+from mlkd.config.commands import ExportConfig, ExportFormat
+from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.deploy.card import model_card
 from mlkd.deploy.formats import FORMATS, encoder
 from mlkd.deploy.push import push
 from mlkd.deploy.source import Source
 from mlkd.deploy.trimming import trim_vocabulary
-from mlkd.errors import UserError
-from mlkd.files import write_json
-from mlkd.inputs import EvalConfig, EvalSetConfig
+from mlkd.encoders.folder import load_folder
 from mlkd.metrics.scoring import Encode, score, select_value
 from mlkd.metrics.sets import load_sets, sentences
 from mlkd.metrics.similarity import unit
 from mlkd.metrics.size import folder_mib
-from mlkd.student.folder import load_folder
+from mlkd.output.errors import UserError
+from mlkd.storage.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlkd.commands import PushConfig
-from mlkd.errors import UserError
-from mlkd.files import reason_of
+from mlkd.config.commands import PushConfig
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 
 
 def push(folder: Path, config: PushConfig) -> str:

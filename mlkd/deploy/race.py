@@ -11,13 +11,13 @@ import torch
 from rich.table import Table
 
 from mlkd.deploy.formats import BATCH, encoder, open_onnx
-from mlkd.errors import UserError
+from mlkd.encoders.folder import load_folder
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
+from mlkd.output.errors import UserError
 from mlkd.runs.record import link_before, read_record
-from mlkd.student.folder import load_folder
 
 THREADS = (1, 2)
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from mlkd.commands import ExportConfig, ExportFormat
-from mlkd.errors import UserError
-from mlkd.inputs import Section
+from mlkd.config.commands import ExportConfig, ExportFormat
+from mlkd.config.inputs import Section
+from mlkd.output.errors import UserError
 from mlkd.runs.record import check_student, read_record
 
 Config = TypeVar("Config", bound=Section)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from mlkd.commands import ExportConfig
+from mlkd.config.commands import ExportConfig
+from mlkd.config.inputs import DataConfig, EvalConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
 from mlkd.deploy.source import Source
-from mlkd.errors import UserError
-from mlkd.inputs import DataConfig, EvalConfig
+from mlkd.encoders.backbone import backbone_of
 from mlkd.metrics.sets import load_sets, sentences
-from mlkd.student.backbone import backbone_of
+from mlkd.output.errors import UserError
 from mlkd.student.trim import Mask, is_kept, language_counts, pieces_to_keep, trimmed
 
 log = logging.getLogger(__name__)

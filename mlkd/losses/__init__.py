@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlkd.config.schema import LossConfig
 from mlkd.losses.mcl import MultilingualContrastive
 from mlkd.losses.pair_mse import PairMSE
 from mlkd.losses.vectors import PairVectors
-from mlkd.schema import LossConfig
 
 TERMS: dict[str, Callable[[Any], nn.Module]] = {
     "pair_mse": lambda config: PairMSE(),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from mlkd.runs.ranks import world_size
+from mlkd.machine.ranks import world_size
 
 
 def gather_ranks(rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +62,7 @@ def _main(folder: Path, threads: int) -> dict[str, float]:
         sys.path.insert(0, str(folder))
         encode = importlib.import_module("encode").Encoder(folder, threads).encode
     else:
-        from mlkd.student.folder import load_folder
+        from mlkd.encoders.folder import load_folder
 
         libraries = resident_mib("VmRSS")
         encode = load_folder(folder).encode

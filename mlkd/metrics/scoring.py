@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.errors import UserError
 from mlkd.metrics.bitext import retrieval
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
+from mlkd.output.errors import UserError
 
 Encode = Callable[[Sequence[str]], Array]
 """N sentences to (N, d) vectors."""

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlkd.errors import UserError
-from mlkd.files import digest
-from mlkd.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.output.errors import UserError
+from mlkd.storage.files import digest
 
 _MAX_BYTES = 256 << 20
 """Of an evaluation set, unpacked."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
 
 _BLOCKS = {
     "embeddings": "embedding",

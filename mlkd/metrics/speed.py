@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.progress import progress
+from mlkd.output.progress import progress
 
 LATENCY_SENTENCES = 100
 """Single sentences that are timed; a p95 needs some dozens, more only takes time."""

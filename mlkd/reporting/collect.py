@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
+from mlkd.output.secrets import redacted
 from mlkd.runs.record import link_before, read_record
-from mlkd.secrets import redacted
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
 Curve = dict[str, list[tuple[int, float]]]

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlkd.errors import UserError
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.summary import numbers, pair_scores
+from mlkd.output.errors import UserError
 from mlkd.reporting.collect import Cell
 from mlkd.runs.record import flatten
 
 _UNIMPORTANT = {"logger", "eval", "output_dir", "allow_download", "trainer"}
 """Sections that do not decide a result,"""
 _IMPORTANT = ("trainer.precision", "trainer.validations")
-"""but for these settings in them (see :func:`mlkd.chain.identity`)."""
+"""but for these settings in them (see :func:`mlkd.recipes.chain.identity`)."""
 _SEEDS = {"seed", "assistant.seed"}
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
 
-from mlkd.errors import UserError
-from mlkd.files import reason_of, write_json
 from mlkd.metrics.summary import pair_scores
+from mlkd.output.errors import UserError
+from mlkd.output.secrets import redact
 from mlkd.reporting.collect import Cell
-from mlkd.runs.wandb_logger import may_send
-from mlkd.secrets import redact
+from mlkd.storage.files import reason_of, write_json
+from mlkd.training.wandb_logger import may_send
 
 _CIVIDIS = ("#00224e", "#575d6d", "#a59c74", "#fee838")
 """Told apart by colour-blind people, and in grey."""

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlkd.files import replacing
 from mlkd.metrics.summary import MEASURES
 from mlkd.reporting.collect import Curve
 from mlkd.reporting.compare import Group, Spread, front, heat_maps
+from mlkd.storage.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by colour-blind people (Okabe and Ito, 2008); black last."""

@@ -13,13 +13,13 @@ import jinja2
 import plotly.offline
 import yaml
 
-from mlkd.command_line import command_of
-from mlkd.files import replacing
+from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
 from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front, heat_maps, text
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
+from mlkd.storage.files import replacing
 
 COLUMNS = ("parameters", "mib", "latency_ms", "dev_sts", "test_sts", "test_bitext", "kept")
 """Numbers in the table, as far as some cell has them."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlkd.command_line import command_of
-from mlkd.files import replacing, write_rows
+from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import MEASURES, columns, numbers
 from mlkd.metrics.table import records_of, row_of, to_markdown
 from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front
+from mlkd.storage.files import replacing, write_rows
 
 
 def write_csv(path: Path, groups: Sequence[Group]) -> None:

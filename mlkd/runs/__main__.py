@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlkd.commands import RunsConfig
-from mlkd.config import run
-from mlkd.errors import UserError
+from mlkd.config.commands import RunsConfig
+from mlkd.config.compose import run
+from mlkd.output.errors import UserError
 from mlkd.runs.inventory import Entry, inventory, needed_by, prunable, prune, size_of
 
 

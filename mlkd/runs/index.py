@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlkd.errors import UserError
+from mlkd.output.errors import UserError
 from mlkd.runs.record import read_record
 
 
@@ -36,7 +36,7 @@ class Finished:
 
 
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
-    """Finished runs by the settings that lead to them (see :func:`mlkd.links.link_keys`).
+    """Finished runs by the settings that lead to them (see :func:`mlkd.recipes.links.link_keys`).
 
     A damaged run is none of them: the chain that needs it says so. Of several runs, as after a
     change of mlkd itself, it is the latest.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlkd.errors import UserError
-from mlkd.files import remove_folder
-from mlkd.runs.lock import Lock, holder
+from mlkd.output.errors import UserError
 from mlkd.runs.record import read_record
+from mlkd.storage.files import remove_folder
+from mlkd.storage.lock import Lock, holder
 
 _UNFINISHED = {"cut off", "interrupted", "failed", "empty", "superseded"}
 _FINGERPRINTS = ("target", "assistant", "base")

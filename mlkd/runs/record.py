@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from mlkd.errors import UserError
-from mlkd.files import (
+from mlkd.output.errors import UserError
+from mlkd.output.secrets import redacted
+from mlkd.storage.files import (
     digest,
     encoder_fingerprint,
     file_sha256,
@@ -22,8 +23,7 @@ from mlkd.files import (
     remove_folder,
     write_json,
 )
-from mlkd.integrity import Damaged, compare
-from mlkd.secrets import redacted
+from mlkd.storage.seals import Damaged, compare
 
 State = Literal["reuse", "resume", "run", "damaged", "superseded"]
 _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hydra-core")
@@ -71,7 +71,7 @@ class Run:
         return content
 
     def add_settings(self, key: str) -> None:
-        """Note that settings lead to this finished run (see :func:`mlkd.links.link_keys`)."""
+        """Note that settings lead to this run (see :func:`mlkd.recipes.links.link_keys`)."""
         known = self.read().get("settings", [])
         if key not in known:
             self.write("finished", settings=[*known, key])

@@ -14,14 +14,14 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
+from mlkd.config.schema import OptimConfig, StageConfig
 from mlkd.data.module import PairBatch
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.packed import pack_attention, token_vectors
 from mlkd.losses import build_loss
 from mlkd.losses.mcl import cosines
 from mlkd.losses.vectors import PairVectors
-from mlkd.runs import ranks
-from mlkd.schema import OptimConfig, StageConfig
-from mlkd.student.backbone import backbone_of
-from mlkd.student.packed import pack_attention, token_vectors
+from mlkd.machine import ranks
 
 
 @dataclass(frozen=True)

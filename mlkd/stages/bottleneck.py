@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.compact import mean_pool
 from mlkd.stages.base import Stage
-from mlkd.student.backbone import backbone_of
-from mlkd.student.encoder import mean_pool
 
 
 class BottleneckStage(Stage):

@@ -13,9 +13,8 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from mlkd.errors import UserError
-from mlkd.schema import InitConfig, StudentConfig
-from mlkd.student.backbone import (
+from mlkd.config.schema import InitConfig, StudentConfig
+from mlkd.encoders.backbone import (
     Backbone,
     backbone_of,
     check_supported,
@@ -23,8 +22,9 @@ from mlkd.student.backbone import (
     longest_input,
     set_layers,
 )
-from mlkd.student.bottleneck import BottleneckEmbedding
-from mlkd.student.encoder import CompactTransformer
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.compact import CompactTransformer
+from mlkd.output.errors import UserError
 
 
 def layer_map(rule: str, teacher_layers: int, student_layers: int) -> list[int]:

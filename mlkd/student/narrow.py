@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mlkd.data.tokens import TokenStore
-from mlkd.progress import progress
-from mlkd.student.backbone import backbone_of, layers
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.output.progress import progress
 
 _SENTENCES = 2048
 _BATCH = 32

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 
+from mlkd.config.schema import TrainConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import tokenise
-from mlkd.schema import TrainConfig
-from mlkd.student.backbone import backbone_of
-from mlkd.student.folder import load_folder
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.folder import load_folder
 from mlkd.student.initialise import build_student
 from mlkd.student.narrow import narrowed
 from mlkd.student.trim import language_counts, pieces_to_keep, trimmed

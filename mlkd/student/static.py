@@ -7,8 +7,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from torch import Tensor
 
-from mlkd.progress import progress
-from mlkd.student.backbone import backbone_of
+from mlkd.encoders.backbone import backbone_of
+from mlkd.output.progress import progress
 
 _PIECES_PER_BATCH = 512
 _SIF = 1e-4

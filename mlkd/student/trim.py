@@ -18,13 +18,13 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from mlkd.config.schema import TrimConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import TokenStore
-from mlkd.errors import UserError
-from mlkd.schema import TrimConfig
-from mlkd.student.backbone import backbone_of, longest_input
-from mlkd.student.bottleneck import BottleneckEmbedding
-from mlkd.student.encoder import CompactTransformer
+from mlkd.encoders.backbone import backbone_of, longest_input
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.compact import CompactTransformer
+from mlkd.output.errors import UserError
 from mlkd.student.vocabulary import reload
 
 _CHUNK = 100_000

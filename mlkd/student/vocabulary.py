@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mlkd.errors import UserError
-from mlkd.schema import VocabularyConfig
-from mlkd.student.backbone import backbone_of
+from mlkd.config.schema import VocabularyConfig
+from mlkd.encoders.backbone import backbone_of
+from mlkd.output.errors import UserError
 from mlkd.student.word_alignment import aligned_rows
 
 _PREFIX = "##"

@@ -13,19 +13,19 @@ from typing import Any
 from hydra import initialize_config_dir
 from rich.console import Console
 
-from mlkd.config import CONF_DIR, reporting
-from mlkd.errors import UserError
-from mlkd.files import digest
-from mlkd.links import link_keys, links
+from mlkd.config.compose import CONF_DIR, reporting
+from mlkd.config.schema import TrainConfig
+from mlkd.config.sweeps import LocalConfig, SlurmConfig
+from mlkd.output.errors import UserError
+from mlkd.output.secrets import guard_output
+from mlkd.recipes.links import link_keys, links
 from mlkd.runs.index import Finished, finished_runs
-from mlkd.schema import TrainConfig
-from mlkd.secrets import guard_output
+from mlkd.storage.files import digest
 from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.local import run_in_processes, run_in_turn
 from mlkd.sweeps.plan import describe, summary
 from mlkd.sweeps.record import SweepRecord
-from mlkd.sweeps.schema import LocalConfig, SlurmConfig
 from mlkd.sweeps.tree import Job, make_jobs
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
-from mlkd.config import explain, validate
-from mlkd.errors import UserError
-from mlkd.inputs import Section
-from mlkd.links import link_keys
-from mlkd.schema import StageName, TrainConfig
-from mlkd.sweeps.schema import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
+from mlkd.config.compose import explain, validate
+from mlkd.config.inputs import Section
+from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
+from mlkd.output.errors import UserError
+from mlkd.recipes.links import link_keys
 
 T = TypeVar("T", bound=Section)
 
@@ -31,8 +31,8 @@ class Cell:
     """What sets this cell apart, as on the command line."""
     config: TrainConfig
     links: tuple[tuple[StageName | None, str], ...]
-    """Its links and the hashes of their settings (see :func:`mlkd.links.link_keys`); before them
-    the settings of all links, without a name."""
+    """Its links and the hashes of their settings (see :func:`mlkd.recipes.links.link_keys`); before
+    them the settings of all links, without a name."""
 
     @property
     def id(self) -> str:

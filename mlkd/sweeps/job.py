@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlkd.config import reporting
-from mlkd.errors import Interrupted, UserError
-from mlkd.files import write_json
-from mlkd.runs.cluster import TIMEOUT_SIGNAL, rank, requeue, stopped_by_signals
+from mlkd.config.compose import reporting
+from mlkd.config.schema import TrainConfig
+from mlkd.machine.cluster import TIMEOUT_SIGNAL, rank, requeue, stopped_by_signals
+from mlkd.output.errors import Interrupted, UserError
+from mlkd.output.secrets import guard_output, redact, redacted
 from mlkd.runs.record import code_digest, environment
-from mlkd.schema import TrainConfig
-from mlkd.secrets import guard_output, redact, redacted
+from mlkd.storage.files import write_json
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
 
@@ -96,8 +96,8 @@ def _work(job: dict[str, Any], announce: Callable[[str], None]) -> float | None:
             f"the code has changed since this job was submitted (then {job['version']}, now "
             f"{environment()['code']}); give the command of the sweep again"
         )
-    from mlkd.chain import run_chain  # torch and friends
-    from mlkd.shared import prepare
+    from mlkd.recipes.ahead import prepare
+    from mlkd.recipes.chain import run_chain  # torch and friends
 
     config = TrainConfig.model_validate(job["config"])
     if job["name"]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mlkd.errors import Interrupted
+from mlkd.config.sweeps import LocalConfig
+from mlkd.output.errors import Interrupted
 from mlkd.sweeps.job import JobFailed, run_job
 from mlkd.sweeps.record import SweepRecord
-from mlkd.sweeps.schema import LocalConfig
 from mlkd.sweeps.tree import Job
 
 _POLL = 0.2

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from mlkd.links import link_keys
+from mlkd.config.schema import StageConfig, StageName, TrainConfig
+from mlkd.recipes.links import link_keys
 from mlkd.runs.index import Finished
-from mlkd.schema import StageConfig, StageName, TrainConfig
 from mlkd.sweeps.tree import Job
 
 _DEEP: tuple[StageName, ...] = ("recurrent", "contrastive")

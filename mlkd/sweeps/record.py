@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlkd.files import write_json
-from mlkd.runs.lock import Lock
+from mlkd.output.secrets import redacted
 from mlkd.runs.record import now
-from mlkd.secrets import redacted
+from mlkd.storage.files import write_json
+from mlkd.storage.lock import Lock
 from mlkd.sweeps.tree import Job
 
 
@@ -22,8 +22,8 @@ class SweepRecord:
     of it), ``impossible`` (overrides in a line: why), ``updated``.
 
     ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``, ``key``
-    (see :func:`mlkd.links.link_keys`), ``overrides``, ``stage`` (the last link; null = only data
-    and targets), ``runs`` (ids of the run folders of its links so far, the last one last),
+    (see :func:`mlkd.recipes.links.link_keys`), ``overrides``, ``stage`` (the last link; null = only
+    data and targets), ``runs`` (ids of the run folders of its links so far, the last one last),
     ``status`` (``finished``, ``failed`` or ``missing``), ``error`` (one line or null), ``log`` (a
     path), ``job`` (number of its SLURM job or null), ``score`` (the selecting dev score or null)
     and ``seconds`` (null or of its last call).

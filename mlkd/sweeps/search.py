@@ -20,17 +20,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mlkd.config import validate
-from mlkd.errors import UserError
-from mlkd.files import digest
-from mlkd.links import link_keys
+from mlkd.config.compose import validate
+from mlkd.config.schema import TrainConfig
+from mlkd.config.sweeps import OptunaConfig, RangeConfig, Value
+from mlkd.output.errors import UserError
+from mlkd.recipes.links import link_keys
 from mlkd.runs.index import finished_runs
-from mlkd.runs.lock import Lock
-from mlkd.schema import TrainConfig
+from mlkd.storage.files import digest
+from mlkd.storage.lock import Lock
 from mlkd.sweeps.driver import run_cells
 from mlkd.sweeps.grid import Cell, Request, label_of, make_cell
 from mlkd.sweeps.record import SweepRecord
-from mlkd.sweeps.schema import OptunaConfig, RangeConfig, Value
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from mlkd.errors import UserError
-from mlkd.files import reason_of
-from mlkd.schema import TrainConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.config.sweeps import SlurmConfig
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.local import is_lost
 from mlkd.sweeps.record import SweepRecord
-from mlkd.sweeps.schema import SlurmConfig
 from mlkd.sweeps.tree import Job
 
 log = logging.getLogger(__name__)

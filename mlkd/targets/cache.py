@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkd.files import digest, new_array, remove_folder, replacing_folder
-from mlkd.integrity import Damaged, check_seal, seal
-from mlkd.runs.lock import Lock
-from mlkd.targets.encoder import FrozenEncoder
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.storage.files import digest, new_array, remove_folder, replacing_folder
+from mlkd.storage.lock import Lock
+from mlkd.storage.seals import Damaged, check_seal, seal
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,142 @@
+"""What users would do instead of the chain, from the same assistant, pairs and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from mlkd.config.schema import InitConfig, LossConfig, PairMSEConfig, TrainConfig
+from mlkd.data.tokens import tokenise
+from mlkd.deploy.formats import FORMATS, encoder, open_onnx
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.metrics.scoring import Encode
+from mlkd.metrics.size import folder_mib, parameters
+from mlkd.recipes.chain import Chain, open_chain, run_links
+from mlkd.recipes.links import links
+from mlkd.runs.record import read_record
+from mlkd.student.static import static_encoder
+
+log = logging.getLogger(__name__)
+
+_STATIC_WIDTH = 256
+"""Width of the static vectors, model2vec's default, where the assistant is as wide."""
+
+
+def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Run the chain, then everything that it is compared with.
+
+    All are scored in fp32 (int8 in its own arithmetic) and timed in one race.
+
+    Returns:
+        Id of the chain's last run, and by name what ``measure`` and ``speed`` of
+        :class:`mlkd.metrics.evaluation.Evaluation` give: the models of the chain;
+        ``mse recipe``, see :func:`mse_recipe`; ``start``, the student before any training;
+        ``layer cut``, as many whole layers and the assistant's whole word table; ``static``, see
+        :func:`mlkd.student.static.static_encoder`; ``assistant int8`` and ``student int8``, the
+        assistant and the chain's student as ``onnx_int8``.
+    """
+    chain = _finished(config)
+    recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
+    folders = chain.folders | {"mse recipe": recipe.folders[recipe.config.stage]}
+    assistant, student = map(load_folder, (chain.assistant, chain.folders[config.stage]))
+    assistant.max_seq_length = config.data.max_tokens
+    width = min(_STATIC_WIDTH, int(assistant.get_embedding_dimension() or 0))
+    static = static_encoder(assistant, _frequency(chain, assistant), width)
+    with tempfile.TemporaryDirectory() as temporary:
+        made = {"start": chain.new_student(), "layer cut": _layer_cut(chain).new_student()}
+        for name, model in made.items():
+            folders[name] = Path(temporary, name)
+            save_folder(model, folders[name])
+        measured = {n: chain.evaluation.cached(f, chain.cache, n) for n, f in folders.items()}
+        encoders = {name: chain.evaluation.encoder(folder) for name, folder in folders.items()}
+
+        folder = Path(temporary, "static")
+        static.save(str(folder))
+        encoders["static"] = encoder(static)
+        measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
+        for name, model in {"assistant int8": assistant, "student int8": student}.items():
+            folder = Path(temporary, name)
+            FORMATS["onnx_int8"].write(model, folder)
+            encoders[name] = open_onnx(folder, torch.get_num_threads())
+            measured[name] = _measured(chain, encoders[name], model, folder, "int8")
+        for name, times in chain.evaluation.speed(encoders).items():
+            measured[name] |= times
+    return chain.folders[config.stage].parent.name, measured
+
+
+def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:
+    """The same student, trained in one stage as Reimers and Gurevych (2020) do.
+
+    The loss is the mean squared error of both sides to the teacher's vector of the source, and the
+    learning rate that of stage 3, which trains new students.
+
+    Args:
+        config: The chain it is compared with.
+        pairs: How many pairs it is trained on.
+    """
+    values = config.model_dump() | {"stage": "contrastive"}
+    stages = values["stages"]
+    for name in ("bottleneck", "recurrent"):
+        stages[name]["enabled"] = False
+    stages["contrastive"] |= {
+        "enabled": True,
+        "loss": LossConfig(pair_mse=PairMSEConfig()).model_dump(),
+        "lr": config.stages["recurrent"].lr,
+        "epochs": 1000.0,
+        "max_steps": max(1, pairs // config.stages["contrastive"].batch_size),
+    }
+    return TrainConfig.model_validate({key: values[key] for key in TrainConfig.model_fields})
+
+
+def _finished(config: TrainConfig) -> Chain:
+    """A chain whose links have all run."""
+    chain = open_chain(config)
+    chain.measure_references()
+    run_links(chain, links(config))
+    return chain
+
+
+def _pairs_taken(chain: Chain) -> int:
+    """On how many pairs the student was trained, in all stages; those of stage 2 are cheaper."""
+    taken = 0
+    for name in links(chain.config):
+        if name != "assistant":
+            steps = read_record(chain.folders[name].parent)["training"]["steps"]
+            taken += steps * chain.config.stages[name].batch_size
+    return taken
+
+
+def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
+    """Count of each piece in the pairs' distinct sentences."""
+    tokens = tokenise(chain.pairs, model.tokenizer, chain.config.data.max_tokens, chain.cache)
+    return torch.from_numpy(tokens.frequency(backbone_of(model).config.vocab_size))
+
+
+def _layer_cut(chain: Chain) -> Chain:
+    """The same chain with a student that has the assistant's whole layers and word table."""
+    config = chain.config
+    whole = {"bottleneck": None, "intermediate": None, "trim": None, "recurrence": 1}
+    size = config.student.model_copy(update=whole)
+    init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
+    return replace(chain, config=config.model_copy(update={"student": size, "init": init}))
+
+
+def _measured(
+    chain: Chain, encode: Encode, model: SentenceTransformer, folder: Path, precision: str
+) -> dict[str, Any]:
+    """Scores and size of an encoder that is no folder of mlkd's."""
+    log.info("evaluate %s", folder.name)
+    return {
+        "scores": chain.evaluation.scores(encode),
+        "precision": precision,
+        "parameters": parameters(model),
+        "mib": folder_mib(folder),
+    }

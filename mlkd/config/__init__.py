@@ -1,0 +1,1 @@
+"""The configuration: schemas, composition, errors in a line; free of torch."""

@@ -1,0 +1,143 @@
+"""The command that leads to a configuration, found from the configuration alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from mlkd.config.compose import CONF_DIR
+from mlkd.config.schema import TrainConfig
+
+_GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer", "eval")
+"""Config groups whose options fill the section of the same name."""
+
+_LEFT_OUT = {"logger"}
+"""Sections that change nothing about a run."""
+
+Tree = dict[str, Any]
+
+
+def command_of(config: Tree) -> str:
+    """A short ``python -m mlkd.train`` command that composes to a recorded configuration.
+
+    Each config group gets the option that is closest to the recorded section; what still differs
+    becomes an override of its own.
+
+    Args:
+        config: ``TrainConfig`` as JSON, from a run record.
+    """
+    choices = [f"stage={config['stage']}"]
+    default = json.loads(_composed(choices[0]))
+    for group in _GROUPS:
+        if _completed(group, default[group]) == config[group]:
+            continue
+        options = _options(group)
+        distance = {n: _leaves(_difference(o, config[group])) for n, o in options.items()}
+        best = min(distance, key=lambda name: distance[name])  # the default one comes first
+        if best != next(iter(options)):
+            choices.append(f"{group}={best}")
+    raw = json.loads(_composed(*choices))
+    start = {name: _completed(name, value) for name, value in raw.items() if name in config}
+    overrides = _difference(start, config)
+    known = _keys(raw)
+    lines = []
+    for key, value in overrides.items():
+        if key.split(".")[0] in _LEFT_OUT:
+            continue
+        if value is _ABSENT:
+            lines.append(f"~{key}")
+        else:
+            lines.append(f"{'' if key in known else '++'}{key}={_written(value)}")
+    return shlex.join(["python", "-m", "mlkd.train", *choices, *lines])
+
+
+_ABSENT = object()
+
+
+def _difference(have: Any, want: Any, prefix: str = "") -> Tree:
+    """Dotted keys and values that turn one tree into another."""
+    if not (isinstance(have, dict) and isinstance(want, dict)):
+        return {} if have == want else {prefix: want}
+    found: Tree = {}
+    for key in [*have, *(k for k in want if k not in have)]:
+        path = f"{prefix}.{key}" if prefix else key
+        if key not in want:
+            found[path] = _ABSENT
+        elif key not in have:
+            found[path] = want[key]
+        else:
+            found |= _difference(have[key], want[key], path)
+    return found
+
+
+def _leaves(value: Any) -> int:
+    """Settings in a tree."""
+    return sum(map(_leaves, value.values())) if isinstance(value, dict) else 1
+
+
+def _conf() -> AbstractContextManager[Any]:
+    """Composing from ``conf/``; an entry point has opened it already."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    opened: AbstractContextManager[Any] = initialize_config_dir(str(CONF_DIR), version_base="1.3")
+    return opened
+
+
+@functools.cache
+def _composed(*overrides: str) -> str:
+    """``conf/train.yaml`` with overrides, as JSON; missing values are ``"???"``."""
+    with _conf():
+        tree = compose("train", list(overrides))
+    return json.dumps(OmegaConf.to_container(tree, resolve=True, throw_on_missing=False))
+
+
+@functools.cache
+def _options(group: str) -> dict[str, Any]:
+    """Section that each option of a group gives, the default option first."""
+    with _conf():
+        hydra = compose("train", return_hydra_config=True).hydra
+    default = hydra.runtime.choices[group]
+    names = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml") if path.stem != "base")
+    ordered = sorted(names, key=lambda name: name != default)
+    return {n: _completed(group, json.loads(_composed(f"{group}={n}"))[group]) for n in ordered}
+
+
+def _completed(section: str, value: Any) -> Any:
+    """A section with the defaults of its schema filled in."""
+    kind: Any = TrainConfig.model_fields[section].annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError:  # an option that needs another setting beside it
+        return value
+
+
+def _keys(tree: Any, prefix: str = "") -> set[str]:
+    """Dotted keys of a tree, inner ones included."""
+    if not isinstance(tree, dict):
+        return set()
+    names = {f"{prefix}{key}" for key in tree}
+    return names.union(*(_keys(value, f"{prefix}{key}.") for key, value in tree.items()))
+
+
+def _written(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    plain = re.fullmatch(r"[A-Za-z_/][\w./@%+-]*", value)
+    if plain and value.lower() not in {"null", "true", "false", "nan", "inf", "on", "off"}:
+        return value
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"

@@ -1,0 +1,201 @@
+"""Schemas of the other entry points; like :mod:`mlkd.config.schema`, free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig, Folder, Positive, Section
+from mlkd.config.schema import Accelerator, TrainConfig, TrimConfig
+
+
+class EvaluateConfig(Section):
+    """The whole of ``python -m mlkd.evaluate``."""
+
+    model: str
+    """Student folder, run folder, or hub name with ``@revision``."""
+    teacher: EncoderConfig | None = None
+    """Whose vectors the model's are compared with; null = the teacher of its run, all-MiniLM-L6-v2
+    for a model without a run."""
+    eval: EvalConfig
+    max_tokens: Annotated[int, Field(ge=4, le=512)] | None = None
+    """Longer sentences are cut; null = as in the run of the model, 64 for one without a run."""
+    latency: bool = False
+    """Also time teacher, assistant and student in turns, with one thread and two, and measure the
+    memory of processes that only encode."""
+    compare: list[str] = Field(default_factory=list)
+    """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
+    output: Folder | None = None
+    """JSON file to write; null = ``outputs/evaluation.json``."""
+    accelerator: Accelerator = "auto"
+    allow_download: bool = False
+
+    @model_validator(mode="after")
+    def _compare_is_read(self) -> EvaluateConfig:
+        if self.compare and not self.latency:
+            raise ValueError("compare is only read with latency=true")
+        return self
+
+
+ExportFormat = Literal["sentence_transformers", "dense", "onnx", "onnx_int8"]
+
+
+class PushConfig(Section):
+    """A repository on the hub; the account is the one that ``hf auth login`` knows."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """``owner/name``; created if there is none."""
+    private: bool = True
+    """Whether a new repository is private."""
+
+
+class ExportConfig(Section):
+    """The whole of ``python -m mlkd.export``."""
+
+    run: Folder
+    """Folder of a finished run, or of a student."""
+    format: list[ExportFormat] = Field(min_length=1)
+    """What to write, each into a folder of its name."""
+    output: Folder | None = None
+    """Folder of the results; null = ``outputs/export/<name of the run>``."""
+    max_loss: Annotated[float, Field(ge=0.0)] = 0.5
+    """Points of dev score that ``onnx_int8`` may lose; if it loses more, it is refused."""
+    eval: EvalConfig | None = None
+    """Dev sets for ``max_loss``; null = those of the run, the demo's for a folder without a run."""
+    trim: TrimConfig | None = None
+    """Leaves out the pieces that the pairs of some languages do not use; null = none."""
+    data: DataConfig | None = None
+    """Pairs for ``trim``; null = those of the run."""
+    license: str | None = None
+    """Licence of the student, as the hub abbreviates it; null = it is yours to choose."""
+    licenses: dict[str, str] = Field(default_factory=dict)
+    """Licences of corpora, by their key in ``data.corpora``, for the model card."""
+    push: PushConfig | None = None
+    """Where to upload to; null = nowhere."""
+
+    @model_validator(mode="after")
+    def _every_section_is_read(self) -> ExportConfig:
+        if self.data is not None and self.trim is None:
+            raise ValueError("data is only read by trim; give trim={} as well")
+        if self.eval is not None and self.trim is None and "onnx_int8" not in self.format:
+            raise ValueError("eval is only read by trim and the format onnx_int8")
+        if twice := [name for name in self.format if self.format.count(name) > 1]:
+            raise ValueError(f"format: {twice[0]} is named twice")
+        if self.push is not None and len(self.format) != 1:
+            raise ValueError("push needs exactly one format, since a repository holds one model")
+        if self.eval is not None:
+            usual = EvalConfig(sets=self.eval.sets)
+            for name in ("bootstrap", "precision"):
+                if (given := getattr(self.eval, name)) != getattr(usual, name):
+                    raise ValueError(f"eval.{name}={given}: max_loss compares means, in fp32")
+        return self
+
+
+CaseName = Literal[
+    "minilm",
+    "multilingual",
+    "vocabulary",
+    "bottleneck",
+    "targets",
+    "chain",
+    "pairs",
+    "start",
+    "profile",
+]
+
+
+class CasesConfig(Section):
+    """What is measured, and how long."""
+
+    cases: list[CaseName] = Field(min_length=1)
+    steps: Positive
+    """Optimiser steps a turn."""
+    batch_size: Positive
+    """Pairs a step."""
+    turns: Positive
+    """Turns of each contestant that count, after one that does not."""
+    clock: Literal["wall", "cpu"]
+    """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
+    rows: Annotated[int, Field(ge=40_000)]
+    """Rows of the large vocabulary."""
+    synthetic: list[Positive] = Field(min_length=1)
+    """Numbers of synthetic pairs whose preparation is measured."""
+    start_pairs: Positive
+    """Synthetic pairs of the case ``start``."""
+    sentences: Positive
+    """Sentences whose targets are computed."""
+    output: Folder
+    """JSON file to write."""
+
+
+class BenchmarkConfig(TrainConfig):
+    """The whole of ``python -m mlkd.benchmark``: a training and what to measure of it."""
+
+    benchmark: CasesConfig
+
+
+class BaselinesConfig(TrainConfig):
+    """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
+
+    output: Folder | None = None
+    """JSON file to write; null = ``baselines-<id of the chain's last run>.json`` in ``output_dir``.
+    The same as CSV and the tables in Markdown go beside it."""
+
+    @model_validator(mode="after")
+    def _is_a_fair_contest(self) -> BaselinesConfig:
+        if self.output is not None and self.output.endswith((".csv", ".md")):
+            raise ValueError(f"output={self.output}: a JSON file; .csv and .md go beside it")
+        if self.stage not in ("recurrent", "contrastive"):
+            raise ValueError(f"stage={self.stage} leaves no trained student to compare")
+        if self.eval.precision != "fp32":
+            raise ValueError("eval.precision: what is compared is scored in fp32")
+        if self.trainer.processes > 1:
+            raise ValueError("trainer.devices and trainer.nodes: allowed here: 1")
+        return self
+
+
+class ReportConfig(Section):
+    """The whole of ``python -m mlkd.report``."""
+
+    action: Literal["draw", "select", "dashboard"] = "draw"
+    """``draw`` writes the report, ``select`` names the best student within a budget, ``dashboard``
+    creates the view of W&B."""
+    sources: list[str] = Field(min_length=1)
+    """Output folders, multirun folders, folders of runs."""
+    budget_mib: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest size on disk (MiB) of a student that may be selected."""
+    output: Folder | None = None
+    """Folder of the report; null = ``report`` in the first source."""
+    entity: str | None = None
+    """Owner of the W&B project of a dashboard; null = the default one of the API key."""
+
+    @model_validator(mode="after")
+    def _budget_selects(self) -> ReportConfig:
+        if (self.action == "select") != (self.budget_mib is not None):
+            raise ValueError(
+                "select needs budget_mib=<MiB>, as in: python -m mlkd.report select budget_mib=20"
+            )
+        return self
+
+
+class RunsConfig(Section):
+    """The whole of ``python -m mlkd.runs``."""
+
+    action: Literal["list", "prune"] = "list"
+    """``prune`` removes unfinished runs and links of chains that no other run needs."""
+    output_dir: Folder = "outputs"
+    ask: bool = True
+    """Before anything is removed."""
+
+
+class KillTestConfig(Section):
+    """The whole of ``python -m mlkd.killtest``."""
+
+    kills: Positive
+    seed: Annotated[int, Field(ge=0)]
+    """Decides how long after each sign the kill comes."""
+    command: list[str]
+    """Arguments of ``python -m mlkd.train``."""
+    output: Folder
+    """Markdown file to write."""

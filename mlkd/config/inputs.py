@@ -1,0 +1,173 @@
+"""Schema of what is read: parallel pairs, encoders and evaluation sets; and what all schemas share.
+
+Like :mod:`mlkd.config.schema`, free of torch and transformers.
+"""
+
+from __future__ import annotations
+
+from os.path import expanduser
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+"""An ISO 639-1 code; three letters for a language without one."""
+Folder = Annotated[str, AfterValidator(expanduser)]
+"""A folder; ``~`` is the home folder."""
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values are not changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class CorpusConfig(Section):
+    """One parallel corpus, possibly with several translation languages."""
+
+    format: Literal["demo", "tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"]
+    """``aligned`` zips the lines of two files; ``dataset`` is a hub id or a saved dataset."""
+    path: str = ""
+    """File, folder or hub id under ``data.root``; ``{source}``, ``{target}`` are filled in."""
+    target_path: str | None = None
+    """Second file of the format ``aligned``."""
+    source: Language = "en"
+    targets: list[Language] = Field(min_length=1)
+    """Translation languages that the corpus offers."""
+    columns: list[str | int] = [0, 1]
+    """Columns of the source and the translation: positions, or names where the file has a header
+    (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
+    ``aligned``: the text columns read from both files, each giving a pair a row."""
+    header: bool = False
+    """Whether the first line of a TSV names the columns."""
+    domain: str = "general"
+    split: str = "train"
+    """Split of a ``dataset``."""
+    subset: str | None = None
+    """Subset (configuration) of a ``dataset``; ``{source}``, ``{target}`` are filled in."""
+    revision: str | None = None
+    """Revision of a hub dataset."""
+    max_pairs: Positive | None = None
+    """At most so many clean pairs a translation language, taken from the start of the file."""
+
+    @model_validator(mode="after")
+    def _every_key_is_read(self) -> CorpusConfig:
+        readers = {
+            "path": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
+            "target_path": {"aligned"},
+            "columns": {"tsv", "aligned", "jsonl", "parquet", "dataset"},
+            "header": {"tsv", "aligned"},
+            "split": {"dataset"},
+            "subset": {"dataset"},
+            "revision": {"dataset"},
+        }
+        for key, formats in readers.items():
+            is_set = getattr(self, key) != type(self).model_fields[key].default
+            if is_set and self.format not in formats:
+                allowed = ", ".join(sorted(formats))
+                raise ValueError(
+                    f"{key} is not read in the format {self.format}, but in: {allowed}"
+                )
+        return self
+
+
+class DataConfig(Section):
+    """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
+
+    root: Folder | None = None
+    """Folder that relative corpus paths start from."""
+    corpora: dict[str, CorpusConfig] = Field(min_length=1)
+    languages: list[Language] | None = None
+    """Translation languages to use; null = all that the corpora offer."""
+    max_chars: Positive = 250
+    """Pairs with a longer side are rejected."""
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 128
+    """Longer sentences are cut, for every encoder alike (tokens, special ones included)."""
+    max_rejected: Fraction = 0.05
+    """Share of bad rows of a corpus above which the run stops."""
+    dev_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
+    """Share of the English sentences, chosen by hash, that is held out as dev."""
+    max_dev_pairs: Positive = 2000
+    """At most so many dev pairs are used to select."""
+    mixing: Literal["proportional", "uniform", "temperature"] = "uniform"
+    """How (corpus, language) groups share a batch: by size, equally (Ding et al., 2022), or by
+    size to the power of ``1 / temperature``."""
+    temperature: Annotated[float, Field(ge=1.0)] = 1.0
+    """Used by ``mixing: temperature``; 1 = proportional, larger = more even."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the training pairs that is used, by hash of the English side."""
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> DataConfig:
+        if self.temperature != 1.0 and self.mixing != "temperature":
+            raise ValueError(f"temperature={self.temperature} needs mixing=temperature")
+        return self
+
+
+class EncoderConfig(Section):
+    """A sentence encoder: a packaged model, a local folder, or a hub model at a revision."""
+
+    package: str | None = None
+    """Installed Python package that holds a sentence-transformers folder ``model/``."""
+    path: str | None = None
+    """Local sentence-transformers folder."""
+    name: str | None = None
+    """Hub name; needs a ``revision``."""
+    revision: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Expected SHA-256 of ``model.safetensors``; checked before use."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> EncoderConfig:
+        if sum(place is not None for place in (self.package, self.path, self.name)) != 1:
+            raise ValueError("give exactly one of package, path and name")
+        if self.name is not None and self.revision is None:
+            raise ValueError(f"name={self.name} needs a revision")
+        if self.name is None and self.revision is not None:
+            raise ValueError(f"revision={self.revision} is only read with a name")
+        return self
+
+
+class EvalSetConfig(Section):
+    """One evaluation set; ``split`` says whether it may select."""
+
+    kind: Literal["sts", "bitext"]
+    split: Literal["dev", "test"]
+    format: Literal["demo", "tsv"] = "tsv"
+    path: str = ""
+    """TSV under ``eval.root``. ``{lang}``: one file a language, row i the same item in each;
+    ``{a}``, ``{b}``: one file a language pair; bitext files hold English and ``{lang}``."""
+    languages: list[Language] = []
+    """Languages of a set with one file a language (bitext: besides English)."""
+    pairs: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}-[a-z]{2,3}$")]] | None = None
+    """Language pairs to score; null = each language with itself and with English."""
+    codes: dict[str, str] = {}
+    """File-name codes of languages that differ from ISO 639-1, as ``{de: deu}``."""
+    columns: tuple[int, int, int] | tuple[int, int] | None = None
+    """Positions of the two sentences (and the score); null = the first ones."""
+    header: bool = False
+    max_score: Annotated[float, Field(gt=0.0)] = 5.0
+    """Largest legal gold score."""
+
+    @model_validator(mode="after")
+    def _every_key_is_read(self) -> EvalSetConfig:
+        unread = ["path", "columns", "header", "codes"] if self.format == "demo" else []
+        unread += ["max_score"] if self.kind == "bitext" else []
+        for key in unread:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                what = "sets of kind sts" if key == "max_score" else "files"
+                raise ValueError(f"{key} is only read of {what}")
+        return self
+
+
+class EvalConfig(Section):
+    """Evaluation sets and the numbers around the scores."""
+
+    root: Folder | None = None
+    sets: dict[str, EvalSetConfig] = Field(min_length=1)
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    """Resamples of the 95 % interval; 0 = none."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""

@@ -1,0 +1,1 @@
+"""Encoders: what is inside a Hugging Face one, the forward pass, folders."""

@@ -1,0 +1,145 @@
+"""The sentence-transformers module of a student: compact on disk, unrolled when run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mlkd.encoders.backbone import layers, set_layers
+from mlkd.encoders.bottleneck import BottleneckEmbedding
+
+
+class CompactTransformer(InputModule):
+    """A Hugging Face encoder with an optional bottleneck embedding and recurrent layers.
+
+    Attributes:
+        model: The backbone; its layer list holds each stored layer ``recurrence`` times.
+        bottleneck: Width of the factorised word table, or None.
+        recurrence: How often the stored layers are run.
+        max_seq_length: Longer inputs are cut (tokens).
+    """
+
+    config_file_name = "mlkd_config.json"
+    config_keys: list[str] = [  # noqa: RUF012 - declared so by the base class
+        "bottleneck",
+        "recurrence",
+        "max_seq_length",
+    ]
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        bottleneck: int | None,
+        recurrence: int,
+        max_seq_length: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
+        self.bottleneck = bottleneck
+        self.recurrence = recurrence
+        self.max_seq_length = max_seq_length
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Tensor | Any]:
+        """Tokenise sentences into padded ``input_ids`` and ``attention_mask``."""
+        texts = [(prompt or "") + text for text in inputs]
+        encoded = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.max_seq_length,
+            return_token_type_ids=False,
+            return_tensors="pt",
+        )
+        return dict(encoded)
+
+    def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
+        """Add ``token_embeddings`` ``(batch, length, hidden)`` to the features."""
+        output = self.model(
+            input_ids=features["input_ids"], attention_mask=features["attention_mask"]
+        )
+        features["token_embeddings"] = output.last_hidden_state
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the token vectors."""
+        return int(self.model.config.hidden_size)
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write backbone config, stored weights (each once) and tokenizer into a folder."""
+        folder = Path(output_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = len(layers(self.model)) // self.recurrence
+        config = self.model.config.to_dict()
+        config.update(num_hidden_layers=stored, architectures=[type(self.model).__name__])
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        weights = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.model.state_dict().items()
+            if not _is_repeat(name, stored)
+        }
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        self.save_config(output_path)
+        self.save_tokenizer(output_path)
+
+    @classmethod
+    def load(  # type: ignore[override]  # what is not named here does not apply
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> CompactTransformer:
+        """Load what :meth:`save` wrote, from a folder or the hub; weights from safetensors only."""
+        found = cls.load_dir_path(
+            model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
+        )
+        if found is None:
+            place = Path(model_name_or_path, subfolder)
+            raise OSError(f"{place}: no such folder, nor a model of the hub that can be had")
+        folder = Path(found)
+        settings = json.loads((folder / cls.config_file_name).read_text())
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **local)
+        model = AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
+        if settings["bottleneck"] is not None:
+            model.set_input_embeddings(
+                BottleneckEmbedding(
+                    config.vocab_size,
+                    settings["bottleneck"],
+                    config.hidden_size,
+                    config.pad_token_id,
+                )
+            )
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        set_layers(model, list(layers(model)), settings["recurrence"])
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        return cls(model.eval(), tokenizer, **settings)
+
+
+def _is_repeat(name: str, stored: int) -> bool:
+    """Whether a state key belongs to a second or later pass over the stored layers."""
+    parts = name.split(".")
+    return parts[:2] == ["encoder", "layer"] and int(parts[2]) >= stored
+
+
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Masked mean over tokens: ``(batch, length, d)`` and ``(batch, length)`` to ``(batch, d)``."""
+    weight = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,0 +1,102 @@
+"""Student folders: write one, open any sentence encoder folder without running foreign code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
+
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
+
+# Loading takes a second; its bars and reports would drown what the user waits for.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+
+_OURS = ("mlkd.encoders.compact.CompactTransformer", "mlkd.student.encoder.CompactTransformer")
+"""The module of students; the second name is that of mlkd 0.1."""
+_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout")
+"""Modules of sentence-transformers that are opened; their weights are safetensors or they have
+none."""
+_WEIGHTS = {"Transformer", "CompactTransformer", "Dense", "LayerNorm"}
+
+
+def save_folder(model: SentenceTransformer, folder: Path) -> None:
+    """Write the model as a sentence-transformers folder (safetensors, tokenizer, configs)."""
+    tokenizer: Any = model.tokenizer
+    if tokenizer.is_fast:  # where it last cut and padded is no part of the model
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    model.save_pretrained(os.fspath(folder), create_model_card=False)
+
+
+def load_folder(folder: Path) -> SentenceTransformer:
+    """Open a student, an assistant or any sentence-transformers folder, on the CPU, in eval mode.
+
+    Only safetensors weights and the module classes of sentence-transformers and mlkd are loaded;
+    nothing is looked up on a hub.
+
+    Raises:
+        UserError: The folder is no sentence encoder, or names foreign module classes.
+    """
+    entries = _module_list(folder)
+    try:
+        if any(kind in _OURS for kind, _ in entries):
+            modules = [_load_module(folder, *entry) for entry in entries]
+            return SentenceTransformer(modules=modules, device="cpu").eval()
+        return SentenceTransformer(
+            os.fspath(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=False,
+            # Whatever precision it was stored in: training and scoring in bf16 are by autocast.
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        ).eval()
+    except Exception as error:  # a damaged file fails in any of four libraries
+        raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error
+
+
+def _module_list(folder: Path) -> list[tuple[str, str]]:
+    """Class and subfolder of each module, if all of them may be opened."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
+    try:
+        content = json.loads(listing.read_text(encoding="utf-8"))
+        entries = [(str(entry["type"]), str(entry["path"])) for entry in content]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{listing}: not a module list ({reason_of(error)})") from None
+    if not entries:
+        raise UserError(f"{listing}: it names no module")
+    for kind, subfolder in entries:
+        name = kind.rpartition(".")[2]
+        if kind not in _OURS and not (
+            kind.startswith("sentence_transformers.") and name in _MODULES
+        ):
+            raise UserError(
+                f"{listing}: module {kind} is refused; allowed: {_OURS[0]} and, of "
+                f"sentence_transformers, {', '.join(_MODULES)}"
+            )
+        place = folder / subfolder
+        if "\0" in subfolder or not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{listing}: path {subfolder!r} leaves the folder")
+        if name in _WEIGHTS and not (place / "model.safetensors").is_file():
+            raise UserError(f"{place}: no model.safetensors; other weight formats are refused")
+        if (place / "adapter_config.json").exists():  # it names a model somewhere else
+            raise UserError(f"{place / 'adapter_config.json'}: adapters are refused; merge it")
+    return entries
+
+
+def _load_module(folder: Path, kind: str, subfolder: str) -> Any:
+    """Load one checked entry of ``modules.json``."""
+    module, name = kind.rsplit(".", 1)
+    cls = getattr(importlib.import_module(module), name)
+    return cls.load(os.fspath(folder), subfolder=subfolder, local_files_only=True)

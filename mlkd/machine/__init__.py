@@ -1,0 +1,1 @@
+"""The machine: devices, precision, kernels, the processes that train together."""

@@ -1,0 +1,199 @@
+"""All numbers of one encoder folder: scores, size, speed. Every model goes through this."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlkd.config.compose import encoder_folder
+from mlkd.config.inputs import EncoderConfig
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.machine.hardware import describe, device_of, resolve_precision
+from mlkd.metrics.scoring import Encode, Scores, score
+from mlkd.metrics.sets import EvalSet, sentences
+from mlkd.metrics.size import folder_mib, parameters
+from mlkd.metrics.speed import race
+from mlkd.output.errors import UserError
+from mlkd.runs.record import code_digest, now
+from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, reason_of, write_json
+from mlkd.storage.lock import Lock
+from mlkd.storage.seals import sealed
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 3
+"""Version of cached scores; a change computes them anew."""
+_TIMED = 96
+"""Sentences that speed is measured with,"""
+_BATCH = 32
+"""and how many of them are encoded at once."""
+
+
+def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
+    """Local folder of an encoder; a hub model comes from the local cache or is downloaded.
+
+    Raises:
+        UserError: It cannot be had, or its weights are not the expected ones.
+    """
+    folder = encoder_folder(config)
+    if folder is None:
+        from huggingface_hub import snapshot_download
+
+        assert config.name is not None
+        try:
+            folder = Path(
+                snapshot_download(
+                    config.name,
+                    revision=config.revision,
+                    local_files_only=not allow_download,
+                    ignore_patterns=["*.bin", "*.h5", "*.onnx", "*.msgpack", "*.pt", "*.py"],
+                )
+            )
+        except Exception as error:  # the hub client raises its own, httpx's and OS errors
+            raise UserError(
+                f"{config.name}@{config.revision} cannot be had ({reason_of(error)}); give a local "
+                "folder as path, or allow_download=true with a network"
+            ) from None
+    if config.sha256 is not None:
+        found = file_sha256(folder / "model.safetensors")
+        if found != config.sha256:
+            raise UserError(
+                f"{folder / 'model.safetensors'}: SHA-256 {found}, expected {config.sha256}"
+            )
+    return folder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What encoders are judged on; one for all whose numbers stand beside each other."""
+
+    sets: Sequence[EvalSet]
+    bootstrap: int
+    """Resamples of the STS intervals; 0 = none."""
+    max_tokens: int
+    """Longer sentences are cut."""
+    teacher: Path
+    """For the agreement with its vectors."""
+    accelerator: str
+    """Where the encoders run."""
+    precision: str = "fp32"
+    """What they are scored in: ``fp32``, ``bf16`` or ``auto``."""
+
+    def measure(self, folder: Path) -> dict[str, Any]:
+        """Score an encoder and measure its size.
+
+        Returns:
+            ``scores`` (see :func:`mlkd.metrics.scoring.score`), their ``precision``,
+            ``parameters`` and ``mib``.
+        """
+        encoder = self._open(folder, self.precision)
+        return {
+            "scores": self.scores(partial(encoder.encode, description="evaluate")),
+            "precision": encoder.precision,
+            "parameters": parameters(encoder.model),
+            "mib": folder_mib(folder),
+        }
+
+    def scores(self, encode: Encode) -> Scores:
+        """Score any encoder (see :func:`mlkd.metrics.scoring.score`)."""
+        return score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach)
+
+    def cached(self, folder: Path, cache: Path, name: str) -> dict[str, Any]:
+        """The same from the cache, where it is known; the log calls the encoder ``name``."""
+
+        def make() -> dict[str, Any]:
+            log.info("evaluate %s", name)
+            return self.measure(folder)
+
+        return _kept(cache, "scores", self._key(folder), make, f"scores of {name}")
+
+    def encoder(self, folder: Path) -> Encode:
+        """``encode`` of a folder in fp32, as fast as it is for whoever loads it."""
+        return self._open(folder, "fp32", as_it_comes=True).encode
+
+    def speed(self, encoders: Mapping[str, Encode]) -> dict[str, dict[str, Any]]:
+        """Time encoders in turns on the same sentences of all languages.
+
+        Returns:
+            By name ``sentences_per_s`` and ``latency_ms`` (see :func:`mlkd.metrics.speed.race`).
+        """
+        return race(encoders, self._timed(), batch_size=_BATCH, passes=3)
+
+    def cached_speed(self, folders: Mapping[str, Path], cache: Path) -> dict[str, dict[str, Any]]:
+        """``speed`` of folders in fp32, from the cache if they have raced on such hardware.
+
+        One key for all of them, since only times of one race compare.
+        """
+        hardware = describe(device_of(self.accelerator))
+        encoders = {name: encoder_fingerprint(folder) for name, folder in folders.items()}
+        how = [self.max_tokens, _BATCH, hardware, torch.__version__, code_digest()]
+        key = digest([encoders, self._timed(), *how])
+
+        def make() -> dict[str, Any]:
+            raced = self.speed({name: self.encoder(folder) for name, folder in folders.items()})
+            return {"finished": now(), "models": raced}
+
+        known = _kept(cache, "speed", key, make, "a race of encoders")
+        log.info(
+            "speed: as of %s on %s, in %s", known["finished"], hardware, cache / f"speed-{key}"
+        )
+        models: dict[str, dict[str, Any]] = known["models"]
+        return models
+
+    def _timed(self) -> list[str]:
+        """Sentences that speed is measured with."""
+        texts = sorted(sentences(self.sets))
+        drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
+        return [texts[i] for i in drawn]
+
+    @cached_property
+    def _teach(self) -> Encode:
+        """The teacher's vectors, which are asked for anew, and are the same, with each encoder."""
+
+        @lru_cache(maxsize=1)  # of all its sentences; the model is not kept
+        def remembered(texts: tuple[str, ...]) -> np.ndarray:
+            return self._open(self.teacher, self.precision).encode(texts)
+
+        return lambda texts: remembered(tuple(texts))
+
+    def _open(self, folder: Path, precision: str, as_it_comes: bool = False) -> FrozenEncoder:
+        return FrozenEncoder.open(
+            folder,
+            max_tokens=self.max_tokens,
+            accelerator=self.accelerator,
+            precision=precision,
+            as_it_comes=as_it_comes,
+        )
+
+    def _key(self, folder: Path) -> str:
+        """Hash of everything that decides an encoder's scores."""
+        sets = [[s.name, s.split, s.pair, s.content] for s in self.sets]
+        encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
+        how: list[int | str] = [self.bootstrap, self.max_tokens]
+        precision = resolve_precision(self.precision, device_of(self.accelerator))
+        if precision != "fp32":
+            how.append(precision)
+        return digest([_FORMAT, encoders, *how, sets])
+
+
+def _kept(
+    cache: Path, kind: str, key: str, make: Callable[[], dict[str, Any]], what: str
+) -> dict[str, Any]:
+    """A JSON object from ``<cache>/<kind>-<key>``, made if it is not there; ``what`` names it."""
+    path = cache / f"{kind}-{key}"
+
+    def write(part: Path) -> None:
+        write_json(part / f"{kind}.json", make())
+
+    with Lock(path.with_suffix(".lock"), waiting_for=what):
+        written = sealed(path, write) / f"{kind}.json"
+    content: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,1 @@
+"""What users see: errors of one line, progress, no secrets."""

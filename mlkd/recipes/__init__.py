@@ -1,0 +1,1 @@
+"""Chains of links: what each needs, what exists, what runs."""

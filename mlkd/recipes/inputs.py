@@ -1,0 +1,144 @@
+"""What has to be there before the first link: data, encoders, the assistant before stage 1."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlkd.config.schema import TrainConfig
+from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.machine import ranks
+from mlkd.machine.hardware import device_of
+from mlkd.metrics.evaluation import open_encoder_folder
+from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.similarity import cosines
+from mlkd.output.errors import UserError
+from mlkd.recipes.links import links
+from mlkd.storage.files import digest, encoder_fingerprint, sweep
+from mlkd.storage.lock import Lock
+from mlkd.storage.seals import sealed
+from mlkd.student.initialise import check_size
+from mlkd.student.trim import check_languages
+from mlkd.student.vocabulary import assistant_from_teacher
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 4
+"""Version of the assistant before stage 1; a change makes it anew."""
+_COMPARED = 64
+_SAME_SPACE = 0.5
+"""A ready assistant whose mean cosine with the teacher is lower, on so many dev sentences, was
+made with another one; unrelated spaces give about 0, a distilled assistant 0.8 or more."""
+_VOCABULARY_PAIRS = 150_000
+"""At most so many pairs are aligned (about 1.5 GB)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs of a chain."""
+
+    pairs: PairStore
+    sets: list[EvalSet]
+    teacher: Path
+    base: Path
+    """The assistant before stage 1."""
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Find or make the inputs of a chain.
+
+    Raises:
+        UserError: One of them cannot be had, or they do not fit each other.
+    """
+    device_of(config.trainer.accelerator)  # is it there?
+    cache = Path(config.output_dir, "cache")
+    sets = load_sets(config.eval)
+    if not any(s.split == "dev" for s in sets):
+        raise UserError("eval.sets: selection needs a set with split=dev")
+    teacher = open_encoder_folder(config.teacher, config.allow_download)
+    # Encoder folders are written by the first process only.
+    with ranks.first_ahead(), Lock(cache / "prepare.lock", waiting_for="data preparation"):
+        for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
+            sweep(folder)
+        pairs = prepare_pairs(
+            config.data, sentences(sets), cache, allow_download=config.allow_download
+        )
+        if config.student.trim is not None:
+            check_languages("student.trim", config.student.trim, pairs.languages)
+        base = _base(config, pairs, teacher, cache)
+        check_size(backbone_of(load_folder(base)), config.student, config.data.max_tokens)
+    _check_widths(teacher, base)
+    if "assistant" not in links(config):
+        _check_same_space(config, pairs, teacher, base)
+    dev = len(pairs.dev_pairs())
+    log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
+    return Prepared(pairs, sets, teacher, base)
+
+
+def _check_widths(teacher: Path, base: Path) -> None:
+    """Refuse an assistant that could not imitate the teacher.
+
+    Raises:
+        UserError: Their vectors have different widths.
+    """
+    theirs, ours = (load_folder(folder).get_embedding_dimension() for folder in (teacher, base))
+    if theirs != ours:
+        raise UserError(
+            f"teacher (width {theirs}) and assistant (width {ours}): they must have the same width"
+        )
+
+
+def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base: Path) -> None:
+    """Compare a ready assistant's English with the teacher's: students aim at both in turn.
+
+    Raises:
+        UserError: Their vectors have nothing to do with each other.
+    """
+    english = pairs.texts(np.unique(pairs.source[pairs.dev_pairs()])[:_COMPARED])
+    theirs, ours = (
+        FrozenEncoder.open(
+            folder, max_tokens=config.data.max_tokens, accelerator=config.trainer.accelerator
+        ).encode(english)
+        for folder in (teacher, base)
+    )
+    if (cosine := float(cosines(theirs, ours).mean())) < _SAME_SPACE:
+        raise UserError(
+            f"teacher and assistant have different spaces (mean cosine {cosine:.2f} on English); "
+            "choose the teacher that the assistant was made with, or train the assistant "
+            "(assistant.train=true, stages.assistant.enabled=true)"
+        )
+
+
+def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> Path:
+    """Folder of the assistant before stage 1, made from the teacher unless it is a ready one."""
+    if config.assistant.encoder is not None:
+        return open_encoder_folder(config.assistant.encoder, config.allow_download)
+    vocabulary = config.assistant.vocabulary
+    assert vocabulary is not None
+    key = [_FORMAT, encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]
+
+    def make(part: Path) -> None:
+        log.info("assistant: learn up to %d new pieces from the pairs", vocabulary.size)
+        train = pairs.train_pairs()
+
+        def translations() -> Iterator[str]:
+            return map(pairs.text, np.unique(pairs.translation[train]))
+
+        def both() -> Iterator[tuple[str, str]]:
+            # Corpora and languages stand one after the other: a part has to be drawn from all.
+            drawn = np.random.default_rng(0).permutation(train)[:_VOCABULARY_PAIRS]
+            drawn.sort()
+            sides = zip(pairs.source[drawn], pairs.translation[drawn], strict=True)
+            return ((pairs.text(a), pairs.text(b)) for a, b in sides)
+
+        model = assistant_from_teacher(load_folder(teacher), vocabulary, translations, both)
+        save_folder(model, part)
+
+    return sealed(cache / f"assistant-{digest(key)}", make)

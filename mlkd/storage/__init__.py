@@ -1,0 +1,1 @@
+"""Files that are never seen half done: atomic writing, seals, locks."""

@@ -1,0 +1,217 @@
+"""Hashes of files, and writing that is never seen half done."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from mlkd.output.errors import UserError
+from mlkd.storage.process import machine, started
+
+log = logging.getLogger(__name__)
+
+SEAL = "sha256.json"
+"""Checksums of a cache folder (see :mod:`mlkd.storage.seals`)."""
+VERIFIED = ".verified.json"
+"""Beside them: size and time of the files when they were last compared with their checksums."""
+_ABANDONED = 24 * 3600.0
+"""Temporary files of other machines are left alone until nobody has written for so long (s)."""
+_NO_FINGERPRINT = {"config_sentence_transformers.json", "evaluation.json", SEAL, VERIFIED}
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hash of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encoder_fingerprint(folder: Path) -> str:
+    """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer.
+
+    A chain asks for those of a few folders some dozens of times; a process reads a file again only
+    if it has changed.
+    """
+    names = sorted(
+        p
+        for suffix in ("safetensors", "json", "txt", "model")
+        for place in ("*", "*/*")
+        for p in folder.glob(f"{place}.{suffix}")
+        if p.name not in _NO_FINGERPRINT
+    )
+    return digest([(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names], 32)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What a change of a file changes."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _sha256_as_of(path: Path, *stamp: int) -> str:
+    """SHA-256 of a file that is as it was when it had this stamp."""
+    return file_sha256(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside the target and rename, so that readers see the old or the new file."""
+    with replacing(path) as temporary:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a CSV file; its columns are all keys, and empty where a row lacks one."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A memory-mapped ``.npy`` file to fill in, whose space on the disk is already taken.
+
+    Without that a full disk would end the process with a signal in the middle of the writing.
+    """
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    with path.open("rb+") as file:
+        take_space(file.fileno(), path.stat().st_size)
+    return array
+
+
+def take_space(file: int, size: int) -> None:
+    """Make a file so many bytes long, and have the disk keep them for it.
+
+    It has to be open for reading too: where the file system cannot do it, the C library reads and
+    writes a byte of every block.
+    """
+    os.truncate(file, size)
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file path; on success it is flushed to disk and takes the target's name.
+
+    Raises:
+        UserError: It cannot be written; what was there before is as it was.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # as torch and safetensors fail
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder; on success it takes the target's name.
+
+    If another process has put the target there in the meantime, theirs stays.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    except (OSError, SafetensorError) as error:
+        # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
+        if not _concerns(error, temporary):
+            raise
+        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in the system's words where it was the system, as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that others may look for: it disappears at once."""
+    grave = _temporary(path.with_name(f"{path.name}.removed"))
+    with suppress(FileNotFoundError):
+        path.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders in ``folder`` that killed processes left behind."""
+    for path in folder.glob(".*.part"):
+        try:
+            where, pid = path.name.split(".")[-2].split("-")
+            if _forsaken(path, where, int(pid)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                log.info("removed %s, which an ended process left behind", path)
+        except (ValueError, IndexError, OSError):
+            continue  # not one of ours, or somebody else removes it just now
+
+
+def _forsaken(path: Path, where: str, pid: int) -> bool:
+    """Whether nobody works on a temporary file any more."""
+    if where == machine():
+        return started(pid) is None
+    newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+    return time.time() - newest > _ABANDONED
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{machine()}-{os.getpid()}.part")
+
+
+def _concerns(error: Exception, folder: Path) -> bool:
+    """Whether an error is about writing into the folder."""
+    if not isinstance(error, OSError):
+        return True
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if named:
+        return any(str(folder) in name or str(folder).startswith(name) for name in named)
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""One training run: what it reads, Lightning trainer, checkpoints, curves."""

@@ -1,0 +1,143 @@
+"""What the chain is compared with: made from the same assistant, data and budget."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+
+from mlkd.baselines import main
+from mlkd.bench.baselines import _layer_cut, mse_recipe
+from mlkd.config.commands import BaselinesConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder
+from mlkd.recipes.chain import open_chain
+from mlkd.student.static import static_encoder
+
+
+def test_every_rival_is_measured_on_the_same_sets(
+    tiny: Callable[..., TrainConfig], encoder_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny(
+        *("stages.bottleneck.batch_size=32", "stages.contrastive.max_steps=3"),
+        *("student.intermediate=8", "student.trim={min_share: 2e-2}", "student.recurrence=2"),
+    )
+    output = tmp_path / "baselines.json"
+    main(BaselinesConfig.model_validate(config.model_dump() | {"output": str(output)}))
+    written = json.loads(output.read_text())
+    models = written["models"]
+    assert list(models) == [
+        *("teacher", "assistant", "bottleneck", "recurrent", "contrastive"),
+        *("mse recipe", "start", "layer cut", "static", "assistant int8", "student int8"),
+    ]
+    pairs = {name: [*values["scores"]["sets"]] for name, values in models.items()}
+    assert len({str(found) for found in pairs.values()}) == 1
+    size = {name: values["parameters"]["total"] for name, values in models.items()}
+    assert size["mse recipe"] == size["start"] == size["contrastive"]
+    assert size["contrastive"] < size["layer cut"] < size["assistant"] == size["assistant int8"]
+    assert size["contrastive"] == size["student int8"]
+    blocks = {name: values["parameters"] for name, values in models.items()}
+    assert blocks["layer cut"]["embedding"] == blocks["assistant"]["embedding"]
+    depth = len(layers(backbone_of(load_folder(encoder_folder))))
+    assert blocks["layer cut"]["encoder"] * depth == blocks["assistant"]["encoder"] * 2
+    for name, whole in (("assistant int8", "assistant"), ("student int8", "contrastive")):
+        assert models[name]["mib"] < models[whole]["mib"]
+        assert models[name]["precision"] == "int8"
+    records = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "out/runs").glob("contrastive-*/run.json")
+    ]
+    steps = {
+        record["identity"]["stage"]["loss"]["mcl"] is None: record["training"]["steps"]
+        for record in records
+    }
+    # 6 steps of 32 pairs, 6 of 16 and 3 of 16 make 21 of 16.
+    assert steps == {False: 3, True: 21}
+    with output.with_suffix(".csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["model"] for line in lines] == list(models)
+    for line, values in zip(lines, models.values(), strict=True):
+        assert float(line["dev_sts"]) == values["scores"]["mean"]["dev"]["sts"]
+        assert line["seed"] == "0" and line["hardware"]
+    assert "mse recipe" in output.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stage=assistant", "leaves no trained student"),
+        ("eval.precision=auto", "scored in fp32"),
+        ("trainer.devices=2", "allowed here: 1"),
+        ("output=scores.csv", ".csv and .md go beside it"),
+    ],
+)
+def test_an_unfair_contest_is_refused(setting: str, message: str, command: Command) -> None:
+    done = command("mlkd.baselines", setting)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+
+
+def test_a_layer_cut_runs_its_layers_once(tiny: Callable[..., TrainConfig]) -> None:
+    cut = _layer_cut(open_chain(tiny("student.recurrence=3")))
+    assert (cut.config.student.recurrence, cut.config.student.bottleneck) == (1, None)
+
+
+def test_the_recipe_is_one_stage_of_mse_alone(tiny: Callable[..., TrainConfig]) -> None:
+    config = tiny()
+    recipe = mse_recipe(config, pairs=1000)
+    stage = recipe.stages["contrastive"]
+    assert [name for name, one in recipe.stages.items() if one.enabled] == [
+        "assistant",
+        "contrastive",
+    ]
+    assert stage.loss.mcl is None and stage.loss.pair_mse is not None
+    assert stage.max_steps == 1000 // stage.batch_size
+    assert mse_recipe(config, pairs=1).stages["contrastive"].max_steps == 1
+    assert stage.lr == config.stages["recurrent"].lr
+    assert (recipe.student, recipe.init, recipe.seed) == (config.student, config.init, config.seed)
+
+
+@torch.inference_mode()
+def test_a_static_vector_is_the_weighted_mean_of_its_pieces(encoder_folder: Path) -> None:
+    source = load_folder(encoder_folder)
+    tokenizer = source.tokenizer
+    words = [w for w in tokenizer.get_vocab() if w.isalpha() and len(w) > 2][:2]
+    assert len(words) == 2
+    a, b = (tokenizer.convert_tokens_to_ids(word) for word in words)
+    frequency = torch.ones(len(tokenizer), dtype=torch.int64)
+    frequency[b] = 5000
+    width = source.get_embedding_dimension()
+    static = static_encoder(source, frequency, width)
+
+    # By hand: vectors of one-word sentences, centred, times a / (a + p), summed, to length one.
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids = torch.tensor([[first, piece, last] for piece in range(len(tokenizer))])
+    alone = source({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
+    ordinary = [i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
+    alone -= alone[ordinary].mean(dim=0)
+    share = frequency / frequency[ordinary].sum()
+    expected = torch.stack([alone[i] * 1e-4 / (1e-4 + share[i]) for i in (a, b)])
+    both = expected.sum(0)
+    found = torch.from_numpy(np.stack(static.encode([words[0], words[1], " ".join(words)])))
+    wanted = torch.nn.functional.normalize(torch.stack([*expected, both]), dim=1)
+    # Full width: the components are a rotation, so that cosines stay.
+    torch.testing.assert_close(found @ found.T, wanted @ wanted.T, atol=1e-5, rtol=0)
+
+
+def test_a_narrow_static_table_keeps_the_main_directions(encoder_folder: Path) -> None:
+    source = load_folder(encoder_folder)
+    frequency = torch.ones(len(source.tokenizer), dtype=torch.int64)
+    narrow = static_encoder(source, frequency, 8)
+    wide = static_encoder(source, frequency, source.get_embedding_dimension())
+    table, whole = (model[0].embedding.weight.detach() for model in (narrow, wide))
+    assert table.shape == (len(frequency), 8)
+    spread = torch.linalg.svdvals(whole.double())[:8]
+    torch.testing.assert_close(torch.linalg.svdvals(table.double()), spread, rtol=1e-2, atol=1e-6)

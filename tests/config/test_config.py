@@ -1,0 +1,135 @@
+"""Composing configurations: what mlkd changes about Hydra leaves its results alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, configure
+from hydra.core.config_store import ConfigStore
+from pydantic import ValidationError
+
+from mlkd.config.compose import _suggestion, encoder_folder
+from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig, Section
+from mlkd.config.schema import TrainConfig
+from mlkd.machine.hardware import resolve_precision
+from mlkd.output.errors import UserError
+
+
+def test_hydras_store_is_shared_and_stays_as_it_is() -> None:
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
+    first = configure("seed=3", "hydra/launcher=slurm")  # loads the plugins, which fill the store
+    before = repr(store.repo)
+    assert "'launcher'" in before
+    configure("seed=4", "student=minilm_tiny")
+    assert repr(store.repo) == before
+    assert configure("seed=3", "hydra/launcher=slurm") == first
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("stages.contrastive.batchsize", "stages.contrastive.batch_size"),
+        ("stages.contrastive.loss.mcl.weights", "stages.contrastive.loss.mcl.weight"),
+        ("data.corpora.mine.colums", "data.corpora.mine.columns"),
+        ("student.layer", "student.layers"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_a_key_that_there_is(key: str, meant: str) -> None:
+    assert _suggestion(key, TrainConfig).startswith(f"; did you mean {meant}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff\xfe", b"[1]", b"null", b'{"hidden_size": []}', b'{"hidden_size": Infinity}'],
+)
+def test_a_damaged_encoder_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json: not the configuration of an encoder"):
+        configure("teacher=folder", f"teacher.path={tmp_path}")
+
+
+def test_the_home_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = configure(
+        "data=multi30k", 'data.root="~/corpora"', "eval=real_en_de", 'output_dir="~/out"'
+    )
+    assert config.data.root == config.eval.root == "/home/somebody/corpora"
+    assert config.output_dir == "/home/somebody/out"
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            CorpusConfig,
+            {"format": "jsonl", "header": True},
+            "header is not read in the format jsonl",
+        ),
+        (CorpusConfig, {"format": "tsv", "revision": "main"}, "but in: dataset"),
+        (CorpusConfig, {"format": "demo", "path": "pairs.tsv"}, "path is not read in the format"),
+        (EvalSetConfig, {"kind": "bitext", "max_score": 1.0}, "max_score is only read of sets of"),
+        (EvalSetConfig, {"kind": "sts", "format": "demo", "header": True}, "only read of files"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(
+    section: type[Section], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        section(**({"targets": ["de"]} if section is CorpusConfig else {"split": "dev"}), **values)
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "no_such.package", "json.decoder.x", "."])
+def test_a_package_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(UserError, match="is not installed"):
+        encoder_folder(EncoderConfig(package=name))
+
+
+def test_legal_keys_that_no_file_sets_are_said_to_need_a_plus(command: Command) -> None:
+    done = command("mlkd.train", "data=tsv", "data.corpora.pairs.subset=x")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: data.corpora.pairs.subset: not set so far; put a plus before it, as in "
+        "+data.corpora.pairs.subset=…"
+    )
+    configure("data=tsv", "data.corpora.pairs.header=true", "data.corpora.pairs.columns=[a,b]")
+
+
+@pytest.mark.parametrize("settings", [["debug=tiny"], ["experiment=real_en_de", "data.root=x"]])
+def test_a_ready_assistant_has_its_own_vocabulary(
+    settings: list[str], encoder_folder: Path
+) -> None:
+    ready = ["assistant=folder", f"assistant.encoder.path={encoder_folder}"]
+    teacher = ["teacher=folder", f"teacher.path={encoder_folder}"]
+    student = ["student.layers=1", "student.bottleneck=4"]
+    assert configure(*ready, *teacher, *settings, *student).assistant.vocabulary is None
+    assert configure("debug=tiny").assistant.vocabulary is not None
+
+
+def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -> None:
+    result = command("mlkd.train", "-m", "student.layers=2,3", "--cfg", "job")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "Only one of --run, --multirun, --cfg" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f", "fp32"),
+        ("fpu avx512f avx512_bf16", "bf16"),
+        ("fpu amx_bf16 avx512_bf16", "bf16"),
+    ],
+)
+def test_bf16_is_taken_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
+) -> None:
+    monkeypatch.setattr("mlkd.machine.hardware._cpu_info", lambda field: flags.split())
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == precision
+    assert resolve_precision("fp32", cpu) == "fp32"

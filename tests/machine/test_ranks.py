@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import tiny_settings, weights
+from torch import Tensor, nn
+
+from mlkd.config.schema import LossConfig, TrainConfig, TrainerConfig
+from mlkd.encoders.folder import load_folder
+from mlkd.losses import build_loss
+from mlkd.losses.vectors import PairVectors
+from mlkd.machine import ranks
+from mlkd.output.errors import UserError
+from mlkd.recipes.chain import open_chain
+from mlkd.runs.record import Run
+from mlkd.training.fit import Job, fit
+
+REPOSITORY = Path(__file__).parents[2]
+# Each process of a test is a copy of one that has imported these: that takes seconds.
+multiprocessing.set_forkserver_preload(["mlkd.recipes.chain"])
+# Sums of two processes are added up in another order. A larger eps keeps AdamW from blowing this up
+# to a whole step where a gradient is next to nothing.
+LINEAR = "optim.eps=1e-2"
+LOSSES: list[dict[str, Any]] = [
+    {"pair_mse": {}},
+    *({"pair_mse": {"weight": 0.3}, "mcl": {"mode": mode}} for mode in ("soft", "bool", "ce")),
+]
+
+
+def joined_batch() -> dict[str, Tensor]:
+    """Inputs of an encoder and targets of 8 pairs, two of which have the same source."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("source", "translation", "source_target", "translation_target")
+    rows = {name: torch.randn(8, 5, generator=generator, dtype=torch.float64) for name in names}
+    identities = {"source_id": torch.arange(8), "translation_id": torch.arange(8) + 10}
+    identities["source_id"][5] = 2
+    return rows | identities
+
+
+def loss_and_gradient(config: dict[str, Any], rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """Loss of one rank's part of the batch, and the gradient of the weights as DDP averages it."""
+    torch.manual_seed(1)
+    encoder: nn.Module = nn.Linear(5, 5).double()
+    model = nn.parallel.DistributedDataParallel(encoder) if world > 1 else encoder
+    part = {name: rows[rank::world] for name, rows in joined_batch().items()}
+    part = {
+        name: rows.double() if rows.is_floating_point() else rows for name, rows in part.items()
+    }
+    vectors = model(torch.cat([part["source"], part["translation"]]))
+    source, translation = vectors.chunk(2)
+    loss, _ = build_loss(LossConfig.model_validate(config))(
+        PairVectors(**part | {"source": source, "translation": translation})
+    )
+    loss.backward()
+    weight = next(encoder.parameters())
+    assert weight.grad is not None
+    return loss.detach(), weight.grad
+
+
+def work(rank: int, store: str, results: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    values = [loss_and_gradient(config, rank, 2) for config in LOSSES]
+    torch.save(values, f"{results}.{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_have_the_loss_and_gradients_of_one_with_the_joined_batch(
+    tmp_path: Path,
+) -> None:
+    results = str(tmp_path / "store"), str(tmp_path / "result")
+    mp.start_processes(work, results, nprocs=2, start_method="forkserver")
+    first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
+    for number, config in enumerate(LOSSES):
+        loss, gradient = loss_and_gradient(config, 0, 1)
+        mean = (first[number][0] + second[number][0]) / 2
+        torch.testing.assert_close(mean, loss, msg=str(config))
+        torch.testing.assert_close(first[number][1], gradient, msg=str(config))
+        torch.testing.assert_close(second[number][1], gradient, msg=str(config))
+
+
+@pytest.fixture
+def tiny_overrides(encoder_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
+    return tiny_settings(encoder_folder, corpus, tmp_path / "out", 3)
+
+
+def places() -> list[dict[str, str]]:
+    """What torchrun would tell each of two processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
+
+
+class Last(L.Callback):
+    """Keeps the weights after the last step."""
+
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def train_stage_one(config: TrainConfig) -> dict[str, Tensor]:
+    last = Last()
+    with ranks.joined(config.trainer):
+        chain = open_chain(config)
+        run = Run(Path(config.output_dir, "runs"), "assistant", {})
+        stores = chain.pairs, chain.cache, chain.teacher, chain.base
+        fit(Job(config, *stores, run, "assistant", None), load_folder(chain.base), last)
+    return last.weights
+
+
+def train_with_others(
+    rank: int, config: TrainConfig, around: list[dict[str, str]], results: str
+) -> None:
+    os.environ |= around[rank]
+    torch.save(train_stage_one(config), f"{results}.{rank}")
+
+
+@pytest.mark.enable_socket
+def test_two_processes_end_with_the_weights_of_one(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    alone = train_stage_one(tiny(LINEAR, f"output_dir={tmp_path / 'alone'}"))
+    start = dict(load_folder(next((tmp_path / "alone" / "cache").glob("assistant-*"))).state_dict())
+    two = tiny(LINEAR, "trainer.devices=2")
+    mp.start_processes(
+        train_with_others, (two, places(), str(tmp_path / "result")),
+        nprocs=2, start_method="forkserver",
+    )  # fmt: skip
+    first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
+    moved = 0.0
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, atol=1e-6, rtol=1e-4)
+        before = start.get(name.removeprefix("model."))
+        if before is not None and before.shape == expected.shape:
+            moved = max(moved, float((expected - before).abs().max()))
+    assert moved > 1e-4
+
+
+def run_chain(
+    overrides: list[str], around: list[dict[str, str]], *launcher: str
+) -> list[subprocess.Popen[str]]:
+    """The same command in each place; a process without a place is alone, or what it launches."""
+    base = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *launcher, "-m", "mlkd.train", *overrides], env=base | place,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for place in around
+    ]  # fmt: skip
+
+
+def ended(processes: list[subprocess.Popen[str]], status: int) -> str:
+    try:
+        printed = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [status] * len(processes), printed
+    return printed[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.enable_socket
+def test_a_chain_of_two_processes_is_a_chain_of_one(
+    tiny_overrides: list[str], tmp_path: Path
+) -> None:
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    ended(run_chain([*tiny_overrides, LINEAR, f"output_dir={alone}"], [{}]), 0)
+    both = [*tiny_overrides, LINEAR, "trainer.devices=2", f"output_dir={two}"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert ended(run_chain(both, [{}], *torchrun), 0).count(": ran (") == 4
+    for stage in ("assistant", "bottleneck", "recurrent", "contrastive"):
+        expected, found = weights(alone, stage), weights(two, stage)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
+    assert ended(run_chain(both, places()), 0).count(": reused (") == 4
+    # What the first one refuses ends the other one too.
+    (damaged,) = two.glob("runs/assistant-*/student/model.safetensors")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert "model.safetensors" in ended(run_chain(both, places()), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.enable_socket
+def test_two_processes_stop_together_and_go_on(tiny_overrides: list[str], tmp_path: Path) -> None:
+    """SIGTERM reaches the second one alone."""
+    calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
+    common = [
+        *tiny_overrides, "stage=assistant", "trainer.devices=2", "stages.assistant.max_steps=600",
+        "stages.assistant.dropout=0.1", "trainer.save_steps=10", "trainer.save_cost=1",
+    ]  # fmt: skip
+    ended(run_chain([*common, f"output_dir={calm}"], places()), 0)
+    command = [*common, f"output_dir={disturbed}"]
+    processes = run_chain(command, places())
+    deadline = time.monotonic() + 200
+    while not list(disturbed.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    ended(processes, 143)
+    assert "assistant: resumed (" in ended(run_chain(command, places()), 0)
+    expected, found = weights(calm, "assistant"), weights(disturbed, "assistant")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_number_of_processes_is_checked(tiny: Callable[..., TrainConfig]) -> None:
+    with (
+        pytest.raises(UserError, match="needs 2 processes, not 1"),
+        ranks.joined(TrainerConfig(devices=2)),
+    ):
+        pass
+    with pytest.raises(UserError, match=r"batch_size=16 must be a multiple of .* = 3"):
+        tiny("trainer.devices=3")

@@ -1,0 +1,284 @@
+"""The results notebook runs from the records beside it, and the README says what they say."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import tiny_settings
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "notebooks/README.md")}
+README, DETAILS = (" ".join(text.split()) for text in PAGES.values())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The notebook's variables after its last cell, run on a copy of what it reads and writes."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks")
+    for name, text in PAGES.items():
+        empty = re.sub(r"(<!-- table: .* -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.S)
+        (folder / name).write_text(empty)
+    notebook = nbformat.read(folder / "notebooks" / "results.ipynb", as_version=4)
+    variables: dict[str, Any] = {"folder": folder}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "notebooks")
+        patch.syspath_prepend(folder / "notebooks")
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                exec(cell.source, variables)
+        for name in ("readme", "record"):
+            del sys.modules[name]
+    return variables
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tables_of_the_readmes_are_those_of_the_notebook(
+    name: str, results: dict[str, Any]
+) -> None:
+    assert PAGES[name].count("<!-- table: ") > 4
+    assert (results["folder"] / name).read_text() == PAGES[name]
+    assert " nan " not in PAGES[name]
+
+
+def test_a_table_takes_the_place_of_the_one_before(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = results["publish"]
+    cell = {"finished": "2026-11-22T13:36:07+00:00", "hardware": "a processor"}
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- table: x -->\nold\n<!-- end -->\nb\n<!-- end -->\n")
+    other = tmp_path / "other.md"
+    other.write_text("no tables\n")
+    monkeypatch.setitem(publish.__globals__, "PAGES", (other, readme))
+    frame = pd.DataFrame(
+        {"STS": ["12.3", ""], "ms": ["", ""]}, index=pd.Index(["m", "n"], name="k")
+    )
+    seeds = {"Seed 0; 2026-11-22": [0], "Seeds 0, 2; 2026-11-22": [2, 0]}
+    for made, numbers in seeds.items():
+        records = [pd.DataFrame([cell | {"seed": seed}]) for seed in numbers]
+        publish("x", frame, records)
+        lines = readme.read_text().splitlines()
+        table = ["| k | STS | ms |", "| :-- | --: | --: |", "| m | 12.3 | |", "| n | | |"]
+        assert lines[:7] == ["a", "<!-- table: x -->", "", *table]
+        assert lines[7:] == [
+            "",
+            f"<sub>{made}; a processor.</sub>",
+            "",
+            "<!-- end -->",
+            "b",
+            "<!-- end -->",
+        ]
+    assert other.read_text() == "no tables\n"
+    with pytest.raises(ValueError, match="no page has marks for the table nowhere"):
+        publish("nowhere", frame, records)
+
+
+def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
+    for name, table in results["tables"].items():
+        assert table["finished"].notna().all()
+        assert table["hardware"].notna().all()
+        if name == "baselines":
+            assert set(table["seed"].groupby(table["model"]).apply(tuple)) == {(0, 1, 2)}
+            continue
+        assert (table["status"] == "finished").all()
+        overrides = table["overrides"].fillna("").str.replace(r"\bseed=\d+", "", regex=True)
+        seeds = table["seed"].groupby([table["sweep"].fillna(""), overrides]).apply(sorted)
+        assert all(found == [0, 1, 2] for found in seeds), name
+    rows = {"headline": 5, "sizes": 6, "rivals": 11, "parts": 11, "by_start": 9, "powers": 3}
+    rows |= {"equal": 12}
+    assert {name: len(results[name]) for name in rows} == rows
+
+
+def test_the_readmes_show_the_commands_of_the_tables(results: dict[str, Any]) -> None:
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", "\n".join(PAGES.values()), re.S))
+    shown = [shlex.split(line, comments=True) for line in blocks.splitlines()]
+    for name, table in results["TABLES"].items():
+        for command in table.commands:
+            # That the commands of the README are possible is test_readme's.
+            whole = ["python", "-m", table.module, *command.split(), "data.root=$CORPORA"]
+            assert whole in shown, (name, command)
+
+
+def test_the_readme_draws_the_conclusions_of_its_tables(results: dict[str, Any]) -> None:
+    tables, assistant = results["tables"], results["assistant"]
+
+    for cells in results["students"].values():
+        mean = cells[["parameters", "kept"]].mean()
+        fewer = 100 - 100 * mean["parameters"] / assistant["parameters"]
+        cost = f"{fewer:.0f} % fewer parameters cost {100 - mean['kept']:.1f} %"
+        assert f"{cost} of the mean test STS" in README
+    claimed = [tables[name] for name in ("headline", "headline_narrow", "headline_least")]
+    part = [100 * cells["parameters"].mean() / assistant["parameters"] for cells in claimed]
+    kept = [cells["kept"].mean() for cells in claimed]
+    claim = f"a student of {part[0]:.0f} % of the assistant's size keeps {kept[0]:.1f} % of its "
+    claim += f"STS, one of {part[1]:.0f} % keeps {kept[1]:.1f} %, and one of a good quarter "
+    assert f"{claim}{kept[2]:.1f} %" in README
+    assert 25 < part[2] < 28
+    narrow = claimed[1]
+    assert (narrow["kept"] > 99).all()
+    assert "found within 1 %, by each of the three seeds" in README
+    ahead = narrow["dev_sts"].mean() - claimed[0]["dev_sts"].mean()
+    behind = claimed[0]["test_sts"].mean() - narrow["test_sts"].mean()
+    shown = f"It is {ahead:.1f} points ahead of the first on dev, {behind:.1f} behind on test."
+    assert shown in README
+
+
+def test_the_readme_draws_the_conclusions_of_its_rivals(results: dict[str, Any]) -> None:
+    means = results["means"]
+
+    def gain(measure: str, model: str, less: str = "contrastive") -> float:
+        return float(means.loc[model, measure] - means.loc[less, measure])
+
+    apart = abs(gain("dev_sts", "mse recipe"))
+    assert f"Chain and recipe are level on dev, {apart:.1f} points apart." in README
+    assert f"the recipe is {gain('test_sts', 'mse recipe'):.1f} points of STS ahead" in README
+    assert f"finds {-gain('test_bitext', 'mse recipe'):.1f} points more translations" in README
+    last = [gain(measure, "contrastive", "recurrent") for measure in ("test_bitext", "test_sts")]
+    assert f"finds {last[0]:.1f} points more translations than there were after" in README
+    assert f"moves STS by {last[1]:.1f}." in README
+    kept = f"{means.loc['start', 'kept']:.0f} % of the assistant's STS before any training"
+    assert kept in README
+    lost = [
+        -gain("test_sts", "assistant int8", "assistant"),
+        -gain("test_sts", "student int8"),
+    ]
+    assert "costs the assistant {:.1f} points and the student {:.1f}".format(*lost) in README
+    speed = means["sentences_per_s"]
+    faster = speed["student int8"] / speed["assistant int8"]
+    assert f"encodes {faster:.1f} times as many sentences per second" in README
+    assert f"where {means.loc['assistant int8', 'mib']:.0f} MiB will do" in README
+
+
+def test_the_details_draw_the_conclusions_of_sizes_and_parts(results: dict[str, Any]) -> None:
+    sizes = results["tables"]["sizes"]
+    by_size = sizes.groupby(["bottleneck", "layers", "recurrence"])["dev_sts"].mean()
+    deeper = [by_size[width, 4, 1] - by_size[width, 2, 1] for width in (64, 128)]
+    wider = [by_size[128, depth, 1] - by_size[64, depth, 1] for depth in (2, 4)]
+    widest = by_size[256, 2, 1] - by_size[128, 2, 1]
+    twice = by_size[128, 2, 2] - by_size[128, 2, 1]
+    assert "gain {:.1f} and {:.1f} points of dev STS for 3.6 million".format(*deeper) in DETAILS
+    assert "gain {:.1f} and {:.1f} for 3.0 million".format(*wider) in DETAILS
+    assert f"256 gain {widest:.1f} for 6.0 million" in DETAILS
+    assert f"takes their time again and changes {twice:+.1f}" in DETAILS
+
+    ablations = results["tables"]["ablations"].groupby("ablation")
+    means = ablations[["dev_sts", "test_sts", "test_bitext"]].mean()
+    less = means.loc["none"] - means
+    dev, bitext = less["dev_sts"], less["test_bitext"]
+    assert f"Leaving stage 3 out costs {dev['no_recurrent_stage']:.1f} points on dev" in DETAILS
+    assert f"The bottleneck costs {-dev['no_bottleneck']:.1f} points of dev STS" in DETAILS
+    assert f"save 3.5 million more and cost {dev['recurrence']:.1f} points" in DETAILS
+    zero_one = f"cost {dev['boolean']:.1f} points of dev STS and {bitext['boolean']:.1f} points of"
+    assert zero_one in DETAILS
+    assert f"Cross-entropy finds {-bitext['cross_entropy']:.1f} points more" in DETAILS
+    alike = ["no_bottleneck_stage", "no_contrastive_stage", "no_similarities", "direct_mse"]
+    assert dev[alike].abs().max() < 0.15
+
+
+def test_the_readme_draws_the_conclusions_of_the_powers(results: dict[str, Any]) -> None:
+    frequency = results["tables"]["frequency"]
+    means = frequency.groupby("frequency_power")[["test_sts", "test_bitext"]].mean()
+    one, half = means.loc[1.0], means.loc[0.5]
+    assert f"takes test STS from {one['test_sts']:.2f} to {half['test_sts']:.2f}," in DETAILS
+    fewer = one["test_bitext"] - half["test_bitext"]
+    assert f"finds {fewer:.1f} points fewer translations" in DETAILS
+    assert float(results["chosen"]) == 0.5
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(REPOSITORY / "notebooks")
+    module = importlib.import_module("record")
+    yield module
+    del sys.modules["record"]
+
+
+def test_an_unknown_table_is_refused(recorder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (["nothing"], "nothing: no such table"), (["a=b"], "no table is named"):
+        assert recorder.main(words) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message}; allowed: headline, ")
+
+
+def test_a_report_without_rows_leaves_the_record(recorder: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "table.csv", tmp_path / "record.csv"
+    source.write_text("id,test_sts\n")
+    target.write_text("id,test_sts\na,1.0\n")
+    with pytest.raises(SystemExit, match="the report has no rows"):
+        recorder.join([source], target)
+    assert target.read_text() == "id,test_sts\na,1.0\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_stops_a_recording_lets_its_command_save(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "training.py").write_text(
+        "import signal, sys, time\n"
+        "def save(number, frame):\n"
+        "    time.sleep(1)\n"
+        "    print('has saved', flush=True)\n"
+        "    sys.exit(128 + number)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, save)\n"
+        "print('trains', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import sys, record\n"
+        "record.record = lambda name, settings: record._run(['training'])\n"
+        "sys.exit(record.main(['headline']))\n"
+    )
+    path = os.pathsep.join(map(str, (REPOSITORY / "notebooks", tmp_path)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert "trains\n" in iter(process.stdout.readline, "")
+    # Ctrl-C goes to all processes of a terminal, a cluster's SIGTERM to the first one.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    output, error = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "has saved" in output
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_a_table_is_recorded_from_its_runs(
+    recorder: Any,
+    encoder_folder: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "RESULTS", tmp_path)
+    tiny = recorder.Table(
+        "English, German", ("-m stage=bottleneck seed=0,1",), besides=("references",)
+    )
+    monkeypatch.setitem(recorder.TABLES, "tiny", tiny)
+    settings = tiny_settings(encoder_folder, corpus, tmp_path / "outputs")
+    assert recorder.main(["tiny", "assistant.seed=0", *settings]) == 0
+    cells, references = (pd.read_csv(tmp_path / f"tiny{end}.csv") for end in ("", "_references"))
+    assert list(cells["seed"]) == [0, 1]
+    assert list(cells["overrides"]) == ["seed=0", "seed=1"]
+    assert (cells["status"] == "finished").all()
+    assert list(references["model"]) == ["teacher", "assistant"]
+    assert str(tmp_path) not in (tmp_path / "tiny.csv").read_text()

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import STAGES, Command, configure, weights
+from safetensors.torch import load_file
+
+from mlkd.config.compose import CONF_DIR
+from mlkd.config.schema import TrainConfig
+from mlkd.recipes.chain import run_chain
+from mlkd.recipes.links import link_keys
+from mlkd.runs.index import finished_runs
+
+
+def test_chain_runs_reuses_and_shares_links(
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    from mlkd.recipes.chain import run_chain
+
+    runs = sorted(p.name.split("-")[0] for p in (tmp_path / "out/runs").glob("*-*"))
+    assert runs == ["assistant", "bottleneck", "contrastive", "recurrent"]
+    for folder in chain.values():
+        record = json.loads((folder / "run.json").read_text())
+        assert record["status"] == "finished"
+        assert record["training"]["steps"] == 6
+    assert not list((tmp_path / "out/runs").glob("*/last.ckpt"))
+    caplog.set_level("INFO")
+    before = json.loads((chain["contrastive"] / "run.json").read_text())
+    run_chain(tiny())
+    assert caplog.text.count(": reused (") == 4
+    again = json.loads((chain["contrastive"] / "run.json").read_text())
+    for numbers in ("metrics", "references"):  # their times as well
+        assert before[numbers] == again[numbers]
+    caplog.clear()
+    run_chain(tiny("seed=1", "assistant.seed=0"))
+    assert caplog.text.count("assistant: reused (") == 1
+    assert caplog.text.count(": ran (") == 3
+    caplog.clear()
+    run_chain(tiny("student.recurrence=3"))
+    assert caplog.text.count("assistant: reused (") == 1
+    assert caplog.text.count(": ran (") == 3
+
+
+def test_stage_two_trains_the_embedding_only_and_hands_it_on(
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
+) -> None:
+    from mlkd.recipes.chain import run_chain
+
+    trained = weights(tmp_path / "out", "bottleneck")
+    run_chain(tiny("stages.bottleneck.lr=1e-12", stage="bottleneck"))
+    first, second = (tmp_path / "out/runs").glob("bottleneck-*")
+    a, b = (load_file(f / "student" / "model.safetensors") for f in (first, second))
+    assert set(a) == set(b) == set(trained)
+    changed = {name for name in a if not torch.allclose(a[name], b[name], atol=1e-7)}
+    assert changed
+    assert all(name.startswith("embeddings.") for name in changed)
+
+
+def test_settings_lead_to_a_run_whose_numbers_they_give(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    none, some = (tiny(f"eval.bootstrap={n}", stage="assistant") for n in (0, 10))
+
+    def known() -> list[bool]:
+        runs = finished_runs(tmp_path / "out")
+        return [link_keys(config)["assistant"] in runs for config in (none, some)]
+
+    run_chain(none)
+    assert known() == [True, False]
+    run_chain(some)  # the same run, scored again
+    assert known() == [False, True]
+    assert len(list((tmp_path / "out" / "runs").glob("*"))) == 1
+
+
+def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
+    from mlkd.recipes.links import links
+
+    assert links(tiny()) == ["assistant", "bottleneck", "recurrent", "contrastive"]
+    plain = tiny("student.bottleneck=null", "init=copy")
+    assert links(plain) == ["assistant", "recurrent", "contrastive"]
+    without = tiny("stages.recurrent.enabled=false")
+    assert links(without) == ["assistant", "bottleneck", "contrastive"]
+
+
+def test_weights_of_tokens_decide_a_link_only_where_an_svd_reads_them(
+    tiny: Callable[..., TrainConfig],
+) -> None:
+    from mlkd.recipes.chain import identity, open_chain
+    from mlkd.recipes.links import link_keys
+
+    def deciding(embedding: str, power: float) -> tuple[object, object]:
+        how = f"init.embedding={embedding}", f"init.frequency_power={power}"
+        chain = open_chain(tiny(*how))
+        return identity(chain, "bottleneck", None), link_keys(chain.config)["bottleneck"]
+
+    for one, other in zip(deciding("svd", 0.5), deciding("svd", 1.0), strict=True):
+        assert one != other
+    assert deciding("random", 0.5) == deciding("random", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.botleneck=3", "student.bottleneck"),
+        ("+student.botleneck=3", "student.bottleneck"),
+        ("student.layers=9", "allowed: 1 to 6"),
+        ("student.bottleneck=384", "allowed: 1 to 383"),
+        ("student.intermediate=1537", "allowed: 1 to 1536"),
+        ("student=minilm_smal", "minilm_small"),
+        ("init.embedding=copy", "use svd or random"),
+        ("stages.contrastive.lr=2", "less than or equal to 1"),
+        ("data.mixing=random", "uniform"),
+        ("teacher.revision=main", "only read with a name"),
+        ("student.trim={languages: []}", "at least 1 item"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_status_two(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: Command,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = command("mlkd.train", override)
+    assert done.returncode == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_wrong_input_is_refused_without_importing_torch(tmp_path: Path) -> None:
+    code = """
+import runpy, sys
+sys.argv = ["mlkd.train", "student.layers=9"]
+try:
+    runpy.run_module("mlkd.train", run_name="__main__")
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "allowed: 1 to 6" in done.stderr
+
+
+SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"{group.name}={option.stem}"
+        for group in sorted(CONF_DIR.iterdir())
+        if group.is_dir() and group.name not in SPECIAL_GROUPS
+        for option in sorted(group.glob("*.yaml"))
+        if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
+                               "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta"}
+    ]
+    + [f"stage={stage} debug=tiny" for stage in STAGES]
+    + [f"stage={stage} experiment=real_en_de" for stage in STAGES]
+    + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
+    + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml"))
+       if p.stem not in {"base", "tsv"}]
+    + ["eval=tsv data=tsv"],
+)  # fmt: skip
+def test_every_option_composes(override: str) -> None:
+    configure(*override.split())

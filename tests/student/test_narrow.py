@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ENGLISH, GERMAN, stored_tokens
+from test_export import small
+from torch import Tensor
+
+from mlkd.config.schema import TrainConfig
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.metrics.size import parameters
+from mlkd.student.narrow import narrowed, neurons_to_keep
+
+TEXTS = [*ENGLISH, *GERMAN]
+
+
+def test_independent_neurons_stay_by_what_they_carry() -> None:
+    variance = torch.tensor([1.0, 4.0, 9.0, 0.25]).double()
+    weight = torch.tensor([[3.0, 0.0, 0.5, 4.0], [0.0, 1.0, 0.5, 0.0]]).double()
+    # Variance times squared weights: 9, 4, 4.5, 4.
+    assert neurons_to_keep(variance.diag(), weight, 2).tolist() == [0, 2]
+    assert neurons_to_keep(variance.diag(), weight, 4).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_neuron_that_leaves_is_the_one_whose_absence_least_squares_mends_best(
+    seed: int,
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    activations = (
+        torch.randn(200, 6, generator=draw).double() @ torch.randn(6, 6, generator=draw).double()
+    )
+    weight = torch.randn(3, 6, generator=draw).double()
+    covariance = activations.T @ activations / len(activations)
+
+    def error(kept: list[int]) -> float:
+        output = activations @ weight.T
+        fitted = torch.linalg.lstsq(activations[:, kept], output).solution
+        return float((activations[:, kept] @ fitted - output).square().sum())
+
+    kept = list(range(6))
+    for width in (5, 4, 3):
+        choices = [[n for n in kept if n != leaving] for leaving in kept]
+        kept = min(choices, key=error)
+        assert neurons_to_keep(covariance, weight, width).tolist() == kept
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_neurons_that_replace_each_other_do_not_leave_in_one_round(alike: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    half = torch.randn(1000, 256, generator=draw).double()
+    noise = 1e-3 * torch.randn(1000, 256, generator=draw).double()
+    activations = torch.stack([half, half + noise], dim=2).flatten(1)  # 2n and 2n + 1 are twins
+    weight = torch.randn(3, 512, generator=draw).double()
+    if alike:
+        weight = weight[:, ::2].repeat_interleave(2, dim=1)
+    covariance = activations.T @ activations / len(activations)
+    kept = neurons_to_keep(covariance + 1e-9 * torch.eye(512).double(), weight, 256)
+    assert (kept // 2).tolist() == list(range(256))
+
+
+@pytest.fixture(params=["encoder_folder", "xlmr", "recurrent"])
+def repetitive(request: pytest.FixtureRequest) -> tuple[object, int]:
+    """An encoder half of whose neurons say what others say, or always the same; and how many do
+    not."""
+    if request.param == "recurrent":
+        model = small(request.getfixturevalue("encoder_folder"), 4, layers=2, recurrence=2)
+    else:
+        model = load_folder(request.getfixturevalue(request.param))
+    backbone = backbone_of(model)
+    half = backbone.config.intermediate_size // 2
+    for layer in set(layers(backbone)):
+        into = layer.intermediate.dense
+        with torch.no_grad():
+            into.weight[half:] = into.weight[:half]
+            into.bias[half:] = into.bias[:half]
+            into.weight[half : half + 4] = 0.0
+            into.bias[half : half + 4] = torch.tensor([3.0, 1.0, -1.0, 0.0])
+    return model, half
+
+
+def test_neurons_that_say_nothing_new_leave_without_a_trace(repetitive: tuple[object, int]) -> None:
+    model, half = repetitive
+    before = model.encode(TEXTS, convert_to_tensor=True)
+    small = narrowed(model, stored_tokens(model, TEXTS), half)
+    assert backbone_of(small).config.intermediate_size == half
+    for layer in layers(backbone_of(small)):
+        assert layer.intermediate.dense.weight.shape[0] == half
+        assert layer.output.dense.weight.shape[1] == half
+    assert torch.allclose(small.encode(TEXTS, convert_to_tensor=True), before, atol=2e-3)
+    assert torch.equal(model.encode(TEXTS, convert_to_tensor=True), before)
+
+
+def test_outputs_are_fitted_better_than_cut(encoder_folder: Path) -> None:
+    model = load_folder(encoder_folder)
+    small = narrowed(model, stored_tokens(model, TEXTS), 48)
+    cut = narrowed(model, stored_tokens(model, TEXTS), 48)
+    for layer, whole in zip(layers(backbone_of(cut)), layers(backbone_of(model)), strict=True):
+        into, out = whole.intermediate.dense, whole.output.dense
+        rows = layer.intermediate.dense.weight[:, None] == into.weight[None]
+        kept = rows.all(-1).float().argmax(1)
+        with torch.no_grad():
+            layer.output.dense.weight.copy_(out.weight[:, kept])
+            layer.output.dense.bias.copy_(out.bias)
+
+    def error(other: object) -> Tensor:
+        vectors = (m.encode(TEXTS, convert_to_tensor=True) for m in (model, other))
+        return torch.dist(*vectors)
+
+    assert error(small) < 0.5 * error(cut)
+
+
+def test_a_narrow_student_is_trained_and_saved(
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
+) -> None:
+    from mlkd.recipes.chain import open_chain, run_chain
+
+    config = tiny("student.intermediate=8", stage="bottleneck")
+    opened = open_chain(config)
+    opened.assistant = chain["assistant"] / "student"
+    start, wide = opened.new_student(), load_folder(chain["bottleneck"] / "student")
+    # 16 wide, 8 instead of 64 neurons: two layers of 56 rows, columns and biases less.
+    assert parameters(wide)["total"] - parameters(start)["total"] == 2 * 56 * (16 + 16 + 1)
+    save_folder(start, tmp_path / "start")
+    again = load_folder(tmp_path / "start")
+    assert torch.equal(
+        again.encode(TEXTS, convert_to_tensor=True), start.encode(TEXTS, convert_to_tensor=True)
+    )
+    run_chain(config)
+    trained = [f for f in (tmp_path / "out/runs").glob("bottleneck-*") if f != chain["bottleneck"]]
+    assert backbone_of(load_folder(trained[0] / "student")).config.intermediate_size == 8
+
+
+def test_a_narrow_student_from_scratch_has_the_same_size(
+    tiny: Callable[..., TrainConfig], chain: dict[str, Path]
+) -> None:
+    from mlkd.recipes.chain import open_chain
+
+    sizes = set()
+    for init in ("teacher", "base", "scratch"):
+        opened = open_chain(tiny("student.intermediate=8", f"init={init}"))
+        opened.assistant = chain["assistant"] / "student"
+        sizes.add(parameters(opened.new_student())["total"])
+    assert len(sizes) == 1

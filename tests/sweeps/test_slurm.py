@@ -1,0 +1,209 @@
+"""Sweeps on a real SLURM cluster on this machine.
+
+The cluster is started by ``slurm-up.sh``, which is looked for in ``$MLKD_SLURM`` and in
+``../shared/slurm`` beside the repository; without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import configure, tiny_settings, write_corpus
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
+STEPS = 1000
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """Environment of a running cluster: the one of ``$SLURM_SANDBOX``, or one for these tests."""
+    if not (SCRIPTS / "slurm-up.sh").is_file():
+        pytest.skip(f"no cluster can be started: {SCRIPTS / 'slurm-up.sh'} is not there")
+    own = None
+    if (folder := os.environ.get("SLURM_SANDBOX")) is None:
+        own = folder = tempfile.mkdtemp(prefix="slurm-")
+        Path(folder).chmod(0o755)
+    command = ["bash", str(SCRIPTS / "slurm-up.sh"), "--dir", folder, "--cpus", "4"]
+    started = subprocess.run(
+        ["timeout", "600", *command], capture_output=True, text=True, check=False
+    )
+    if started.returncode != 0:
+        pytest.skip(f"no cluster can be started: {started.stderr[-300:]}")
+    settings = (Path(folder) / "env.sh").read_text().replace("export ", "")
+    yield {
+        **os.environ,
+        **dict(line.split("=", 1) for line in shlex.split(settings)),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    if own is not None:
+        down = ["bash", str(SCRIPTS / "slurm-down.sh"), "--dir", own, "--purge"]
+        subprocess.run(down, capture_output=True, timeout=120, check=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A chain with a link that takes some seconds and saves often."""
+    folder = tmp_path_factory.mktemp("slurm")
+    corpus = write_corpus(folder / "corpus")
+    overrides = tiny_settings(encoder_folder, corpus, folder / "out", 10)
+    often = ["trainer.save_steps=50", "trainer.save_cost=1"]
+    return [*overrides, f"stages.recurrent.max_steps={STEPS}", "student.layers=1", *often]
+
+
+def output_of(overrides: list[str]) -> Path:
+    return Path(next(o for o in overrides if o.startswith("output_dir=")).split("=")[1])
+
+
+def sweep(overrides: list[str], cluster: dict[str, str]) -> subprocess.Popen[str]:
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlkd.train", "-m", *overrides, *launcher],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster,
+    )  # fmt: skip
+
+
+def ended(driver: subprocess.Popen[str], status: int) -> str:
+    printed, _ = driver.communicate(timeout=600)
+    assert driver.returncode == status, printed
+    return printed
+
+
+def slurm(cluster: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        command, env=cluster, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    (path,) = (output / "multirun").glob("*/sweep.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := what():
+                return value
+        except (ValueError, OSError, subprocess.CalledProcessError):
+            pass  # not there yet, or SLURM is busy
+        time.sleep(0.1)
+    raise AssertionError("it did not come")
+
+
+def training(output: Path, cell: int) -> dict[str, Any] | None:
+    """Entry of a cell whose long link has saved something and goes on."""
+    entry: dict[str, Any] = record_of(output)["cells"][cell]
+    saved = bool(entry["runs"]) and entry["job"] and entry["runs"][-1].startswith("recurrent")
+    if saved and (output / "runs" / entry["runs"][-1] / "last.ckpt").is_file():
+        return entry
+    return None
+
+
+def weights(output: Path, run: str) -> dict[str, torch.Tensor]:
+    return load_file(output / "runs" / run / "student" / "model.safetensors")
+
+
+def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path
+) -> None:
+    from mlkd.recipes.chain import run_chain
+
+    output = output_of(tiny)
+    grid = ["student.bottleneck=4,8", "student.recurrence=1,2"]
+    driver = sweep([*tiny, *grid], cluster)
+    # The last one is what SLURM sends some time before the limit.
+    disturbances = [("scancel",), ("scontrol", "requeue"), ("scancel", "--signal=USR2")]
+    waiting = dict(enumerate(disturbances))
+
+    def disturb() -> bool:
+        for cell in list(waiting):
+            if entry := training(output, cell):
+                slurm(cluster, *waiting[cell], entry["job"])
+                del waiting[cell]
+        return not waiting
+
+    try:
+        wait_for(disturb)
+        printed = ended(driver, 1)
+    finally:
+        driver.kill()
+    assert "to run: 1 shared jobs, 4 cells on slurm" in printed
+    record = record_of(output)
+    status = [entry["status"] for entry in record["cells"]]
+    assert status == ["missing", "finished", "finished", "finished"], printed
+    assert record["cells"][0]["error"] == "stopped by SIGTERM"
+    assert len(list((output / "runs").glob("assistant-*"))) == 1
+    for entry in record["cells"][1:3]:
+        assert "Restarts=1" in slurm(cluster, "scontrol", "show", "job", entry["job"])
+        assert "recurrent: resumed (it was interrupted)" in Path(entry["log"]).read_text()
+
+    printed = ended(sweep([*tiny, *grid], cluster), 0)
+    assert "cells: 4, 3 of them finished" in printed
+    assert "to run: 0 shared jobs, 1 cells on slurm" in printed
+    record = record_of(output)
+    assert [entry["status"] for entry in record["cells"]] == ["finished"] * 4
+    log = Path(record["cells"][0]["log"]).read_text()
+    assert "stopped by SIGTERM" in log
+    assert "recurrent: resumed (it was interrupted)" in log
+
+    # The same cells without any disturbance have the same weights.
+    calm = tmp_path / "calm"
+    for entry in record["cells"][:3]:
+        own = [f"{key}={value}" for key, value in entry["overrides"].items()]
+        run_chain(configure(*tiny, *own, f"output_dir={calm}"))
+        expected, found = weights(calm, entry["runs"][-1]), weights(output, entry["runs"][-1])
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_what_sbatch_refuses_is_said_in_a_line(cluster: dict[str, str], tiny: list[str]) -> None:
+    wrong = ["seed=7,8", "hydra.launcher.partition=typo"]
+    process = sweep([*tiny, *wrong], cluster)
+    said = process.communicate()[0].strip().splitlines()
+    assert process.returncode == 2, said
+    assert said[-1].startswith("error: hydra/launcher=slurm: sbatch refused: ")
+    assert "partition" in said[-1]
+    assert not any("Traceback" in line for line in said)
+
+
+def test_cells_of_two_tasks_train_together_and_go_on(
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path
+) -> None:
+    """DDP through srun with gloo; one cell is asked to stop before its limit and goes on."""
+    output = tmp_path / "two"
+    two = [*tiny, "stage=recurrent", f"output_dir={output}", "trainer.devices=2"]
+    driver = sweep([*two, "seed=0,1"], cluster)
+    try:
+        warned = wait_for(lambda: training(output, 0))
+        slurm(cluster, "scancel", "--signal=USR2", warned["job"])
+        ended(driver, 0)
+    finally:
+        driver.kill()
+    first, second = record_of(output)["cells"]
+    assert "NumTasks=2" in slurm(cluster, "scontrol", "show", "job", second["job"])
+    log = Path(first["log"]).read_text()
+    assert "stopped by SIGUSR2" in log
+    assert "recurrent: resumed (it was interrupted)" in log
+    assert "stopped by SIGUSR2" in Path(first["log"]).with_suffix(".1.log").read_text()
+    for entry in (first, second):
+        record = json.loads((output / "runs" / entry["runs"][-1] / "run.json").read_text())
+        assert record["training"]["steps"] == STEPS
+        assert record["training"]["processes"] == 2
