@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig, Folder, Positive, Section
+from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.schema import Accelerator, TrainConfig, TrimConfig
+from mlkd.config.section import Folder, Positive, Section
 
 
 class EvaluateConfig(Section):

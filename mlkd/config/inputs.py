@@ -1,27 +1,15 @@
-"""Schema of what is read: parallel pairs, encoders and evaluation sets; and what all schemas share.
-
-Like :mod:`mlkd.config.schema`, free of torch and transformers.
-"""
+"""Schemas of what is read: parallel pairs, encoders and evaluation sets."""
 
 from __future__ import annotations
 
-from os.path import expanduser
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+from mlkd.config.section import Decides, Folder, Fraction, Positive, Section
+
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 """An ISO 639-1 code; three letters for a language without one."""
-Folder = Annotated[str, AfterValidator(expanduser)]
-"""A folder; ``~`` is the home folder."""
-
-
-class Section(BaseModel):
-    """A block of the configuration: unknown keys are refused, values are not changed later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class CorpusConfig(Section):
@@ -36,13 +24,14 @@ class CorpusConfig(Section):
     source: Language = "en"
     targets: list[Language] = Field(min_length=1)
     """Translation languages that the corpus offers."""
-    columns: list[str | int] = [0, 1]
+    columns: list[str | int] = Field(default=[0, 1])
     """Columns of the source and the translation: positions, or names where the file has a header
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
     ``aligned``: the text columns read from both files, each giving a pair a row."""
     header: bool = False
     """Whether the first line of a TSV names the columns."""
-    domain: str = "general"
+    domain: Annotated[str, Decides.DOMAINS] = "general"
+    """What the text is about, or where it comes from: a label for links that read it."""
     split: str = "train"
     """Split of a ``dataset``."""
     subset: str | None = None
@@ -139,11 +128,11 @@ class EvalSetConfig(Section):
     path: str = ""
     """TSV under ``eval.root``. ``{lang}``: one file a language, row i the same item in each;
     ``{a}``, ``{b}``: one file a language pair; bitext files hold English and ``{lang}``."""
-    languages: list[Language] = []
+    languages: list[Language] = Field(default=[])
     """Languages of a set with one file a language (bitext: besides English)."""
     pairs: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}-[a-z]{2,3}$")]] | None = None
     """Language pairs to score; null = each language with itself and with English."""
-    codes: dict[str, str] = {}
+    codes: dict[str, str] = Field(default={})
     """File-name codes of languages that differ from ISO 639-1, as ``{de: deu}``."""
     columns: tuple[int, int, int] | tuple[int, int] | None = None
     """Positions of the two sentences (and the score); null = the first ones."""

@@ -10,16 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.inputs import (
-    DataConfig,
-    EncoderConfig,
-    EvalConfig,
-    Folder,
-    Fraction,
-    Language,
-    Positive,
-    Section,
-)
+from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig, Language
+from mlkd.config.section import Folder, Fraction, Positive, Section
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -108,16 +100,17 @@ class InitConfig(Section):
     """Weight of a token in that SVD: its frequency to this power. At 1 the function words take most
     of the table, at 0 the rarest word counts as much as the most frequent one."""
 
-    def deciding(self) -> dict[str, Any]:
-        """The settings that decide how a student starts; without an SVD tokens weigh nothing."""
-        return self.model_dump(exclude=None if self.embedding == "svd" else {"frequency_power"})
-
     @model_validator(mode="after")
     def _scratch_is_random(self) -> InitConfig:
         if self.source == "scratch" and self.embedding != "random":
             raise ValueError(f"source=scratch needs embedding=random, not {self.embedding}")
         if self.source == "scratch" and self.layers != "first":
             raise ValueError(f"source=scratch copies nothing; layers={self.layers} would be first")
+        usual = type(self).model_fields["frequency_power"].default
+        if self.embedding != "svd" and self.frequency_power != usual:
+            raise ValueError(
+                f"frequency_power={self.frequency_power} is only read with embedding=svd"
+            )
         return self
 
 

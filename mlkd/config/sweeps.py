@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.inputs import Positive, Section
+from mlkd.config.section import Positive, Section
 
 Value = str | float | int | bool | None
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from mlkd.config.commands import ExportConfig, ExportFormat
-from mlkd.config.inputs import Section
+from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.runs.record import check_student, read_record
 

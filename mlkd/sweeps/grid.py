@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
 from mlkd.config.compose import explain, validate
-from mlkd.config.inputs import Section
 from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.section import Section
 from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
 from mlkd.output.errors import UserError
 from mlkd.recipes.links import link_keys

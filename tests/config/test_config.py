@@ -13,8 +13,9 @@ from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
 from mlkd.config.compose import _suggestion, encoder_folder
-from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig, Section
+from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
 from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Section
 from mlkd.machine.hardware import resolve_precision
 from mlkd.output.errors import UserError
 

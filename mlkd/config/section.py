@@ -1,0 +1,88 @@
+"""What all schemas share: blocks of settings, common types, and what a setting decides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+from os.path import expanduser
+from typing import Annotated, Any, ClassVar, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Folder = Annotated[str, AfterValidator(expanduser)]
+"""A folder; ``~`` is the home folder."""
+
+
+class Decides(Enum):
+    """What a setting decides, as a mark at its field; without a mark it decides what is trained.
+
+    Names of runs, keys of sweeps, comparisons in reports and the command that a report shows all
+    read these marks.
+    """
+
+    NOTHING = "nothing"
+    """Where and how fast something runs, what is shown or kept beside the result."""
+    SCORES = "scores"
+    """The scores of a run, not its training."""
+    DOMAINS = "domains"
+    """What is trained, where a link reads the domains of the pairs."""
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values are not changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    version: ClassVar[int] = 0
+    """Counts the changes of the code behind a section that change what is trained."""
+
+    def deciding(self, also: Collection[Decides] = ()) -> dict[str, Any]:
+        """The settings that decide what is trained, JSON-able, with the versions of their code.
+
+        Args:
+            also: Marks of settings that count as well.
+        """
+        found: dict[str, Any] = {"version": self.version} if self.version else {}
+        for name, field in type(self).model_fields.items():
+            marks = {mark for mark in field.metadata if isinstance(mark, Decides)}
+            if marks <= set(also):
+                found[name] = _deciding(getattr(self, name), also)
+        return found
+
+
+def _deciding(value: Any, also: Collection[Decides]) -> Any:
+    """The same for whatever a field holds."""
+    if isinstance(value, Section):
+        return value.deciding(also)
+    if isinstance(value, dict):
+        return {key: _deciding(item, also) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_deciding(item, also) for item in value]
+    return value
+
+
+def undecided(schema: type[BaseModel], also: Collection[Decides] = ()) -> set[str]:
+    """Dotted keys of a schema whose mark says that they do not decide what is trained.
+
+    Below free names, as those of corpora, the key has an asterisk.
+    """
+    found = set()
+    for name, field in schema.model_fields.items():
+        marks = {mark for mark in field.metadata if isinstance(mark, Decides)}
+        if not marks <= set(also):
+            found.add(name)
+            continue
+        for kind, prefix in _sections(field.annotation, name):
+            found |= {f"{prefix}.{key}" for key in undecided(kind, also)}
+    return found
+
+
+def _sections(annotation: Any, name: str) -> list[tuple[type[BaseModel], str]]:
+    """Schemas that a field may hold, each with its place."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, name)]
+    inner = f"{name}.*" if get_origin(annotation) is dict else name
+    return [found for kind in get_args(annotation) for found in _sections(kind, inner)]
