@@ -26,8 +26,10 @@ from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.secrets import guard_output
 
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
-"""The configuration tree; mlkd is an editable install, so it lies beside the package."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGED = _PACKAGE / "conf"
+CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
+"""The configuration tree: a wheel brings it inside the package, in a checkout it lies beside it."""
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -223,8 +223,11 @@ def peak_memory_mib() -> int:
 
 
 def _code_version() -> str:
-    """Commit of the checkout that runs, with ``-dirty`` for changed files."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """Commit of the checkout that runs, with ``-dirty`` for changed files; else the release."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # a repository around an installation is not ours
+        return importlib.metadata.version("mlkd")
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
