@@ -16,8 +16,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from mlkd.config.schema import OptimConfig, StageConfig
 from mlkd.data.module import PairBatch
-from mlkd.encoders.backbone import backbone_of
-from mlkd.encoders.packed import pack_attention, token_vectors
+from mlkd.encoders.forward import encode
 from mlkd.losses import build_loss
 from mlkd.losses.mcl import cosines
 from mlkd.losses.vectors import PairVectors
@@ -55,7 +54,7 @@ class Stage(L.LightningModule):
         """Set up a stage.
 
         Args:
-            model: The encoder to train, changed in place; it attends as a stage needs it.
+            model: The encoder to train, changed in place.
             config: Step size and loss.
             optim: Optimiser and schedule.
             steps: Optimiser steps of the whole run.
@@ -64,7 +63,6 @@ class Stage(L.LightningModule):
         self.model = model
         self.loss = build_loss(config.loss)
         self._config, self._optim, self._steps = config, optim, steps
-        pack_attention(backbone_of(model))
         model.requires_grad_(False)
         self.trained().requires_grad_(True)
         self.dev = MetricCollection(
@@ -80,12 +78,7 @@ class Stage(L.LightningModule):
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Sentence vectors ``(U, d)`` of token ids and mask ``(U, S)``."""
-        features: Any = {"attention_mask": mask}
-        features["token_embeddings"] = token_vectors(backbone_of(self.model), ids, mask)
-        for module in list(self.model)[1:]:
-            features = module(features)
-        vectors: Tensor = features["sentence_embedding"]
-        return vectors
+        return encode(self.model, ids, mask).sentence
 
     def vectors(self, batch: PairBatch) -> PairVectors:
         """Encode each distinct sentence once and hand out its vector to both sides."""

@@ -27,7 +27,6 @@ from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of, set_dropout
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
-from mlkd.encoders.packed import pack_attention, token_vectors
 from mlkd.machine.onednn import OneDnnLinear, use_onednn
 from mlkd.stages import STAGES
 from mlkd.stages.base import Stage
@@ -165,38 +164,6 @@ def test_a_stage_hands_on_the_whole_table(tiny: Callable[..., TrainConfig], tmp_
     factor = np.prod([1 - 1e-3 * rate * 5 for rate in rates])
     assert torch.allclose(new[unused], old[unused] * factor, rtol=1e-5)
     assert not torch.allclose(new[used], old[used] * factor, atol=1e-3)
-
-
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", ["bert", "xlmr"])
-def test_tokens_in_one_row_have_the_vectors_and_gradients_of_padded_sentences(
-    request: pytest.FixtureRequest, encoder_folder: Path, kind: str, kernel: str
-) -> None:
-    folder = request.getfixturevalue("xlmr") if kind == "xlmr" else encoder_folder
-    made = model(folder, bottleneck=True)
-    backbone = backbone_of(made)
-    ids = torch.randint(7, 40, (6, 8), generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(8) < torch.tensor([8, 1, 5, 3, 8, 2]).unsqueeze(1)).long()
-    ids[mask == 0] = backbone.config.pad_token_id
-    weight = torch.randn(6, 8, backbone.config.hidden_size)
-    found = []
-    for packed in (False, True):
-        made.zero_grad()
-        backbone.set_attn_implementation(kernel)
-        if packed:
-            pack_attention(backbone)
-            hidden = token_vectors(backbone, ids, mask)
-        else:
-            hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-        hidden = hidden * mask.unsqueeze(-1)
-        (hidden * weight).sum().backward()
-        gradients = {n: p.grad for n, p in made.named_parameters() if p.grad is not None}
-        found.append((hidden.detach(), {n: g.clone() for n, g in gradients.items()}))
-    (plain, wanted), (fast, gradients) = found
-    assert torch.allclose(fast, plain, rtol=0, atol=1e-5)
-    assert wanted.keys() == gradients.keys()
-    for name, gradient in wanted.items():
-        assert torch.allclose(gradients[name], gradient, rtol=1e-5, atol=1e-5), name
 
 
 @pytest.mark.parametrize("loss", ["pair_mse", "mcl"])
