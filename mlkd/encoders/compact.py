@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mlkd.encoders.backbone import layers, set_layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+
+MODEL_TYPE = "mlkd_compact"
+"""Model type of a folder whose weights are not those of its backbone's architecture: transformers
+refuses it, instead of filling up what it misses with random numbers."""
 
 
 class CompactTransformer(InputModule):
@@ -84,7 +88,10 @@ class CompactTransformer(InputModule):
         folder.mkdir(parents=True, exist_ok=True)
         stored = len(layers(self.model)) // self.recurrence
         config = self.model.config.to_dict()
+        config.pop("_name_or_path", None)
         config.update(num_hidden_layers=stored, architectures=[type(self.model).__name__])
+        if self.bottleneck is not None or self.recurrence > 1:
+            config.update(model_type=MODEL_TYPE, backbone=config["model_type"])
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         weights = {
             name: tensor.detach().cpu().contiguous()
@@ -104,9 +111,27 @@ class CompactTransformer(InputModule):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        backend: str = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> CompactTransformer:
-        """Load what :meth:`save` wrote, from a folder or the hub; weights from safetensors only."""
+        """Load what :meth:`save` wrote, from a folder or the hub; weights from safetensors only.
+
+        Raises:
+            ValueError: Another backend than torch is asked for, or settings of a model, tokenizer
+                or configuration, none of which a compact student takes.
+            OSError: There is no such folder.
+        """
+        if backend != "torch":
+            raise ValueError(f"backend={backend}: a compact student has torch; export it")
+        asked = {"model": model_kwargs, "processor": processor_kwargs, "config": config_kwargs}
+        for name, given in asked.items():
+            if given:
+                raise ValueError(
+                    f"{name}_kwargs={dict(given)}: a compact student takes none; export it"
+                )
         found = cls.load_dir_path(
             model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
         )
@@ -115,8 +140,9 @@ class CompactTransformer(InputModule):
             raise OSError(f"{place}: no such folder, nor a model of the hub that can be had")
         folder = Path(found)
         settings = json.loads((folder / cls.config_file_name).read_text())
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(folder, **local)
+        values = json.loads((folder / "config.json").read_text())
+        kind = values.pop("backbone", values["model_type"])  # mlkd 0.1 wrote no other type
+        config = AutoConfig.for_model(**values | {"model_type": kind})
         model = AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
         if settings["bottleneck"] is not None:
             model.set_input_embeddings(
@@ -129,7 +155,9 @@ class CompactTransformer(InputModule):
             )
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         set_layers(model, list(layers(model)), settings["recurrence"])
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=config, local_files_only=True, trust_remote_code=False
+        )
         return cls(model.eval(), tokenizer, **settings)
 
 

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from mlkd.output.errors import UserError
-from mlkd.storage.files import reason_of
+from mlkd.storage.files import mode_of_new_files, reason_of
 
 # Loading takes a second; its bars and reports would drown what the user waits for.
 transformers_logging.disable_progress_bar()
@@ -27,6 +27,11 @@ _MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropou
 """Modules of sentence-transformers that are opened; their weights are safetensors or they have
 none."""
 _WEIGHTS = {"Transformer", "CompactTransformer", "Dense", "LayerNorm"}
+_TRACES = {
+    *("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file"),
+    *("is_local", "local_files_only", "max_length", "stride", "truncation", "padding"),
+}
+"""Keys of configurations that say where a model lay, or how its tokenizer was last called."""
 
 
 def save_folder(model: SentenceTransformer, folder: Path) -> None:
@@ -36,9 +41,22 @@ def save_folder(model: SentenceTransformer, folder: Path) -> None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     model.save_pretrained(os.fspath(folder), create_model_card=False)
+    for file in folder.rglob("*config.json"):
+        _tidy(file, model.max_seq_length)
+    mode_of_new_files([file for file in folder.rglob("*") if file.is_file()])
 
 
-def load_folder(folder: Path) -> SentenceTransformer:
+def _tidy(file: Path, longest: int | None) -> None:
+    """Leave out where the model once lay and how it was last called; one maximum length is left."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in content.items() if key not in _TRACES}
+    if longest is not None and "model_max_length" in kept:
+        kept["model_max_length"] = longest
+    if kept != content:
+        file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_folder(folder: Path | str) -> SentenceTransformer:
     """Open a student, an assistant or any sentence-transformers folder, on the CPU, in eval mode.
 
     Only safetensors weights and the module classes of sentence-transformers and mlkd are loaded;
@@ -47,6 +65,7 @@ def load_folder(folder: Path) -> SentenceTransformer:
     Raises:
         UserError: The folder is no sentence encoder, or names foreign module classes.
     """
+    folder = Path(folder)
     entries = _module_list(folder)
     try:
         if any(kind in _OURS for kind, _ in entries):

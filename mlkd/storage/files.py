@@ -122,6 +122,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        mode_of_new_files([temporary])
         _flush(temporary)
         temporary.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # as torch and safetensors fail
@@ -146,9 +147,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        mode_of_new_files(files)
+        for file in files:
+            _flush(file)
         try:
             temporary.rename(path)
         except OSError:
@@ -161,6 +163,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def mode_of_new_files(files: Sequence[Path]) -> None:
+    """Let files be read by whom the umask lets read new ones.
+
+    safetensors writes for the owner alone, so that no colleague, and no user of a container, could
+    load a model.
+    """
+    for folder in {file.parent for file in files}:
+        probe = _temporary(folder / "mode")
+        probe.touch()  # as the umask and the access list of the folder say
+        mode = probe.stat().st_mode & 0o666
+        probe.unlink()
+        for file in files:
+            if file.parent == folder:
+                file.chmod(file.stat().st_mode | mode)
 
 
 def reason_of(error: Exception) -> str:

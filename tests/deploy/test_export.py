@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN, Command, stored_tokens
+from conftest import Command
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from students import TEXTS, export, small
 from transformers import BertConfig, BertModel
 
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
-from mlkd.config.schema import InitConfig, StudentConfig
 from mlkd.deploy.formats import open_onnx
 from mlkd.deploy.source import open_source, target_folder
 from mlkd.encoders.backbone import backbone_of
@@ -31,22 +31,8 @@ from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.similarity import cosines, unit
 from mlkd.output.errors import UserError
 from mlkd.storage.files import encoder_fingerprint
-from mlkd.student.initialise import build_student
-from mlkd.student.narrow import narrowed
 
-TEXTS = [*ENGLISH, *GERMAN]
 REPOSITORY = Path(__file__).parents[2]
-
-
-def small(folder: Path, bottleneck: int | None, **size: int) -> SentenceTransformer:
-    source = load_folder(folder)
-    embedding: Any = "svd" if bottleneck else "copy"
-    init = InitConfig(source="teacher", layers="ends", embedding=embedding)
-    frequency = torch.ones(backbone_of(source).config.vocab_size)
-    student = StudentConfig(bottleneck=bottleneck, **size)
-    if student.intermediate is not None:
-        source = narrowed(source, stored_tokens(source, TEXTS), student.intermediate)
-    return build_student(source, student, init, frequency, 16)
 
 
 @pytest.fixture(
@@ -77,14 +63,6 @@ def bert(encoder_folder: Path, tmp_path: Path) -> Path:
     """A student for what does not depend on its kind."""
     save_folder(small(encoder_folder, 4, layers=2, recurrence=2), tmp_path / "bert/student")
     return tmp_path / "bert/student"
-
-
-def export(run: Path, output: Path, *formats: str, **more: Any) -> Path:
-    from mlkd.export import main
-
-    values = {"run": str(run), "format": list(formats), "output": str(output), **more}
-    main(ExportConfig.model_validate(values))
-    return output
 
 
 def test_the_compact_folder_is_bit_equal(student: Path, exported: Path) -> None:

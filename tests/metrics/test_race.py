@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENGLISH
-from test_export import export, small
+from students import export, small
 
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.schema import TrainConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_export import export, small
+from students import export, small
 
 from mlkd.encoders.folder import save_folder
 

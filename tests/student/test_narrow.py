@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN, stored_tokens
-from test_export import small
+from students import small
 from torch import Tensor
 
 from mlkd.config.schema import TrainConfig

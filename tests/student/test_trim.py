@@ -12,7 +12,7 @@ from conftest import ENGLISH, GERMAN
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from test_export import export, small
+from students import export, small
 
 from mlkd.config.schema import TrainConfig, TrimConfig
 from mlkd.data.pairs import prepare_pairs
