@@ -14,8 +14,12 @@ Backbone = Any
 SUPPORTED = ("bert", "roberta", "xlm-roberta")
 
 
-def check_supported(backbone: Backbone) -> None:
+def check_supported(backbone: Backbone, role: str = "assistant") -> None:
     """Refuse an architecture whose parts are not where the surgery looks for them.
+
+    Args:
+        backbone: A Hugging Face encoder.
+        role: What the message calls it.
 
     Raises:
         UserError: The model type is none of :data:`SUPPORTED`.
@@ -23,7 +27,7 @@ def check_supported(backbone: Backbone) -> None:
     kind = backbone.config.model_type
     if kind not in SUPPORTED:
         raise UserError(
-            f"assistant: model type {kind} is not supported; allowed: {', '.join(SUPPORTED)}"
+            f"{role}: model type {kind} is not supported; allowed: {', '.join(SUPPORTED)}"
         )
 
 
