@@ -1,4 +1,4 @@
-"""Tables of the two READMEs: between two marks for each, written by the notebook of results."""
+"""Tables of the README and of the results: between two marks each, written by the notebook."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spread(values: pd.Series, form: str = "{:.2f}") -> str:
 
 
 def publish(name: str, frame: pd.DataFrame, records: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Replace a table of a README; below it seeds, days and hardware of its records.
+    """Replace a table of a page; below it seeds, days and hardware of its records.
 
     Args:
         name: What its marks call it.

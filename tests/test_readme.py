@@ -1,3 +1,5 @@
+"""What the pages show and promise is so: commands, settings, links, tests."""
+
 from __future__ import annotations
 
 import os
@@ -10,33 +12,62 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from pages import PAGES, REPOSITORY, anchors, blocks, commands
+from pydantic import BaseModel
 
+from mlkd.config.commands import (
+    BaselinesConfig,
+    BenchmarkConfig,
+    EvaluateConfig,
+    ExportConfig,
+    KillTestConfig,
+    ReportConfig,
+    RunsConfig,
+)
 from mlkd.config.compose import CONF_DIR, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
+from mlkd.report import as_overrides
 from mlkd.sweeps.grid import Request, combinations, make_cell, read_request
 
-REPOSITORY = Path(__file__).parent.parent
-FILES = [
-    REPOSITORY / "README.md",
-    REPOSITORY / "notebooks" / "README.md",
-    *sorted(CONF_DIR.rglob("*.yaml")),
-]
-COMMANDS = sorted(
-    {
-        re.split(r"\s{2,}", match.group(1))[0].strip()
-        for path in FILES
-        for match in re.finditer(r"^(?:# )?python -m mlkd\.train (.+)$", path.read_text(), re.M)
-    }
-)
+OTHERS: dict[str, type[BaseModel]] = {
+    "baselines": BaselinesConfig,
+    "benchmark": BenchmarkConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "killtest": KillTestConfig,
+    "report": ReportConfig,
+    "runs": RunsConfig,
+}
+"""Schemas of the commands beside ``mlkd.train``."""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_is_shown_composes(command: str) -> None:
-    filled = command.replace("$CORPORA", "corpora")
-    overrides = shlex.split(re.sub(r"--\w+ \w+", "", filled))
-    if "=models/my-" in command:
+def in_options(module: str) -> list[list[str]]:
+    """Commands at the start of the files of ``conf/``; what follows two spaces is a comment."""
+    found = set()
+    for path in CONF_DIR.rglob("*.yaml"):
+        lines = re.findall(rf"^# python -m mlkd\.{module}\b(.*)$", path.read_text("utf-8"), re.M)
+        found |= {tuple(shlex.split(re.split(r"\s{2,}", line)[0])) for line in lines}
+    return sorted(map(list, found))
+
+
+def shown(module: str) -> list[list[str]]:
+    """All commands of a module: in the pages, in their recordings, in the options."""
+    recorded = [line for block in blocks("console") for line in block.split("\n")]
+    words = [shlex.split(line[2:], comments=True) for line in recorded if line.startswith("$ ")]
+    own = [line[3:] for line in words if line[:3] == ["python", "-m", f"mlkd.{module}"]]
+    found = {tuple(w) for w in [*commands(f"mlkd.{module}"), *own, *in_options(module)]}
+    return sorted(map(list, found))
+
+
+@pytest.mark.parametrize("words", shown("train"), ids=shlex.join)
+def test_every_command_that_is_shown_composes(words: list[str]) -> None:
+    if any("=models/my-" in word for word in words):
         pytest.skip("shows a folder that only the user has")
+    overrides = [word.replace("$CORPORA", "corpora") for word in words]
+    if "--cfg" in overrides:
+        assert overrides[-2:] == ["--cfg", "job"]
+        del overrides[-2:]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         if overrides[:1] == ["-m"]:
             assert is_possible(read_request(overrides[1:]))
@@ -53,11 +84,57 @@ def is_possible(request: Request) -> bool:
     return False
 
 
-def shown(module: str) -> list[str]:
-    """Commands of the README, each a line, without what a comment says."""
-    text = (REPOSITORY / "README.md").read_text()
-    found = re.findall(rf"^python -m mlkd\.{module} ?(.*)$", text, re.M)
-    return sorted({re.split(r"\s+#", line)[0].strip() for line in found})
+@pytest.mark.parametrize(
+    ("module", "words"), [(name, words) for name in OTHERS for words in shown(name)], ids=str
+)
+def test_every_other_command_that_is_shown_composes(module: str, words: list[str]) -> None:
+    overrides = [word.replace("$CORPORA", "corpora") for word in words]
+    if module == "report":
+        overrides = as_overrides(overrides)
+    elif module == "runs":
+        overrides = [word if "=" in word else f"action={word}" for word in overrides]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        validate(compose(module, overrides), OTHERS[module])
+
+
+def test_every_command_is_shown() -> None:
+    """A module with an entry point has a page that shows how to call it."""
+    modules = {path.stem for path in (REPOSITORY / "mlkd").glob("*.py")} - {"__init__"}
+    assert modules | {"runs"} >= {"train", *OTHERS}
+    for name in modules | {"runs"}:
+        if 'if __name__ == "__main__"' in source_of(name):
+            assert commands(f"mlkd.{name}"), name
+
+
+def source_of(module: str) -> str:
+    path = REPOSITORY / "mlkd" / f"{module}.py"
+    return (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.split("\n")[0])
+def test_options_that_are_shown_compose(block: str, tmp_path: Path) -> None:
+    """An example of an option, as its first line names it, beside those of mlkd."""
+    named = re.match(r"# conf/(\w+)/(\w+)\.yaml\n", block)
+    assert named
+    group, name = named.groups()
+    (tmp_path / group).mkdir()
+    (tmp_path / group / f"{name}.yaml").write_text(block, encoding="utf-8")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose(
+            "train", [f"hydra.searchpath=[file://{tmp_path}]", f"{group}={name}", "data.root=my"]
+        )
+    validate(composed, TrainConfig)
+
+
+def test_every_group_is_in_the_page_of_settings() -> None:
+    table = re.search(r"\| group \|.*\n(?:\|.*\n)+", PAGES["conf/README.md"])
+    assert table
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", table.group(), re.M)
+    assert {group for group, _ in rows} == {p.name for p in CONF_DIR.iterdir() if p.is_dir()}
+    for group, options in rows:
+        folder = CONF_DIR / ("hydra/launcher" if group == "hydra" else group)
+        for option in re.findall(r"`(\w+)`", options):
+            assert (folder / f"{option}.yaml").is_file(), f"{group}={option}"
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +160,17 @@ def execute(module: str, *arguments: str) -> str:
 @pytest.mark.by_hand
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "command", [c for c in shown("train") if "data.root=" not in c and "-m" not in c.split()]
+    "words",
+    [
+        words
+        for words in commands("mlkd.train")
+        if "-m" not in words and not any("data.root=" in word for word in words)
+    ],
+    ids=shlex.join,
 )
-def test_the_commands_of_the_readme_run(command: str, outputs: Path) -> None:
-    tiny = [] if "--cfg" in command else ["debug=tiny"]
-    printed = execute("train", *shlex.split(command), *tiny, f"output_dir={outputs}")
+def test_the_commands_of_the_pages_run(words: list[str], outputs: Path) -> None:
+    tiny = [] if "--cfg" in words else ["debug=tiny"]
+    printed = execute("train", *words, *tiny, f"output_dir={outputs}")
     if tiny:
         last = printed.strip().splitlines()[-1]
         assert (Path(last.removeprefix("student: ")) / "model.safetensors").is_file()
@@ -106,16 +189,66 @@ def test_the_evaluation_of_the_readme_runs(outputs: Path) -> None:
 
 
 def test_every_promise_names_tests_that_exist() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    table = re.search(r"\| promise \| test \|\n(?:\|.*\n)+", text)
+    table = re.search(r"\| promise \| test \|\n(?:\|.*\n)+", PAGES["tests/README.md"])
     assert table
-    tests = {path.name: path.read_text() for path in REPOSITORY.glob("tests/test_*.py")}
     rows = re.findall(r"^\| .* \| (.*) \|$", table.group(), re.M)[1:]
     assert len(rows) > 10
     for row in rows:
         file = ""
-        for name in re.findall(r"`(test_[\w.:]+)`", row):
-            file = name.split("::")[0] if ".py" in name else file
-            function = name.split("::")[-1]
-            assert function == file or f"def {function}(" in tests[file], name
-        assert file in tests
+        for name in re.findall(r"`((?:\w+/)?test_[\w.:]+)`", row):
+            path, _, function = name.rpartition("::") if "::" in name else ("", "", name)
+            if name.endswith(".py"):
+                path, function = name, ""
+            file = path or file
+            source = (REPOSITORY / "tests" / file).read_text("utf-8")
+            assert not function or f"def {function}(" in source, name
+        assert file
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", PAGES[name], flags=re.M | re.S)
+    folder = (REPOSITORY / name).parent
+    links = re.findall(r"\]\(([^)\s]*)\)", text)
+    for target, heading in (link.split("#") if "#" in link else (link, "") for link in links):
+        if target.startswith("https:"):
+            continue
+        path = (folder / target).resolve() if target else REPOSITORY / name
+        assert path.exists(), f"{target}: {path}"
+        if heading:
+            assert heading in anchors(path.relative_to(REPOSITORY).as_posix()), heading
+
+
+def test_every_page_is_in_the_readme() -> None:
+    """Somebody who starts there finds all of them."""
+    linked = set(re.findall(r"\]\(([^)\s#]*)", PAGES["README.md"]))
+    assert set(PAGES) - {"README.md"} <= linked
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_paths_that_a_page_names_exist(name: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", PAGES[name], flags=re.M | re.S)
+    for path in re.findall(r"`((?:mlkd|conf|tests|notebooks)/[\w/.-]*)`", text):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 250
+
+
+def test_the_test_command_of_the_readme_has_its_marker(tmp_path: Path) -> None:
+    """``.ci/run`` runs the block behind the marker, whatever stands before it."""
+    script = (REPOSITORY / ".ci" / "run").read_text("utf-8")
+    command = re.search(r"^awk .*?> \"\$environment/test\.sh\"$", script, re.M | re.S)
+    assert command
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{command.group()}; cat $environment/test.sh"],
+        env={**os.environ, "environment": str(tmp_path)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert found.splitlines()[-1] == "python -m pytest"
+    assert "'.[test]'" in found
+    assert "`" not in found

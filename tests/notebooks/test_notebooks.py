@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pages import REPOSITORY, blocks
 from students import export, small
 
 from mlkd.encoders.folder import save_folder
 
-REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
@@ -47,13 +47,20 @@ def test_notebooks_are_stored_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-def test_the_search_of_the_readme_runs(student: Path, tmp_path: Path) -> None:
+def test_the_search_of_the_pages_runs(student: Path, tmp_path: Path) -> None:
     out = export(student, tmp_path / "out", "onnx") / "onnx"
-    text = (REPOSITORY / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(from encode [^`]*?argmax[^`]*)```", text)
+    (snippet,) = (block for block in blocks("python") if block.startswith("from encode "))
     assert sum(bool(line) for line in snippet.splitlines()) == 5
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=out, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_python_of_the_readme_runs(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = (block for block in blocks("python") if "load_folder" in block)
+    given, replaced = re.subn(r'"outputs/runs/[^"]*"', repr(str(student)), snippet)
+    assert replaced == 1
+    exec(given, {})
+    assert capsys.readouterr().out.startswith("tensor([[1.")
