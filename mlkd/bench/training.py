@@ -11,6 +11,7 @@ from mlkd.bench.contest import Contestant, Line, Turn, compete
 from mlkd.bench.peer import peer_data, run_peer
 from mlkd.bench.stage import Lesson, device, one_stage, run_stage
 from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.languages import split_pair
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import resolve_precision
 from mlkd.recipes.chain import Chain, open_chain
@@ -26,11 +27,11 @@ def with_languages(config: BenchmarkConfig, number: int, *wanted: str) -> Benchm
     offered = sorted({x for corpus in config.data.corpora.values() for x in corpus.targets})
     found = [x for x in wanted if x in offered]
     chosen = (found + [x for x in offered if x not in found])[:number]
-    known = {"en", *chosen}
+    known = {*(corpus.source for corpus in config.data.corpora.values()), *chosen}
     sets = {}
     for name, entry in config.eval.sets.items():
         languages = [x for x in entry.languages if x in known]
-        pairs = entry.pairs and [x for x in entry.pairs if known.issuperset(x.split("-"))]
+        pairs = entry.pairs and [x for x in entry.pairs if known.issuperset(split_pair(x))]
         if languages if pairs is None else pairs:
             sets[name] = entry.model_copy(update={"languages": languages, "pairs": pairs})
     return config.model_copy(

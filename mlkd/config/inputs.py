@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from mlkd.config.languages import fill, language_code, pair_code
 from mlkd.config.section import Decides, Folder, Fraction, Positive, Section
 
-Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
-"""An ISO 639-1 code; three letters for a language without one."""
+Language = Annotated[str, BeforeValidator(language_code)]
+"""A BCP 47 code, as ``de``, ``pt-BR``, ``zh-Hans``; ``pt_BR`` and ``sr@latin`` are understood."""
+LanguagePair = Annotated[str, BeforeValidator(pair_code)]
+"""Two codes, as ``en-de``, ``en-pt-BR``."""
 
 
 class CorpusConfig(Section):
@@ -18,16 +21,21 @@ class CorpusConfig(Section):
     format: Literal["demo", "tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"]
     """``aligned`` zips the lines of two files; ``dataset`` is a hub id or a saved dataset."""
     path: str = ""
-    """File, folder or hub id under ``data.root``; ``{source}``, ``{target}`` are filled in."""
+    """File, folder or hub id under ``data.root``; ``{source}``, ``{target}`` are filled in, and
+    ``{pair}``, the two in alphabetical order (OPUS: ``de-en``, ``en-fr``)."""
     target_path: str | None = None
     """Second file of the format ``aligned``."""
     source: Language = "en"
     targets: list[Language] = Field(min_length=1)
     """Translation languages that the corpus offers."""
-    columns: list[str | int] = Field(default=[0, 1])
+    codes: dict[Language, str] = Field(default={})
+    """How paths and names of columns write a language, where that is not its code, as
+    ``{pt-BR: pt_br}``."""
+    columns: list[str | int] | None = None
     """Columns of the source and the translation: positions, or names where the file has a header
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
-    ``aligned``: the text columns read from both files, each giving a pair a row."""
+    ``aligned``: the text columns read from both files, each giving a pair a row. null = the first
+    two, of ``aligned`` files of plain text the one that there is."""
     header: bool = False
     """Whether the first line of a TSV names the columns."""
     domain: Annotated[str, Decides.DOMAINS] = "general"
@@ -41,9 +49,14 @@ class CorpusConfig(Section):
     max_pairs: Positive | None = None
     """At most so many clean pairs a translation language, taken from the start of the file."""
 
+    def fill(self, text: str, target: str) -> str:
+        """Put the languages into the placeholders of a path or a name."""
+        return fill(text, {"source": self.source, "target": target}, self.codes)
+
     @model_validator(mode="after")
     def _every_key_is_read(self) -> CorpusConfig:
         readers = {
+            "codes": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
             "path": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
             "target_path": {"aligned"},
             "columns": {"tsv", "aligned", "jsonl", "parquet", "dataset"},
@@ -77,7 +90,7 @@ class DataConfig(Section):
     max_rejected: Fraction = 0.05
     """Share of bad rows of a corpus above which the run stops."""
     dev_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
-    """Share of the English sentences, chosen by hash, that is held out as dev."""
+    """Share of the source sentences, chosen by hash, that is held out as dev."""
     max_dev_pairs: Positive = 2000
     """At most so many dev pairs are used to select."""
     mixing: Literal["proportional", "uniform", "temperature"] = "uniform"
@@ -86,7 +99,7 @@ class DataConfig(Section):
     temperature: Annotated[float, Field(ge=1.0)] = 1.0
     """Used by ``mixing: temperature``; 1 = proportional, larger = more even."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the training pairs that is used, by hash of the English side."""
+    """Share of the training pairs that is used, by hash of the source side."""
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> DataConfig:
@@ -127,15 +140,19 @@ class EvalSetConfig(Section):
     format: Literal["demo", "tsv"] = "tsv"
     path: str = ""
     """TSV under ``eval.root``. ``{lang}``: one file a language, row i the same item in each;
-    ``{a}``, ``{b}``: one file a language pair; bitext files hold English and ``{lang}``."""
+    ``{a}``, ``{b}``, or ``{pair}`` for the two in alphabetical order: one file a language pair;
+    bitext files with ``{lang}`` hold ``source`` and that language, with one column only that."""
+    source: Language = "en"
+    """The language that others are paired with."""
     languages: list[Language] = Field(default=[])
-    """Languages of a set with one file a language (bitext: besides English)."""
-    pairs: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}-[a-z]{2,3}$")]] | None = None
-    """Language pairs to score; null = each language with itself and with English."""
-    codes: dict[str, str] = Field(default={})
-    """File-name codes of languages that differ from ISO 639-1, as ``{de: deu}``."""
-    columns: tuple[int, int, int] | tuple[int, int] | None = None
-    """Positions of the two sentences (and the score); null = the first ones."""
+    """Languages of a set with one file a language (bitext: besides ``source``)."""
+    pairs: list[LanguagePair] | None = None
+    """Language pairs to score; null = each language with itself (STS) and with ``source``."""
+    codes: dict[Language, str] = Field(default={})
+    """How paths write a language, where that is not its code, as ``{de: deu}``."""
+    columns: tuple[int, int, int] | tuple[int, int] | tuple[int] | None = None
+    """Positions of the two sentences (and the score), or of the one sentence of bitext with a file
+    a language; null = the first ones."""
     header: bool = False
     max_score: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest legal gold score."""

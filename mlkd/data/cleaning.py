@@ -57,7 +57,9 @@ def normal_form(text: str) -> str:
 
 
 def hash64(data: bytes, salt: bytes = b"") -> int:
-    """64-bit hash; different salts (at most 16 bytes) give independent hashes."""
+    """64-bit hash; different salts give independent hashes."""
+    if len(salt) > hashlib.blake2b.PERSON_SIZE:
+        salt = hashlib.blake2b(salt, digest_size=hashlib.blake2b.PERSON_SIZE).digest()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=salt).digest(), "little")
 
 

@@ -86,7 +86,7 @@ def _distinct(rows: _Rows, first: np.ndarray, folder: Path, sources: list[Source
 
 
 def _hold_out(rows: _Rows, kept: np.ndarray, sources: list[Source]) -> None:
-    """Training must see neither side of a dev pair, under whatever other English sentence."""
+    """Training must see neither side of a dev pair, under whatever other source sentence."""
     found = [np.unique(chunk["forms"][chunk["dev"] & kept[part]]) for part, chunk in rows]
     held_out = np.unique(np.concatenate(found))
     if not len(held_out):

@@ -171,7 +171,7 @@ def _key(config: DataConfig, sources: list[Source], excluded: set[str]) -> str:
     settings = config.model_dump(
         include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
     )
-    shown = {"format", "columns", "header", "domain", "max_pairs"}
+    shown = {"format", "codes", "columns", "header", "domain", "max_pairs"}
     files = [
         [
             *(x.corpus, x.source_lang, x.target_lang),

@@ -48,7 +48,7 @@ def read(name: str, corpus: CorpusConfig, target: str, files: list[Path]) -> Ite
 def _pairs(
     name: str, corpus: CorpusConfig, target: str, files: list[Path]
 ) -> Iterator[Pair | Reject]:
-    columns = [fill(c, corpus, target) if isinstance(c, str) else c for c in corpus.columns]
+    columns = text_columns(corpus, target, files)
     if corpus.format == "demo":
         return _demo(name, corpus.source, target)
     if corpus.format == "gettext":
@@ -71,9 +71,15 @@ def _pairs(
     return table_pairs(name, names, files)
 
 
-def fill(text: str, corpus: CorpusConfig, target: str) -> str:
-    """Put the languages into ``{source}`` and ``{target}``."""
-    return text.replace("{source}", corpus.source).replace("{target}", target)
+def text_columns(corpus: CorpusConfig, target: str, files: list[Path]) -> list[str | int]:
+    """The columns that are read: those of the configuration, or the first ones."""
+    if corpus.columns is not None:
+        return [corpus.fill(c, target) if isinstance(c, str) else c for c in corpus.columns]
+    if corpus.format == "aligned":
+        _, first = next(lines(files[0]), ("", ""))
+        if isinstance(first, str) and "\t" not in first:  # plain text, as Moses has it
+            return [0]
+    return [0, 1]
 
 
 def _cells(

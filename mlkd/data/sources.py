@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 from mlkd.config.inputs import CorpusConfig
-from mlkd.data.readers import fill
+from mlkd.config.languages import spellings
+from mlkd.data.readers import text_columns
 from mlkd.data.rows import count_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
@@ -42,9 +44,9 @@ def source_files(
         raise UserError(f"data.corpora.{name}.path is empty; format {corpus.format} needs one")
     path = _place(corpus.path, corpus, target, root)
     if corpus.format == "dataset":
-        subset = fill(corpus.subset or "", corpus, target)
+        subset = corpus.fill(corpus.subset or "", target)
         if not path.is_dir():
-            name_on_hub = fill(corpus.path, corpus, target)
+            name_on_hub = corpus.fill(corpus.path, target)
             path = _from_hub(name, name_on_hub, subset, corpus.revision, path, allow_download)
         return _dataset(name, path, subset, corpus.split)
     if corpus.format == "gettext" and path.is_dir():
@@ -56,21 +58,39 @@ def source_files(
         if not corpus.target_path:
             raise UserError(f"data.corpora.{name}.target_path is empty; format aligned needs one")
         files.append(_place(corpus.target_path, corpus, target, root))
-    for file in files:
-        _some([file] if file.is_file() else [], name, str(file))
+    for template, file in zip((corpus.path, corpus.target_path or ""), files, strict=False):
+        if not file.is_file():
+            if codes := _other_codes(corpus, target, root, template):
+                shown = ",".join(f"{code}:{written}" for code, written in codes.items())
+                key = f"data.corpora.{name}.codes"
+                raise UserError(f"{key}: no {file}; {key}={{{shown}}} finds the one that is there")
+            _some([], name, str(file))
     return files
 
 
 def count_rows(corpus: CorpusConfig, files: list[Path]) -> int | None:
     """How many rows the files have, where that is quick to find out."""
     if corpus.format in {"tsv", "aligned", "jsonl"}:
-        pairs_a_line = len(corpus.columns) if corpus.format == "aligned" else 1
+        aligned = corpus.format == "aligned"
+        pairs_a_line = len(text_columns(corpus, corpus.targets[0], files)) if aligned else 1
         return pairs_a_line * (count_lines(files[0]) - corpus.header)
     return None
 
 
 def _place(path: str, corpus: CorpusConfig, target: str, root: str | None) -> Path:
-    return Path(root or "") / Path(fill(path, corpus, target)).expanduser()
+    return Path(root or "") / Path(corpus.fill(path, target)).expanduser()
+
+
+def _other_codes(
+    corpus: CorpusConfig, target: str, root: str | None, template: str
+) -> dict[str, str]:
+    """The setting ``codes`` that finds a file which writes its languages otherwise, if any."""
+    for here, there in product(spellings(corpus.source), spellings(target)):
+        codes = corpus.codes | {corpus.source: here, target: there}
+        other = corpus.model_copy(update={"codes": codes})
+        if _place(template, other, target, root).is_file():
+            return {code: written for code, written in codes.items() if code != written}
+    return {}
 
 
 def _from_hub(

@@ -232,8 +232,9 @@ def _scores(record: dict[str, Any]) -> str:
         f"Of the student as its run measured it, in {metrics.get('precision', 'fp32')}, before it "
         "was exported. STS: Spearman of the cosine; bitext: retrieval accuracy, mean of both "
         "directions; both x100. `par. M`: stored parameters in millions; `kept %`: share of the "
-        "assistant's mean test STS; `cos T`: mean cosine with the teacher's vectors of English on "
-        "dev bitext; `sent/s`: sentences a second at batch 32; `ms`: median of one sentence; both "
+        "assistant's mean test STS; `cos T`: mean cosine with the teacher's vectors of the source "
+        "side of dev bitext; `sent/s`: sentences a second at batch 32; `ms`: median of one "
+        "sentence; both "
         f"in PyTorch on {record.get('training', {}).get('hardware', 'an unknown machine')}.",
         "",
         to_markdown(rows_of(models)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlkd.config.languages import split_pair
 from mlkd.metrics.bitext import retrieval
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
@@ -34,7 +35,8 @@ def score(
         encode: The encoder to judge.
         sets: Evaluation sets.
         bootstrap: Resamples of the STS intervals; 0 = none.
-        teacher: Encoder whose English vectors the student imitates; it sees English only.
+        teacher: Encoder whose vectors the student imitates; it sees the source language of each
+            set only, usually English.
 
     Returns:
         ``sets``: by name ``kind``, ``split``, ``pairs`` (numbers of each language pair) and
@@ -42,7 +44,7 @@ def score(
         ``mean``: by split and kind the plain mean over language pairs, None where there is no
         set (``sts_same`` and ``sts_cross`` are its parts with one and with two languages);
         ``agreement``: mean cosine between the student's vectors of both sides of dev bitext and
-        the teacher's vectors of the English side, None without either or with unequal widths.
+        the teacher's vectors of the source side, None without either or with unequal widths.
     """
     student = _encoded(encode, (text for item in sets for text in (*item.left, *item.right)))
     results: dict[str, Any] = {}
@@ -129,7 +131,7 @@ def _means(results: dict[str, Any], split: str) -> dict[str, float | None]:
             value = numbers[HEADLINE[entry["kind"]]]
             found[entry["kind"]].append(value)
             if entry["kind"] == "sts":
-                a, b = pair.split("-")
+                a, b = split_pair(pair)
                 found["sts_same" if a == b else "sts_cross"].append(value)
     return {kind: float(np.mean(values)) if values else None for kind, values in found.items()}
 
@@ -140,18 +142,20 @@ def _test_pairs(scores: Scores) -> set[tuple[str, str]]:
 
 
 def _agreement(student: dict[str, Array], teacher: Encode, sets: Sequence[EvalSet]) -> float | None:
-    """Mean over dev bitext pairs of the cosine of both sides with the teacher's English."""
+    """Mean over dev bitext pairs of the cosine of both sides with the teacher's source side."""
     bitext = [item for item in sets if (item.kind, item.split) == ("bitext", "dev")]
-    bitext = [item for item in bitext if "en" in item.pair.split("-")]
-    english = [item.left if item.pair.startswith("en-") else item.right for item in bitext]
-    targets = _encoded(teacher, (text for texts in english for text in texts))
+    bitext = [item for item in bitext if item.source in split_pair(item.pair)]
+    sources = [
+        item.left if split_pair(item.pair)[0] == item.source else item.right for item in bitext
+    ]
+    targets = _encoded(teacher, (text for texts in sources for text in texts))
     if not targets or next(iter(targets.values())).shape != next(iter(student.values())).shape:
         return None
     return float(
         np.mean(
             [
                 cosines(_rows(student, side), _rows(targets, texts)).mean()
-                for item, texts in zip(bitext, english, strict=True)
+                for item, texts in zip(bitext, sources, strict=True)
                 for side in (item.left, item.right)
             ]
         )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.languages import fill, split_pair
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
 
@@ -40,6 +41,7 @@ class EvalSet:
         left: N sentences.
         right: N sentences.
         scores: (N,) float64 gold similarities of an STS set, else None.
+        source: The language that others are paired with, which the teacher reads.
     """
 
     name: str
@@ -49,6 +51,7 @@ class EvalSet:
     left: tuple[str, ...]
     right: tuple[str, ...]
     scores: NDArray[np.float64] | None
+    source: str = "en"
 
     def __post_init__(self) -> None:
         if not 0 < len(self.left) == len(self.right):
@@ -106,21 +109,20 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
         _check_layout(key, config, pairs)
 
     @cache
-    def table(a: str, b: str) -> Table:
+    def table(a: str, b: str, lang: str) -> Table:
         if config.format == "demo":
             return _read_demo(key, config, a, b)
-        path = config.path
-        for field, language in (("{lang}", b), ("{a}", a), ("{b}", b)):
-            path = path.replace(field, config.codes.get(language, language))
+        path = fill(config.path, {"a": a, "b": b, "lang": lang}, config.codes)
         return _read_tsv(key, config, Path(root or "", path))
 
-    # A file (or demo column) a language holds both sentences of an item in that language.
-    by_language = config.kind == "sts" and (config.format == "demo" or "{lang}" in config.path)
+    alone = _file_a_language(config)
     sets = []
     for pair in pairs:
-        a, b = pair.split("-")
-        left_path, left = table(a, a) if by_language else table(a, b)
-        path, right = table(b, b) if by_language else table(a, b)
+        a, b = split_pair(pair)
+        if alone and config.kind == "sts":  # each file holds both sentences of an item
+            (left_path, left), (path, right) = table(a, a, a), table(b, b, b)
+        else:
+            (left_path, left), (path, right) = table(a, b, a if alone else b), table(a, b, b)
         if len(left) != len(right):
             raise UserError(f"{path}: {len(right)} rows, but {left_path} has {len(left)}")
         gold = None
@@ -133,44 +135,80 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
                     f"{path}:{line}: score {right[line][2]} differs from that of the same row in "
                     f"{left_path}; row i must be the same item in every language"
                 )
-        sides = tuple(row[0] for row in left.values()), tuple(row[1] for row in right.values())
-        sets.append(EvalSet(name, config.kind, config.split, pair, *sides, gold))
+        second = 0 if alone and config.kind == "bitext" else 1
+        sides = (
+            tuple(row[0] for row in left.values()),
+            tuple(row[second] for row in right.values()),
+        )
+        sets.append(EvalSet(name, config.kind, config.split, pair, *sides, gold, config.source))
     return sets
 
 
 def _pairs(key: str, config: EvalSetConfig) -> list[str]:
     """The language pairs of a set: those of the configuration, or the default ones."""
-    languages = list(dict.fromkeys(config.languages))
+    languages, source = list(dict.fromkeys(config.languages)), config.source
     if config.pairs is not None:
-        known = {*languages, "en"} if config.kind == "bitext" else set(languages)
+        known = {*languages, source} if config.kind == "bitext" else set(languages)
         for pair in config.pairs:
-            if languages and not known.issuperset(pair.split("-")):
+            if languages and not known.issuperset(split_pair(pair)):
                 raise UserError(f"{key}.pairs: {pair} is not made of {', '.join(sorted(known))}")
         pairs = list(dict.fromkeys(config.pairs))
     else:
-        same = [f"{language}-{language}" for language in languages if config.kind == "sts"]
-        english = config.kind == "bitext" or "en" in languages
-        pairs = same + [f"en-{language}" for language in languages if english and language != "en"]
+        pairs = [f"{language}-{language}" for language in languages if config.kind == "sts"]
+        if config.kind == "bitext" or source in languages:
+            pairs += [f"{source}-{language}" for language in languages if language != source]
     if not pairs:
         raise UserError(f"{key}: give languages or pairs")
     return pairs
 
 
+def _fields(config: EvalSetConfig) -> set[str]:
+    """Placeholders of the path."""
+    return set(re.findall(r"{(.*?)}", config.path))
+
+
+def _file_a_language(config: EvalSetConfig) -> bool:
+    """Whether a file (of the demo: a column) holds one language.
+
+    Of STS it has both sentences of an item, of bitext the one.
+    """
+    if config.format == "demo" or config.kind == "sts":
+        return config.kind == "sts" and (config.format == "demo" or "lang" in _fields(config))
+    one_column = config.columns is not None and len(config.columns) == 1
+    return "lang" in _fields(config) and (one_column or len(_fields(config)) > 1)
+
+
+def _width(config: EvalSetConfig) -> int:
+    """Cells of a row."""
+    if config.kind == "sts":
+        return 3
+    return 1 if _file_a_language(config) else 2
+
+
 def _check_layout(key: str, config: EvalSetConfig, pairs: list[str]) -> None:
     """Refuse columns and paths that cannot hold the pairs of a TSV set."""
-    width = 3 if config.kind == "sts" else 2
+    fields, alone = _fields(config), _file_a_language(config)
+    allowed = [{"lang"}, {"a", "b"}, {"pair"}]
+    if config.kind == "bitext":
+        allowed += [{"lang", "a", "b"}, {"lang", "pair"}]
+    if not config.path or (fields not in allowed and (fields or len(pairs) > 1)):
+        raise UserError(
+            f"{key}.path={config.path!r}: needs {{lang}}, or {{a}} and {{b}}, or {{pair}}"
+        )
+    width = _width(config)
     if config.columns is not None and (len(config.columns) != width or min(config.columns) < 0):
-        raise UserError(f"{key}.columns={list(config.columns)}: {config.kind} has {width} of >= 0")
-    fields = set(re.findall(r"{(.*?)}", config.path))
-    if not config.path or (fields not in ({"lang"}, {"a", "b"}) and (fields or len(pairs) > 1)):
-        raise UserError(f"{key}.path={config.path!r}: needs {{lang}}, or {{a}} and {{b}}")
-    other = [pair for pair in pairs if not pair.startswith("en-")]
-    if config.kind == "bitext" and "lang" in fields and other:
-        raise UserError(f"{key}.path={config.path!r}: {other[0]} needs {{a}} and {{b}}")
+        what = f"{config.kind} with a file a language" if width == 1 else config.kind
+        raise UserError(f"{key}.columns={list(config.columns)}: {what} has {width} of >= 0")
+    other = [pair for pair in pairs if split_pair(pair)[0] != config.source]
+    if config.kind == "bitext" and "lang" in fields and not alone and other:
+        raise UserError(
+            f"{key}.path={config.path!r}: {other[0]} needs {{a}} and {{b}}, or columns=[0] "
+            "for a file a language"
+        )
 
 
 def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
-    columns = config.columns or ((0, 1, 2) if config.kind == "sts" else (0, 1))
+    columns = config.columns or tuple(range(_width(config)))
     wanted = f"at least {max(columns) + 1}" if config.columns else str(len(columns))
     rows = {}
     for number, cells in _lines(key, path):

@@ -79,7 +79,7 @@ def rows_to_table(rows: Sequence[Row]) -> Table:
     """Two tables below each other: one line a model, then one column a model.
 
     Scores are ×100: Spearman of the cosine for STS, mean accuracy of both directions for bitext.
-    ``cos T`` is the mean cosine with the teacher's vectors of the English side of dev bitext.
+    ``cos T`` is the mean cosine with the teacher's vectors of the source side of dev bitext.
     """
     both = Table.grid(padding=(0, 0, 1, 0))
     for grid, labels in ((_overview(rows), 1), (_by_pair(rows), 3)):

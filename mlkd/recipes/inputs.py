@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.encoders.backbone import backbone_of
@@ -75,11 +76,28 @@ def prepare(config: TrainConfig) -> Prepared:
         base = _base(config, pairs, teacher, cache)
         check_size(backbone_of(load_folder(base)), config.student, config.data.max_tokens)
     _check_widths(teacher, base)
+    _check_sources(sets, pairs)
     if "assistant" not in links(config):
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
     return Prepared(pairs, sets, teacher, base)
+
+
+def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:
+    """Refuse bitext whose source side the teacher would have to read in another language.
+
+    Raises:
+        UserError: The source of a dev set is not that of the pairs.
+    """
+    sources = {group.source_lang for group in pairs.groups}
+    for item in sets:
+        wrong = item.source not in sources and item.source in split_pair(item.pair)
+        if wrong and (item.kind, item.split) == ("bitext", "dev"):
+            raise UserError(
+                f"eval.sets.{item.name}.source={item.source}: the teacher reads the source of the "
+                f"corpora; allowed: {', '.join(sorted(sources))}"
+            )
 
 
 def _check_widths(teacher: Path, base: Path) -> None:
@@ -96,21 +114,21 @@ def _check_widths(teacher: Path, base: Path) -> None:
 
 
 def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base: Path) -> None:
-    """Compare a ready assistant's English with the teacher's: students aim at both in turn.
+    """Compare a ready assistant's source language with the teacher's: students aim at both in turn.
 
     Raises:
         UserError: Their vectors have nothing to do with each other.
     """
-    english = pairs.texts(np.unique(pairs.source[pairs.dev_pairs()])[:_COMPARED])
+    sources = pairs.texts(np.unique(pairs.source[pairs.dev_pairs()])[:_COMPARED])
     theirs, ours = (
         FrozenEncoder.open(
             folder, max_tokens=config.data.max_tokens, accelerator=config.trainer.accelerator
-        ).encode(english)
+        ).encode(sources)
         for folder in (teacher, base)
     )
     if (cosine := float(cosines(theirs, ours).mean())) < _SAME_SPACE:
         raise UserError(
-            f"teacher and assistant have different spaces (mean cosine {cosine:.2f} on English); "
+            f"teacher and assistant have different spaces (mean cosine {cosine:.2f}); "
             "choose the teacher that the assistant was made with, or train the assistant "
             "(assistant.train=true, stages.assistant.enabled=true)"
         )

@@ -87,7 +87,7 @@ def _files(config: TrainConfig) -> Iterator[Path]:
                 yield from source_files(name, corpus, target, data.root)
     for item in config.eval.sets.values():
         # Two asterisks in a row mean something else.
-        place = re.sub(r"\*+", "*", re.sub(r"\{(lang|a|b)\}", "*", item.path))
+        place = re.sub(r"\*+", "*", re.sub(r"\{(lang|a|b|pair)\}", "*", item.path))
         path = Path(config.eval.root or "", place)
         if item.path:
             yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
