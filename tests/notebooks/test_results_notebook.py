@@ -204,6 +204,36 @@ def test_the_details_draw_the_conclusions_of_the_powers(results: dict[str, Any])
     assert float(results["chosen"]) == 0.5
 
 
+def test_the_readme_says_in_short_what_makes_a_student_good(results: dict[str, Any]) -> None:
+    tables = results["tables"]
+    sizes = tables["sizes"].groupby(["bottleneck", "layers", "recurrence"])["dev_sts"].mean()
+    deeper = [sizes[width, 4, 1] - sizes[width, 2, 1] for width in (64, 128)]
+    wider = [sizes[128, depth, 1] - sizes[64, depth, 1] for depth in (2, 4)]
+    widest = sizes[256, 2, 1] - sizes[128, 2, 1]
+    (gain,) = {f"{value:.1f}" for value in deeper}
+    assert f"two more stored layers gain {gain} points of dev STS" in README
+    assert "instead of 64 gains {:.1f} to {:.1f}".format(*sorted(wider)) in README
+    assert f"256 instead of 128 gains {widest:.1f}" in README
+    assert abs(sizes[128, 2, 2] - sizes[128, 2, 1]) < 0.1  # twice gains nothing
+
+    found = tables["ablations"].groupby("ablation")["test_bitext"].mean()
+    more = found["cross_entropy"] - found["none"]
+    assert f"Cross-entropy in stage 4 finds {more:.1f} points more" in README
+
+    seen = results["effects"]["seen"]
+    copied = seen.loc["copied weights: `teacher` instead of `scratch`, MSE"]
+    taught = seen.loc[[f"MSE instead of no distillation, from `{s}`" for s in ("base", "teacher")]]
+    assert f"gain {copied.min():.0f} to {copied.max():.0f} points of test STS" in README
+    shown = f"distillation gains {taught.min().min():.1f} to {taught.max().max():.1f}"
+    assert shown in README
+
+    equal = tables["equal_size"].groupby(["layers", "bottleneck"])["dev_sts"].mean()
+    narrow = sorted((equal[6, 128] - equal[4, 128], equal[5, 128] - equal[4, 64]))
+    assert "gain {:.1f} to {:.1f} points of dev STS".format(*narrow) in README
+    powers = tables["frequency"].groupby("frequency_power")["dev_sts"].mean()
+    assert f"in the SVD gains {powers[0.5] - powers[1.0]:.1f}." in README
+
+
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(REPOSITORY / "notebooks")
