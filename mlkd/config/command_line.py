@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from mlkd.config.compose import CONF_DIR
+from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 
 _GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer", "eval")
@@ -140,4 +141,4 @@ def _written(value: Any) -> str:
     plain = re.fullmatch(r"[A-Za-z_/][\w./@%+-]*", value)
     if plain and value.lower() not in {"null", "true", "false", "nan", "inf", "on", "off"}:
         return value
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+    return quoted(value)

@@ -16,12 +16,13 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlkd.config.inputs import EncoderConfig
+from mlkd.config.quoting import how_to_quote
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.secrets import guard_output
@@ -222,6 +223,8 @@ def _keys(schema: type[BaseModel], path: Sequence[str], prefix: str = "") -> set
 
 def _one_line(error: Exception, schema: type[BaseModel]) -> str:
     """Hydra's message without line breaks, with a suggestion for an unknown key."""
+    if isinstance(error, OverrideParseException):
+        return how_to_quote(error.override)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and "full_key" in str(cause):

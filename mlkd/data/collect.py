@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlkd.config.inputs import DataConfig
+from mlkd.data.account import by_reason
 from mlkd.data.cleaning import below, clean, form_hash, hash64, normal_form
 from mlkd.data.readers import read
 from mlkd.data.rows import UNFINISHED, Reject
@@ -156,9 +157,8 @@ class Collector:
             head = file.readline()
             file.seek(start)
             place.write_bytes(head + file.read())
-        reason, number = bad.most_common(1)[0]
         raise UserError(
-            f"data.corpora.{name}: {bad.total() / rows:.1%} of {rows} rows are bad, mostly "
-            f"{reason!r} ({number}); allowed is data.max_rejected="
+            f"data.corpora.{name}: {bad.total() / rows:.1%} of {rows:,} rows are bad "
+            f"({by_reason(self._config, bad)}); allowed is data.max_rejected="
             f"{self._config.max_rejected:.0%}; see {place}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlkd.config.inputs import DataConfig
+from mlkd.data.account import account, left, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
@@ -19,6 +21,8 @@ from mlkd.data.sources import source_files
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, file_sha256, write_json
 from mlkd.storage.seals import sealed
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Version of the files; a change makes every store anew."""
@@ -139,9 +143,22 @@ def prepare_pairs(
     sources = _sources(config, allow_download)
     excluded = {normal_form(text) for text in exclude} - {""}
     folder = cache / f"pairs-{_key(config, sources, excluded)}"
-    return PairStore.open(
+    store = PairStore.open(
         sealed(folder, lambda part: _write(config, sources, excluded, part, cache))
     )
+    _tell(config, store.counts)
+    return store
+
+
+def _tell(config: DataConfig, counts: list[dict[str, Any]]) -> None:
+    """Say what became of the rows of each corpus."""
+    for line in account(config, counts):
+        log.info("pairs of %s", line)
+    for line in too_small_for_mixing(config, counts):
+        log.warning("pairs of %s", line)
+    for count in counts:
+        if not left(count):
+            log.warning("no pairs are left of %s", *account(config, [count]))
 
 
 def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
@@ -193,18 +210,15 @@ def _write(
     codes = [x.source_lang for x in sources] + [x.target_lang for x in sources]
     languages = list(dict.fromkeys(codes))
     train, dev = compact(folder, sources, languages)
-    if not train.sum() or not dev.sum():
-        raise UserError(
-            f"data: {train.sum()} training and {dev.sum()} dev pairs are left of "
-            f"{sum(x.rows for x in sources)} rows; both are needed (data.dev_fraction="
-            f"{config.dev_fraction})"
-        )
-    without = {x.target_lang for x in sources}
-    without -= {x.target_lang for x, n in zip(sources, train, strict=True) if n}
-    if without:
-        raise UserError(f"data: no training pairs are left for {', '.join(sorted(without))}")
-    domains = list(collector.domains)
     groups = [asdict(Group(x.corpus, x.source_lang, x.target_lang)) for x in sources]
+    counts = [
+        group
+        | {"rows": x.rows, "train": int(t), "dev": int(d)}
+        | {"rejected": x.rejected, "dropped": x.dropped}
+        for group, x, t, d in zip(groups, sources, train, dev, strict=True)
+    ]
+    _check_left(config, counts)
+    domains = list(collector.domains)
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".npy", ".bin"})
     content = [[name, file_sha256(folder / name)] for name in names]
     write_json(
@@ -217,12 +231,25 @@ def _write(
             "languages": languages,
             "domains": domains,
             "groups": groups,
-            "counts": [
-                group
-                | {"rows": x.rows, "train": int(t), "dev": int(d)}
-                | {"rejected": x.rejected, "dropped": x.dropped}
-                for group, x, t, d in zip(groups, sources, train, dev, strict=True)
-            ],
+            "counts": counts,
             "sizes": {name: (folder / name).stat().st_size for name in names},
         },
     )
+
+
+def _check_left(config: DataConfig, counts: list[dict[str, Any]]) -> None:
+    """Stop where nothing is left to train on, or to hold out, and say what became of the rows."""
+    train, dev = (sum(count[name] for count in counts) for name in ("train", "dev"))
+    if not train or not dev:
+        raise UserError(
+            f"data: {train} training and {dev} dev pairs are left; both are needed "
+            f"(data.dev_fraction={config.dev_fraction}); {'; '.join(account(config, counts))}"
+        )
+    trained = {count["target_lang"] for count in counts if count["train"]}
+    without = [count for count in counts if count["target_lang"] not in trained]
+    if without:
+        languages = sorted({count["target_lang"] for count in without})
+        raise UserError(
+            f"data: no training pairs are left for {', '.join(languages)}; "
+            f"{'; '.join(account(config, without))}"
+        )

@@ -220,7 +220,7 @@ def test_a_dirty_corpus_stops(root: Path) -> None:
     message = refused(root, corpora=corpora)
     place = root / "cache" / "rejected-d_e.tsv"
     assert message == (
-        "data.corpora.d/e: 5.9% of 425 rows are bad, mostly 'wrong column count' (15); "
+        "data.corpora.d/e: 5.9% of 425 rows are bad (wrong column count 15, empty side 10); "
         f"allowed is data.max_rejected=5%; see {place}"
     )
     assert len(place.read_text().splitlines()) == 26
