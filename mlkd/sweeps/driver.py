@@ -25,6 +25,7 @@ from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.local import run_in_processes, run_in_turn
 from mlkd.sweeps.plan import describe, summary
+from mlkd.sweeps.queue import patiently, queued_jobs
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job, make_jobs
 
@@ -169,7 +170,5 @@ def _finished(job: Job, known: Mapping[str, Finished]) -> dict[str, Any]:
 
 def _queued(entries: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Entries whose SLURM job of an earlier call still waits or runs."""
-    from mlkd.sweeps.slurm import queued_jobs
-
-    numbers = queued_jobs()
+    numbers = patiently(queued_jobs)
     return {identity for identity, entry in entries.items() if entry["job"] in numbers}

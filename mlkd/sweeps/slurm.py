@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import SlurmConfig
 from mlkd.output.errors import UserError
-from mlkd.storage.files import reason_of
+from mlkd.sweeps.arrays import make_arrays
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.local import is_lost
+from mlkd.sweeps.queue import Waits, array_limit, how_ended, patiently, queued_jobs
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
 
@@ -29,53 +30,84 @@ _POLL = 3.0
 """Seconds between looks at the queue; a job is given up when two looks do not find it."""
 
 
-def queued_jobs() -> set[str]:
-    """Numbers of the user's jobs that wait or run, ``<array>_<task>`` for those of an array.
-
-    Raises:
-        UserError: There is no cluster.
-    """
-    if shutil.which("sbatch") is None:
-        raise UserError("hydra/launcher=slurm: no sbatch here; give hydra/launcher=local")
-    command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (subprocess.SubprocessError, OSError) as error:
-        words = getattr(error, "stderr", None) or str(error)
-        raise UserError(f"SLURM does not answer: {str(words).strip()[:200]}") from None
-    return set(listed.stdout.split())
-
-
 def submit(record: SweepRecord, jobs: Sequence[Job], settings: SlurmConfig) -> None:
     """Submit all jobs at once; SLURM itself starts each after what it waits for.
 
-    So nothing is lost when this process ends. Jobs that wait for the same one are an array.
+    So nothing is lost when this process ends. Jobs that wait for the same one are an array, or as
+    many as the cluster's limit makes of it. A submission whose answer was lost may have come
+    through nevertheless: its jobs find nothing to do, as their number is not written down.
+
+    Raises:
+        UserError: A submission is refused, and still so after a minute if the refusal may pass.
     """
 
     def group(job: Job) -> tuple[Any, ...]:
         return job.is_cell, job.parent or "", job.config.trainer.nodes, job.config.trainer.devices
 
+    limit = patiently(array_limit) if jobs else 1
     shared = [[job] for job in jobs if not job.is_cell]
     cells = sorted((job for job in jobs if job.is_cell), key=group)
+    done: list[str] = []
     for members in [*shared, *(list(found) for _, found in itertools.groupby(cells, group))]:
         parent = members[0].parent
         before = record.entries()[parent] if parent else {"status": "finished"}
-        number = None if before["status"] == "finished" else before["job"]
-        executor = _executor(record.folder, settings, members[0].config, number)
-        identities = [job.id for job in members]
+        needed = [] if before["status"] == "finished" else [f"afterok:{before['job']}"]
+        numbers: list[str] = []
+        for array in make_arrays(len(members), limit, settings.array_parallelism):
+            part = members[array.start : array.stop]
+            waits = [] if array.after is None else [f"afterany:{numbers[array.after]}"]
+            executor = _executor(
+                record.folder, settings, part[0].config, [*needed, *waits], array.parallel
+            )
+            submitted = _submit(executor, record.folder, [job.id for job in part], done)
+            for job, number in zip(part, submitted, strict=True):
+                record.update(job.id, job=number)
+            numbers.append(submitted[0].split("_")[0])
+            done.append(f"{_named(part)} as {numbers[-1]}")
+            log.info("submitted %s: %s", numbers[-1], ", ".join(job.id for job in part))
+
+
+def _submit(
+    executor: submitit.SlurmExecutor, folder: Path, identities: list[str], done: list[str]
+) -> list[str]:
+    """Submit an array; gives the number of each job.
+
+    Raises:
+        UserError: It is refused; the line tells what was ``done`` before.
+    """
+
+    def act() -> list[str]:
         try:
-            submitted = executor.map_array(run_job, [record.folder] * len(members), identities)
+            with redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                jobs = executor.map_array(run_job, [folder] * len(identities), identities)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(f"hydra/launcher=slurm: sbatch refused: {reason_of(error)}") from None
-        for identity, job in zip(identities, submitted, strict=True):
-            record.update(identity, job=job.job_id)
-        log.info("submitted %s: %s", submitted[0].job_id.split("_")[0], ", ".join(identities))
+            words = "; ".join(str(error).split("\n"))[:300]
+            raise UserError(f"hydra/launcher=slurm: sbatch refused: {words}") from None
+        return [job.job_id for job in jobs]
+
+    try:
+        return patiently(act)
+    except UserError as error:
+        if not done:
+            raise
+        raise UserError(
+            f"{error}; submitted before that and going on: {', '.join(done)}; "
+            "the same command submits the rest"
+        ) from None
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    return jobs[0].id if len(jobs) == 1 else f"{len(jobs)} cells"
 
 
 def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
-    """Wait until every job has ended; what ended without a word is entered in the record."""
+    """Wait until every job has ended; what ended without a word is entered in the record.
+
+    Why jobs wait is said when it changes, as some wait for something that never comes.
+    """
     waiting = {job.id: job for job in jobs}
     missed: dict[str, int] = dict.fromkeys(waiting, 0)
+    waits = Waits()
     while waiting:
         time.sleep(_POLL)
         try:
@@ -84,6 +116,9 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
             log.warning("%s; ask again", error)
             continue
         entries = record.entries()
+        ours = {str(entries[identity]["job"]) for identity in waiting}
+        for line in waits.news({number: queued[number] for number in queued if number in ours}):
+            log.info("%s", line)
         for identity, job in list(waiting.items()):
             entry = entries[identity]
             missed[identity] = 0 if entry["job"] in queued else missed[identity] + 1
@@ -111,18 +146,27 @@ def _note_end(record: SweepRecord, job: Job, entry: dict[str, Any]) -> None:
     """Enter why a job that left the queue has no result."""
     if is_lost(record, job) or entry["error"]:
         return
-    printed = record.folder / "slurm" / f"{entry['job']}_0_log.err"
+    number = entry["job"]
+    printed = record.folder / "slurm" / f"{number}_0_log.err"
     if printed.is_file():
-        reason = f"SLURM job {entry['job']} ended without a word; see {printed}"
-        record.update(job.id, status="failed", error=reason)
+        words = how_ended(number) or "ended without a word"
+        record.update(job.id, status="failed", error=f"SLURM job {number} {words}; see {printed}")
     else:
-        record.update(job.id, error=f"SLURM job {entry['job']} was cancelled before it started")
+        record.update(job.id, error=f"SLURM job {number} was cancelled before it started")
 
 
 def _executor(
-    folder: Path, settings: SlurmConfig, config: TrainConfig, after: str | None
+    folder: Path, settings: SlurmConfig, config: TrainConfig, needed: list[str], parallel: int
 ) -> submitit.SlurmExecutor:
-    """What submits jobs; ``after`` is the job that has to be finished before."""
+    """What submits jobs.
+
+    Args:
+        folder: Of the sweep.
+        settings: Of the launcher.
+        config: Of one of the jobs.
+        needed: What they wait for, in sbatch's words.
+        parallel: How many of them may run at a time.
+    """
     executor = submitit.SlurmExecutor(folder=folder / "slurm")
     optional = {
         "partition": settings.partition,
@@ -131,7 +175,7 @@ def _executor(
         "constraint": settings.constraint,
         "gpus_per_node": settings.gpus_per_node,
         "mem": None if settings.mem_gb is None else f"{round(1024 * settings.mem_gb)}MB",
-        "dependency": None if after is None else f"afterok:{after}",
+        "dependency": ",".join(needed) or None,
     }
     executor.update_parameters(
         job_name=folder.name,
@@ -140,7 +184,7 @@ def _executor(
         ntasks_per_node=config.trainer.devices,
         cpus_per_task=settings.cpus_per_task,
         signal_delay_s=settings.signal_delay_s,
-        array_parallelism=settings.array_parallelism,
+        array_parallelism=parallel,
         setup=settings.setup,
         srun_args=["--kill-on-bad-exit=1"],
         additional_parameters={

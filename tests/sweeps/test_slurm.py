@@ -1,19 +1,11 @@
-"""Sweeps on a real SLURM cluster on this machine.
-
-The cluster is started by ``slurm-up.sh``, which is looked for in ``$MLKD_SLURM`` and in
-``../shared/slurm`` beside the repository; without it these tests are skipped.
-"""
+"""Sweeps on a real SLURM cluster that are disturbed while they train (see :mod:`sandbox`)."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +13,8 @@ import pytest
 import torch
 from conftest import configure, tiny_settings, write_corpus
 from safetensors.torch import load_file
+from sandbox import record_of, running_cluster, slurm, wait_for
 
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = Path(os.environ.get("MLKD_SLURM", REPOSITORY.parent / "shared" / "slurm"))
 STEPS = 1000
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -31,29 +22,9 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """Environment of a running cluster: the one of ``$SLURM_SANDBOX``, or one for these tests."""
-    if not (SCRIPTS / "slurm-up.sh").is_file():
-        pytest.skip(f"no cluster can be started: {SCRIPTS / 'slurm-up.sh'} is not there")
-    own = None
-    if (folder := os.environ.get("SLURM_SANDBOX")) is None:
-        own = folder = tempfile.mkdtemp(prefix="slurm-")
-        Path(folder).chmod(0o755)
-    command = ["bash", str(SCRIPTS / "slurm-up.sh"), "--dir", folder, "--cpus", "4"]
-    started = subprocess.run(
-        ["timeout", "600", *command], capture_output=True, text=True, check=False
-    )
-    if started.returncode != 0:
-        pytest.skip(f"no cluster can be started: {started.stderr[-300:]}")
-    settings = (Path(folder) / "env.sh").read_text().replace("export ", "")
-    yield {
-        **os.environ,
-        **dict(line.split("=", 1) for line in shlex.split(settings)),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    if own is not None:
-        down = ["bash", str(SCRIPTS / "slurm-down.sh"), "--dir", own, "--purge"]
-        subprocess.run(down, capture_output=True, timeout=120, check=True)
+    """Environment of a running cluster."""
+    with running_cluster() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")
@@ -82,31 +53,6 @@ def ended(driver: subprocess.Popen[str], status: int) -> str:
     printed, _ = driver.communicate(timeout=600)
     assert driver.returncode == status, printed
     return printed
-
-
-def slurm(cluster: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        command, env=cluster, capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout
-
-
-def record_of(output: Path) -> dict[str, Any]:
-    (path,) = (output / "multirun").glob("*/sweep.json")
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if value := what():
-                return value
-        except (ValueError, OSError, subprocess.CalledProcessError):
-            pass  # not there yet, or SLURM is busy
-        time.sleep(0.1)
-    raise AssertionError("it did not come")
 
 
 def training(output: Path, cell: int) -> dict[str, Any] | None:

@@ -1,0 +1,118 @@
+"""What clusters refuse, hold up and forget, on a real one (see :mod:`sandbox`).
+
+The jobs end as soon as they have compared their code: no test waits for a training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from conftest import tiny_settings, write_corpus
+from hydra import initialize_config_dir
+from sandbox import ARRAY_LIMIT, running_cluster, slurm, wait_for
+
+from mlkd.config.compose import CONF_DIR
+from mlkd.config.sweeps import SlurmConfig
+from mlkd.sweeps.grid import make_cells, read_request
+from mlkd.sweeps.job import write_job
+from mlkd.sweeps.record import SweepRecord
+from mlkd.sweeps.slurm import submit, watch
+from mlkd.sweeps.tree import Job, make_jobs
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    with running_cluster() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+
+
+@pytest.fixture
+def sweep(
+    cluster: dict[str, str], encoder_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[SweepRecord, list[Job]]]:
+    """Plan a sweep whose jobs were written down by other code, so that they end at once."""
+    corpus = write_corpus(tmp_path / "corpus")
+    words = tiny_settings(encoder_folder, corpus, tmp_path / "out")
+
+    def plan(*overrides: str) -> tuple[SweepRecord, list[Job]]:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cells, _ = make_cells(read_request([*words, *overrides]))
+        jobs = make_jobs(cells)
+        record = SweepRecord(tmp_path / "out" / "multirun" / "limits")
+        record.start({"output_dir": str(tmp_path / "out")}, jobs, {})
+        for job in jobs:
+            write_job(record, job)
+            change(record.job(job.id), code="0123")
+        return record, jobs
+
+    return plan
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def settings(**more: Any) -> SlurmConfig:
+    return SlurmConfig(kind="slurm", cpus_per_task=1, **more)
+
+
+def numbers(record: SweepRecord, jobs: Sequence[Job]) -> list[tuple[str, str]]:
+    entries = record.entries()
+    pairs = [str(entries[job.id]["job"]).partition("_") for job in jobs]
+    return [(array, task) for array, _, task in pairs]
+
+
+def test_more_cells_than_an_array_may_have(
+    sweep: Callable[..., tuple[SweepRecord, list[Job]]], cluster: dict[str, str]
+) -> None:
+    record, jobs = sweep("seed=0,1,2,3,4,5,6")
+    assert len(jobs) == 2 * ARRAY_LIMIT + 1
+    submit(record, jobs, settings(array_parallelism=2))
+    arrays, tasks = zip(*numbers(record, jobs), strict=True)
+    # 7 cells are 2 + 2 + 3, each array beginning at 0; two at a time is one of each of two arrays,
+    # and the third array comes after the first one.
+    assert tasks == ("0", "1", "0", "1", "0", "1", "2")
+    first, second, third = sorted(set(arrays), key=int)
+    assert arrays == (*[first] * 2, *[second] * 2, *[third] * 3)
+    told = slurm(cluster, "scontrol", "show", "job", third)
+    assert f"Dependency=afterany:{first}_*(unfulfilled)" in told
+    assert "ArrayTaskThrottle=1" in told
+    watch(record, jobs)
+    errors = {entry["error"] for entry in record.entries().values()}
+    assert len(errors) == 1
+    assert "the code has changed since this job was submitted" in errors.pop()
+
+
+def test_why_jobs_wait_is_said(
+    sweep: Callable[..., tuple[SweepRecord, list[Job]]],
+    cluster: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One job asks for more time than its partition gives, one is held: neither ever starts."""
+    caplog.set_level(logging.INFO)
+    record, (endless, held) = sweep("seed=0,1")
+    submit(record, [endless], settings(partition="short", timeout_min=20))
+    submit(record, [held], settings(additional_parameters={"hold": True}))
+    (long, _), (waits, _) = numbers(record, [endless, held])
+    watcher = Thread(target=watch, args=(record, [endless, held]))
+    watcher.start()
+    wait_for(lambda: f"waiting on SLURM: {long}: PartitionTimeLimit (hydra" in caplog.text, 30)
+    wait_for(lambda: f"waiting on SLURM: {waits}: JobHeldUser (held by" in caplog.text, 30)
+    slurm(cluster, "scancel", long)
+    slurm(cluster, "scontrol", "release", waits)
+    watcher.join(60)
+    assert not watcher.is_alive()
+    assert caplog.text.count(f"waiting on SLURM: {long}") == 1
+    entries = record.entries()
+    assert entries[endless.id]["error"] == f"SLURM job {long} was cancelled before it started"
+    assert entries[held.id]["status"] == "failed"
