@@ -21,6 +21,7 @@ from mlkd.config.commands import (
     EvaluateConfig,
     ExportConfig,
     KillTestConfig,
+    PairsConfig,
     ReportConfig,
     RunsConfig,
 )
@@ -36,6 +37,7 @@ OTHERS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "killtest": KillTestConfig,
+    "pairs": PairsConfig,
     "report": ReportConfig,
     "runs": RunsConfig,
 }

@@ -180,6 +180,21 @@ class ReportConfig(Section):
         return self
 
 
+class PairsConfig(Section):
+    """The whole of ``python -m mlkd.pairs``."""
+
+    data: DataConfig
+    eval: EvalConfig | None = None
+    """Evaluation sets whose sentences are left out, as in training; null = none."""
+    show: Annotated[int, Field(ge=0)] = 20
+    """Pairs to print."""
+    output: Folder | None = None
+    """TSV file for all cleaned pairs, packed if it ends in ``.gz``; null = none."""
+    output_dir: Folder = "outputs"
+    """Where the cache is; a training with the same data and sets finds the pairs there."""
+    allow_download: bool = False
+
+
 class RunsConfig(Section):
     """The whole of ``python -m mlkd.runs``."""
 
