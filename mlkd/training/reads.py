@@ -8,7 +8,7 @@ import numpy as np
 
 from mlkd.config.schema import StageName, TrainConfig
 from mlkd.data.pairs import PairStore
-from mlkd.data.plan import BatchPlan
+from mlkd.data.plan import BatchPlan, MixedPlan
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError
@@ -24,7 +24,7 @@ def batch_plan(
     """Batches of a stage and the number of its steps."""
     data, settings = config.data, config.stages[name]
     train = _share(pairs, name, settings.fraction)
-    plan = BatchPlan(
+    plan = MixedPlan(
         train,
         np.asarray(pairs.group[train]),
         _longer_side(pairs, tokens, train),
@@ -33,7 +33,7 @@ def batch_plan(
         temperature=data.temperature,
         seed=config.seed_of(name),
     )
-    if plan.batch_size % config.trainer.processes:
+    if plan.part % config.trainer.processes:
         raise UserError(
             f"stages.{name}: a batch of {plan.batch_size} pairs, all that there are, cannot be "
             f"shared evenly by {config.trainer.processes} processes"
