@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,16 +16,55 @@ LanguagePair = Annotated[str, BeforeValidator(pair_code)]
 """Two codes, as ``en-de``, ``en-pt-BR``."""
 
 
+_TABLE = {"path", "codes", "columns"}
+_TRANSLATION = {"path", "codes"}
+_TWO_TRANSLATIONS = {"path", "target_path", "codes"}
+_KEYS = {
+    "demo": set[str](),
+    "tsv": _TABLE | {"header"},
+    "csv": _TABLE | {"header", "delimiter"},
+    "aligned": _TABLE | {"target_path", "header"},
+    "moses": {"path", "codes"},
+    "text": _TABLE | {"header"},
+    "jsonl": _TABLE,
+    "json": _TABLE,
+    "parquet": _TABLE,
+    "dataset": _TABLE | {"split", "subset", "revision"},
+    "gettext": _TRANSLATION,
+    "tmx": _TRANSLATION,
+    "xliff": _TRANSLATION,
+    "qt": _TRANSLATION,
+    "xcstrings": _TRANSLATION,
+    "android": _TWO_TRANSLATIONS,
+    "properties": _TWO_TRANSLATIONS,
+    "strings": _TWO_TRANSLATIONS,
+    "fluent": _TWO_TRANSLATIONS,
+}
+"""The keys that each format reads, besides those that say what a corpus is."""
+_HOLDERS = re.compile(r"\{\w+\}")
+_SAYS_LANGUAGE = {"demo", "moses", "gettext", "tmx", "xliff", "qt", "xcstrings"}
+"""Formats whose files say which languages they hold, or whose names do."""
+
+
+def _delimiter(written: object) -> object:
+    """A tab is hard to write on a command line."""
+    return "\t" if written in ("tab", "\\t") else written
+
+
 class CorpusConfig(Section):
     """One parallel corpus, possibly with several translation languages."""
 
-    format: Literal["demo", "tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"]
-    """``aligned`` zips the lines of two files; ``dataset`` is a hub id or a saved dataset."""
+    format: Literal[
+        "demo", "tsv", "csv", "aligned", "moses", "text", "jsonl", "json", "parquet", "dataset",
+        "gettext", "tmx", "xliff", "qt", "xcstrings", "android", "properties", "strings", "fluent",
+    ]  # fmt: skip
+    """What ``mlkd/data/README.md`` shows for each: ``aligned`` zips the lines of two files,
+    ``dataset`` is a hub id or a saved dataset, ``text`` has no translations."""
     path: str = ""
     """File, folder or hub id under ``data.root``; ``{source}``, ``{target}`` are filled in, and
     ``{pair}``, the two in alphabetical order (OPUS: ``de-en``, ``en-fr``)."""
     target_path: str | None = None
-    """Second file of the format ``aligned``."""
+    """The translations, in formats with a file a language."""
     source: Language = "en"
     targets: list[Language] = Field(min_length=1)
     """Translation languages that the corpus offers."""
@@ -35,9 +75,11 @@ class CorpusConfig(Section):
     """Columns of the source and the translation: positions, or names where the file has a header
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
     ``aligned``: the text columns read from both files, each giving a pair a row. null = the first
-    two, of ``aligned`` files of plain text the one that there is."""
+    two, of ``text`` the first, of ``aligned`` files of plain text the one that there is."""
     header: bool = False
-    """Whether the first line of a TSV names the columns."""
+    """Whether the first line names the columns."""
+    delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] = ","
+    """What separates the cells of ``csv``; ``tab`` for a tab."""
     domain: Annotated[str, Decides.DOMAINS] = "general"
     """What the text is about, or where it comes from: a label for links that read it."""
     split: str = "train"
@@ -53,25 +95,31 @@ class CorpusConfig(Section):
         """Put the languages into the placeholders of a path or a name."""
         return fill(text, {"source": self.source, "target": target}, self.codes)
 
+    def source_of(self, target: str) -> str:
+        """Language of the source side: that of the target where the sides are one sentence."""
+        return target if self.format == "text" else self.source
+
     @model_validator(mode="after")
     def _every_key_is_read(self) -> CorpusConfig:
-        readers = {
-            "codes": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
-            "path": {"tsv", "aligned", "jsonl", "parquet", "dataset", "gettext"},
-            "target_path": {"aligned"},
-            "columns": {"tsv", "aligned", "jsonl", "parquet", "dataset"},
-            "header": {"tsv", "aligned"},
-            "split": {"dataset"},
-            "subset": {"dataset"},
-            "revision": {"dataset"},
-        }
-        for key, formats in readers.items():
+        for key in sorted(set().union(*_KEYS.values())):
             is_set = getattr(self, key) != type(self).model_fields[key].default
-            if is_set and self.format not in formats:
-                allowed = ", ".join(sorted(formats))
+            if is_set and key not in _KEYS[self.format]:
+                allowed = ", ".join(sorted(name for name, keys in _KEYS.items() if key in keys))
                 raise ValueError(
                     f"{key} is not read in the format {self.format}, but in: {allowed}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> CorpusConfig:
+        columns = [column for column in self.columns or [] if isinstance(column, str)]
+        places = " ".join([self.path, self.target_path or "", self.subset or "", *columns])
+        several = len(set(self.targets)) > 1 and self.format not in _SAYS_LANGUAGE
+        if several and self.path and not {"{target}", "{pair}"} & set(_HOLDERS.findall(places)):
+            raise ValueError(
+                f"{', '.join(self.targets)} would all be read from the same text; put "
+                "{target} or {pair} into path"
+            )
         return self
 
 

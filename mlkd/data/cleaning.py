@@ -16,6 +16,14 @@ _JUNK = re.compile(
 )
 
 
+# What programs fill in: %s, %1$d, %(name)s, %@, {0}, ${name}, {{ name }}, { $name }. It stays in a
+# sentence, but is none by itself.
+_PLACEHOLDER = re.compile(
+    r"%(?:\(\w+\)|\d+\$)?[-+#0 ]?[\d.*]*(?:hh?|ll?|[qLjzt])?(?:[a-zA-Z](?![a-zA-Z])|@)"
+    r"|\$?\{\{?\s*[\w$.:,#-]*\s*\}?\}"
+)
+
+
 class _Kept(dict[int, int | None]):
     """For ``str.translate``: drops punctuation, separators, controls and modifier symbols."""
 
@@ -40,7 +48,7 @@ def clean(row: Row, max_chars: int) -> Row | Reject:
         reason = "empty side"
     elif len(source) > max_chars or len(target) > max_chars:
         reason = "too long"
-    elif not (any(map(str.isalpha, source)) and any(map(str.isalpha, target))):
+    elif not (_has_letters(source) and _has_letters(target)):
         reason = "no letters"
     else:
         return row._replace(source=source, target=target)
@@ -71,6 +79,13 @@ def form_hash(form: str) -> int:
 def below(value: int, fraction: float) -> bool:
     """Whether a 64-bit hash is among the lowest ``fraction`` of all hashes."""
     return value < fraction * 2.0**64
+
+
+def _has_letters(text: str) -> bool:
+    """Whether there are letters beside placeholders."""
+    if "%" in text or "{" in text:
+        text = _PLACEHOLDER.sub("", text)
+    return any(map(str.isalpha, text))
 
 
 def _tidy(text: str) -> str:

@@ -17,14 +17,14 @@ from mlkd.data.account import account, left, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
-from mlkd.data.sources import source_files
+from mlkd.data.sources import left_out, source_files
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, file_sha256, write_json
 from mlkd.storage.seals import sealed
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the files; a change makes every store anew."""
 _ARRAYS = ("source", "translation", "group", "domain", "dev", "offsets", "language")
 
@@ -173,7 +173,7 @@ def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
     return [
         Source(
             name,
-            corpus.source,
+            corpus.source_of(target),
             target,
             source_files(name, corpus, target, config.root, allow_download=allow_download),
         )
@@ -188,7 +188,7 @@ def _key(config: DataConfig, sources: list[Source], excluded: set[str]) -> str:
     settings = config.model_dump(
         include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
     )
-    shown = {"format", "codes", "columns", "header", "domain", "max_pairs"}
+    shown = {"format", "codes", "columns", "header", "delimiter", "domain", "max_pairs"}
     files = [
         [
             *(x.corpus, x.source_lang, x.target_lang),
@@ -204,6 +204,10 @@ def _write(
     config: DataConfig, sources: list[Source], excluded: set[str], folder: Path, cache: Path
 ) -> None:
     """Write all files of a pair store."""
+    for x in sources:
+        line = left_out(x.corpus, config.corpora[x.corpus], x.target_lang, config.root)
+        if line is not None:
+            log.warning(line)
     with Collector(config, excluded, folder, cache) as collector:
         for _, group in groupby(enumerate(sources), key=lambda item: item[1].corpus):
             collector.read_corpus(list(group))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import io
+import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from mlkd.output.errors import UserError
 
@@ -20,8 +21,16 @@ MAX_SKIPPED = 256 << 20
 _BOM = b"\xef\xbb\xbf"
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
-UNFINISHED = ("fuzzy", "obsolete", "untranslated")
-"""Reasons that are normal in a message catalogue: counted, but not as bad rows."""
+UNFINISHED = (
+    *("fuzzy", "not translatable", "obsolete", "unfinished", "untranslated", "vanished"),
+    *("no plural rule", "selectors", "symbolic id", "translators' credits"),
+)
+"""Reasons that are normal in translators' files: counted, but not as bad rows."""
+BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError)
+"""What damaged files raise."""
+_OPEN: dict[str, Callable[..., object]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PACKED = tuple(_OPEN)
+"""Endings of packed files, which every format of files reads."""
 
 
 class Row(NamedTuple):
@@ -66,46 +75,72 @@ def checked(source: object, target: object, place: str) -> Pair | Reject:
 
 
 def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
-    """Lines of a plain or gzipped file with their places, decoded one by one.
+    """Lines of a file with their places, decoded one by one.
 
     Item i is always line i, so that two files stay aligned whatever is in them.
+
+    Raises:
+        UserError: The file is damaged, or no text.
     """
     try:
-        with _open(path) as file:
-            for number in count(1):
-                line = file.readline(_MAX_LINE)
-                if not line:
-                    return
-                place = f"{path}:{number}"
-                if len(line) == _MAX_LINE and not line.endswith(b"\n"):
-                    yield place, Reject("line too long", place, line[:200])
-                    skipped = len(line)
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(_MAX_LINE)
-                        skipped += len(line)
-                        if skipped > MAX_SKIPPED:
-                            raise UserError(f"{place}: no text, the line does not end")
-                    continue
-                yield place, _decode(line.removeprefix(_BOM) if number == 1 else line, place)
-    except (EOFError, OSError, zlib.error) as error:
+        with open_file(path) as file:
+            yield from lines_of(file, path)
+    except BROKEN as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
+def lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[str, str | Reject]]:
+    """The same of an open file."""
+    for number in count(1):
+        line = file.readline(_MAX_LINE)
+        if not line:
+            return
+        place = f"{path}:{number}"
+        if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+            yield place, Reject("line too long", place, line[:200])
+            skipped = len(line)
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_MAX_LINE)
+                skipped += len(line)
+                if skipped > MAX_SKIPPED:
+                    raise UserError(f"{place}: no text, the line does not end")
+            continue
+        yield place, _decode(line.removeprefix(_BOM) if number == 1 else line, place)
+
+
 def count_lines(path: Path) -> int:
-    """Lines of a plain or gzipped file, without decoding them."""
+    """Lines of a file, without decoding them."""
     try:
         number = since = 0
-        with _open(path) as file:
+        with open_file(path) as file:
             while (part := file.read(_MAX_LINE)) and since <= MAX_SKIPPED:
                 found = part.count(b"\n")
                 number, since = number + found, 0 if found else since + len(part)
         return number
-    except (EOFError, OSError, zlib.error) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+def content(path: Path) -> bytes:
+    """A whole file, for formats that cannot be read piece by piece.
+
+    Raises:
+        UserError: The file is damaged, or has more than 256 MiB.
+    """
+    try:
+        with open_file(path) as file:
+            data = file.read(MAX_SKIPPED + 1)
+    except BROKEN as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if len(data) > MAX_SKIPPED:
+        raise UserError(f"{path}: more than {MAX_SKIPPED >> 20} MiB; split it")
+    return data
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file to read, plain or packed (``.gz``, ``.bz2``, ``.xz``)."""
+    packed = _OPEN.get(path.suffix)
+    return path.open("rb") if packed is None else cast(IO[bytes], packed(path, "rb"))
 
 
 def _decode(line: bytes, place: str) -> str | Reject:

@@ -49,6 +49,8 @@ def test_tidying(text: str, expected: str) -> None:
         ("1", "2", "no letters"),
         ("What?", "???", "no letters"),
         ("...", "Was?", "no letters"),
+        ("%s: %1$d %(name)s %@ %5.2f", "Name: x", "no letters"),
+        ("Name: x", "{0} ${name} {{ user.name }} { $count } %lld", "no letters"),
     ],
 )
 def test_rejected(source: str, target: str, reason: str) -> None:
@@ -58,6 +60,15 @@ def test_rejected(source: str, target: str, reason: str) -> None:
 
 def test_length_is_counted_after_tidying() -> None:
     assert isinstance(tidy("x  " * 25), Row)
+
+
+@pytest.mark.parametrize(
+    "text", ["%s files", "Hi {name}!", "50 % der Dateien", "{a sentence}", "%d a"]
+)
+def test_placeholders_stay_in_sentences(text: str) -> None:
+    row = tidy(text)
+    assert isinstance(row, Row)
+    assert row.source == text
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,9 +90,37 @@ def catalogue() -> polib.POFile:
     return po
 
 
+def moses() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.de-en.de", "ein Hund\nRegen\n")
+        archive.writestr("x.de-en.en", "a dog\nrain\n")
+    return file.getvalue()
+
+
+TMX = (
+    b'<tmx version="1.4"><body><tu><tuv xml:lang="en"><seg>a <ph>x</ph>dog</seg></tuv>'
+    b'<tuv xml:lang="de"><seg>ein Hund</seg></tuv></tu></body></tmx>'
+)
+XLIFF = (
+    b'<xliff version="1.2"><file source-language="en" target-language="de"><body><trans-unit>'
+    b'<source>a dog</source><target state="final">ein <g>Hund</g></target></trans-unit></body>'
+    b"</file></xliff>"
+)
+QT = (
+    b'<TS language="de"><context><message numerus="yes"><source>%n dogs</source><translation>'
+    b"<numerusform>%n Hund</numerusform><numerusform>%n Hunde</numerusform></translation>"
+    b"</message></context></TS>"
+)
+XCSTRINGS = (
+    b'{"sourceLanguage": "en", "strings": {"a dog": {"localizations": {"de": {"stringUnit": '
+    b'{"state": "translated", "value": "ein Hund"}}}}}}'
+)
+ANDROID = b'<resources><string name="x">a <b>dog</b></string></resources>'
 TSV = b"A dog.\tEin Hund.\nRain\tRegen\n"
 JSONL = b'{"en": "a dog", "de": "ein Hund"}\n{"en": "rain", "de": "Regen"}\n'
 NAMED = {"columns": ["en", "de"]}
+JSON = {"format": "json", **NAMED}
 FORMATS: list[tuple[str, bytes, dict[str, Any]]] = [
     ("x.tsv", TSV, {"format": "tsv"}),
     ("x.tsv", b"en\tde\n" + TSV, {"format": "tsv", "header": True, **NAMED}),
@@ -99,6 +130,22 @@ FORMATS: list[tuple[str, bytes, dict[str, Any]]] = [
     ("x.po", str(catalogue()).encode(), {"format": "gettext"}),
     ("x.mo", catalogue().to_binary(), {"format": "gettext"}),
     ("x.parquet", parquet(), {"format": "parquet", **NAMED}),
+    ("x.csv", b'"a ""dog""",ein Hund\nrain,Regen\n', {"format": "csv"}),
+    ("x.txt", b"a dog\nrain\n", {"format": "text"}),
+    ("x.json.xz", lzma.compress(b"[" + JSONL.replace(b"}\n{", b"},{") + b"]"), JSON),
+    ("x.json", b"[" + JSONL.replace(b"}\n{", b"},{") + b"]", JSON),
+    ("x.zip", moses(), {"format": "moses"}),
+    ("x.tmx", TMX, {"format": "tmx"}),
+    ("x.tmx.bz2", bz2.compress(TMX), {"format": "tmx"}),
+    ("x.xlf", XLIFF, {"format": "xliff"}),
+    ("x.ts", QT, {"format": "qt"}),
+    ("x.xcstrings", XCSTRINGS, {"format": "xcstrings"}),
+]
+KEYED: list[tuple[str, bytes]] = [
+    ("android", ANDROID),
+    ("properties", b"x = a \\u0064og\n"),
+    ("strings", b'"x" = "a dog";\n'),
+    ("fluent", b"x = a dog\n    .y = { $z }\n"),
 ]
 
 
@@ -137,6 +184,35 @@ def test_every_corpus_reader(name: str, valid: bytes, corpus: dict[str, Any]) ->
     @given(st.one_of(JUNK, mutated(valid), JUNK.map(gzip.compress)))
     def check(content: bytes) -> None:
         for item in found(content) or []:
+            assert isinstance(item, Row | Reject)
+            if isinstance(item, Row):
+                (item.source + item.target).encode()  # no lone surrogates
+                assert "\0" not in item.source + item.target
+
+    check()
+
+
+@pytest.mark.parametrize(("kind", "valid"), KEYED)
+def test_every_reader_of_two_files(kind: str, valid: bytes, tmp_path: Path) -> None:
+    config = CorpusConfig.model_validate(
+        {"format": kind, "targets": ["de"], "path": "x.en", "target_path": "x.de"}
+    )
+    paths = [tmp_path / "x.en", tmp_path / "x.de"]
+
+    def found(one: bytes, two: bytes) -> list[Row | Reject] | None:
+        for path, content in zip(paths, (one, two), strict=True):
+            path.write_bytes(content)
+        result: list[Row | Reject] | None = one_line_or(
+            lambda: list(read("c", config, "de", paths))
+        )
+        return result
+
+    assert found(valid, valid.replace(b"dog", b"Hund").replace(b"og\n", b"achs\n"))
+
+    @fuzz
+    @given(st.one_of(JUNK, mutated(valid)), st.booleans())
+    def check(content: bytes, swapped: bool) -> None:
+        for item in found(*((content, valid) if swapped else (valid, content))) or []:
             assert isinstance(item, Row | Reject)
             if isinstance(item, Row):
                 (item.source + item.target).encode()  # no lone surrogates

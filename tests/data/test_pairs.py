@@ -387,7 +387,9 @@ def test_every_data_option_is_valid(option: str) -> None:
 
 
 def test_preparing_pairs_needs_no_torch() -> None:
-    code = "import sys, mlkd.data.pairs, mlkd.data.tables; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, mlkd.data.pairs, mlkd.data.formats.tables; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,42 +14,15 @@ import polib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpora import found, pairs, reasons, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlkd.config.inputs import CorpusConfig
 from mlkd.data import rows as rows_module
 from mlkd.data.cleaning import clean
-from mlkd.data.readers import read
 from mlkd.data.rows import Reject, Row
 from mlkd.data.sources import count_rows, source_files
-from mlkd.output.errors import UserError
-
-
-def found(root: Path, target: str = "de", **corpus: Any) -> list[Row | Reject]:
-    corpus = {"targets": ["de"], **corpus}
-    config = CorpusConfig.model_validate(corpus)
-    files = source_files("c", config, target, str(root))
-    return list(read("c", config, target, files))
-
-
-def pairs(root: Path, target: str = "de", **corpus: Any) -> list[tuple[str, str]]:
-    items = found(root, target, **corpus)
-    assert not [item for item in items if isinstance(item, Reject)]
-    return [(item.source, item.target) for item in items if isinstance(item, Row)]
-
-
-def reasons(items: list[Row | Reject]) -> Counter[str]:
-    return Counter(item.reason for item in items if isinstance(item, Reject))
-
-
-def refused(root: Path, target: str = "de", **corpus: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        found(root, target, **corpus)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message.replace(f"{root}/", "")
-
 
 # --- TSV --------------------------------------------------------------------------------------
 

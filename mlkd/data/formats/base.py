@@ -1,0 +1,118 @@
+"""What every format gets: the corpus, the language that is asked for, and where its files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from mlkd.config.inputs import CorpusConfig
+from mlkd.config.languages import spellings
+from mlkd.data.rows import lines
+from mlkd.output.errors import UserError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One translation language of a corpus.
+
+    Attributes:
+        name: Key of the corpus in ``data.corpora``.
+        corpus: Its configuration.
+        target: Translation language, one of ``corpus.targets``.
+    """
+
+    name: str
+    corpus: CorpusConfig
+    target: str
+
+    @property
+    def source(self) -> str:
+        """Language of the source side."""
+        return self.corpus.source_of(self.target)
+
+    @property
+    def one_target(self) -> bool:
+        """Whether all that is read from the path is for this one language."""
+        places = f"{self.corpus.path}{self.corpus.target_path}"
+        return len(set(self.corpus.targets)) == 1 or "{target}" in places or "{pair}" in places
+
+    def refuse(self, what: str, key: str = "") -> UserError:
+        """An error about a key of the corpus, for the caller to raise."""
+        return UserError(f"data.corpora.{self.name}{key}: {what}")
+
+    def columns(self, files: list[Path]) -> list[str | int]:
+        """The columns that are read: those of the configuration, or the first ones."""
+        corpus = self.corpus
+        if corpus.columns is not None:
+            return [
+                corpus.fill(c, self.target) if isinstance(c, str) else c for c in corpus.columns
+            ]
+        if corpus.format == "text":
+            return [0]
+        if corpus.format == "aligned":
+            _, first = next(lines(files[0]), ("", ""))
+            if isinstance(first, str) and "\t" not in first:  # plain text, as Moses has it
+                return [0]
+        return [0, 1]
+
+    def two_columns(self, files: list[Path]) -> list[str | int]:
+        """The columns of the source and the translation.
+
+        Raises:
+            UserError: There are not two.
+        """
+        columns = self.columns(files)
+        if len(columns) != 2:
+            raise self.refuse(f"{columns}; give two, source and translation", ".columns")
+        return columns
+
+    def two_names(self, files: list[Path]) -> list[str]:
+        """As :meth:`two_columns`, in a format whose columns have names only."""
+        columns = self.two_columns(files)
+        names = [column for column in columns if isinstance(column, str)]
+        if len(names) != 2:
+            raise self.refuse(f"{columns}; format {self.corpus.format} needs two names", ".columns")
+        return names
+
+    def place(self, template: str, root: str | None) -> Path:
+        """Where a path with placeholders leads."""
+        return Path(root or "") / Path(self.corpus.fill(template, self.target)).expanduser()
+
+    def file(self, template: str, root: str | None) -> Path:
+        """The file that a path with placeholders means.
+
+        Raises:
+            UserError: There is none; the line names the spelling of a language that finds one.
+        """
+        path = self.place(template, root)
+        if not path.is_file():
+            if codes := self._other_codes(template, root):
+                shown = ",".join(f"{code}:{written}" for code, written in codes.items())
+                key = f"data.corpora.{self.name}.codes"
+                raise UserError(f"{key}: no {path}; {key}={{{shown}}} finds the one that is there")
+            self.some([], str(path))
+        return path
+
+    def some(self, files: list[Path], wanted: str) -> list[Path]:
+        """The files.
+
+        Raises:
+            UserError: There are none.
+        """
+        if not files:
+            raise UserError(
+                f"data.corpora.{self.name}: no {wanted}; set data.root or "
+                f"data.corpora.{self.name}.path"
+            )
+        return files
+
+    def _other_codes(self, template: str, root: str | None) -> dict[str, str]:
+        """The setting ``codes`` that finds a file which writes its languages otherwise, if any."""
+        corpus = self.corpus
+        for here, there in product(spellings(corpus.source), spellings(self.target)):
+            codes = corpus.codes | {corpus.source: here, self.target: there}
+            other = Wanted(self.name, corpus.model_copy(update={"codes": codes}), self.target)
+            if other.place(template, root).is_file():
+                return {code: written for code, written in codes.items() if code != written}
+        return {}

@@ -1,0 +1,46 @@
+"""JSON lines, an object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlkd.data.formats.base import Wanted
+from mlkd.data.rows import Pair, Reject, checked, count_lines, lines
+
+
+def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
+    """The two named values of each object."""
+    columns = wanted.two_names(files)
+    for place, line in lines(files[0]):
+        if isinstance(line, Reject):
+            yield line
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Reject("invalid JSON", place, line)
+            continue
+        item = pair_of(value, columns, place)
+        yield item._replace(raw=line) if isinstance(item, Reject) else item
+
+
+def count(wanted: Wanted, files: list[Path]) -> int:
+    """How many rows there are."""
+    del wanted
+    return count_lines(files[0])
+
+
+def pair_of(value: object, columns: list[str], place: str) -> Pair | Reject:
+    """The pair in an object; dotted names reach into it."""
+    return checked(_look_up(value, columns[0]), _look_up(value, columns[1]), place)
+
+
+def _look_up(value: object, column: str) -> object:
+    """The value under a name, or under the names of a dotted path."""
+    if isinstance(value, dict) and column in value:
+        return value[column]
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

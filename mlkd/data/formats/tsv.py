@@ -1,0 +1,22 @@
+"""Tab-separated values, a pair a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlkd.data.formats.base import Wanted
+from mlkd.data.formats.cells import cells
+from mlkd.data.rows import Pair, Reject, count_lines, lines
+
+
+def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
+    """The two columns of each line."""
+    columns = wanted.two_columns(files)
+    for place, found in cells(wanted, columns, files[0], lines(files[0])):
+        yield found if isinstance(found, Reject) else Pair(found[0], found[1], place)
+
+
+def count(wanted: Wanted, files: list[Path]) -> int:
+    """How many rows there are."""
+    return count_lines(files[0]) - wanted.corpus.header

@@ -1,0 +1,269 @@
+"""Catalogues of gettext: plural forms, folders, and what is no sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpora import found, pairs, reasons, refused
+
+from mlkd.config.inputs import CorpusConfig
+from mlkd.data.formats.sentences import sentence_pair
+from mlkd.data.rows import Pair, Reject, Row
+from mlkd.data.sources import left_out
+
+SLAVIC = "n%10==1 && n%100!=11 ? 0 : n%10>=2 && n%10<=4 && (n%100<10 || n%100>=20) ? 1 : 2"
+RULES = {
+    # language: rule, which form is for 1 and which for 5
+    "en": ("nplurals=2; plural=(n != 1);", 0, 1),
+    "fr": ("nplurals=2; plural=n > 1;", 0, 1),
+    "ja": ("nplurals=1; plural=0;", 0, 0),
+    "ru": (f"nplurals=3; plural={SLAVIC};", 0, 2),
+    "uk": (f"nplurals=4; plural=n==1 ? 3 : {SLAVIC};", 3, 2),  # as KDE has it
+    "sk": ("nplurals=3; plural=(n==1) ? 1 : (n>=2 && n<=4) ? 2 : 0;", 1, 0),
+    "cs": ("nplurals=3; plural=(n==1) ? 0 : (n>=2 && n<=4) ? 1 : 2;", 0, 2),
+    "sl": (
+        "nplurals=4; plural=(n%100==1 ? 1 : n%100==2 ? 2 : n%100==3 || n%100==4 ? 3 : 0);", 1, 0
+    ),
+    "sr": (f"nplurals=4; plural=n==1? 3 : {SLAVIC};", 3, 2),
+    "lv": (
+        "nplurals=3; plural=(n % 10 == 0 || n % 100 >= 11 && n % 100 <= 19) ? 0 : "
+        "((n % 10 == 1 && n % 100 != 11) ? 1 : 2);", 1, 2
+    ),
+    "ar": (
+        "nplurals=6; plural=n==0 ? 0 : n==1 ? 1 : n==2 ? 2 : n%100>=3 && n%100<=10 ? 3 : "
+        "n%100>=11 && n%100<=99 ? 4 : 5;", 1, 3
+    ),
+}  # fmt: skip
+
+
+def plural(header: str | None, forms: int) -> str:
+    said = "" if header is None else f'"Plural-Forms: {header}\\n"\n'
+    strings = "\n".join(f'msgstr[{i}] "form {chr(97 + i)}"' for i in range(forms))
+    return (
+        'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
+        f'{said}\nmsgid "one red apple"\nmsgid_plural "%d red apples"\n{strings}\n'
+    )
+
+
+@pytest.mark.parametrize("language", RULES)
+def test_plural_forms_follow_the_rule_of_the_header(tmp_path: Path, language: str) -> None:
+    rule, one, many = RULES[language]
+    forms = int(rule[9])
+    (tmp_path / "x.po").write_text(plural(rule, forms))
+    assert pairs(tmp_path, language, format="gettext", path="x.po", targets=[language]) == [
+        ("one red apple", f"form {chr(97 + one)}"), ("%d red apples", f"form {chr(97 + many)}")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "forms"),
+    [
+        (None, 3),  # Latvian orders three forms in two ways
+        ("nplurals=INTEGER; plural=EXPRESSION;", 3),
+        ("nplurals=2; plural=(n != 1);", 3),
+        ("nplurals=3; plural=n/0;", 3),
+        ("nplurals=3; plural=n;", 3),
+        ("nplurals=3; plural=__import__('os');", 3),
+        (f"nplurals=3; plural={'(' * 600}n{')' * 600};", 3),
+    ],
+)
+def test_plurals_without_a_rule_are_left_out_and_counted(
+    tmp_path: Path, rule: str | None, forms: int
+) -> None:
+    (tmp_path / "x.po").write_text(plural(rule, forms))
+    items = found(tmp_path, "lv", format="gettext", path="x.po", targets=["lv"])
+    counts = reasons(items)
+    assert set(counts) == {"no plural rule"}
+    assert counts.total() == 2 or rule == "nplurals=3; plural=n;"
+
+
+@pytest.mark.parametrize(("language", "many"), [("de", 1), ("tr", 1), ("ja", 0)])
+def test_two_forms_need_no_rule_in_the_header(tmp_path: Path, language: str, many: int) -> None:
+    (tmp_path / "x.po").write_text(plural(None, many + 1))
+    assert pairs(tmp_path, language, format="gettext", path="x.po", targets=[language]) == [
+        ("one red apple", "form a"), ("%d red apples", f"form {chr(97 + many)}")
+    ]  # fmt: skip
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def catalogue(path: Path, text: str, language: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = f'"Language: {language}\\n"\n' if language else ""
+    path.write_text(f'msgid ""\nmsgstr ""\n{said}\nmsgid "I am {text}"\nmsgstr "{text}"\n')
+
+
+def texts(root: Path, target: str, path: str = ".", **corpus: Any) -> list[str]:
+    config = {"format": "gettext", "path": path, "targets": [target], **corpus}
+    return [translation for _, translation in pairs(root, target, **config)]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{}/LC_MESSAGES/app.po", "{}/LC_MESSAGES/gimp/plug-ins/de-interlace.po",
+        "{}/LC_MESSAGES/fr.po", "{}/app.po", "po/{}.po", "doc/{}/{}.po", "app-{}.po", "app.{}.po",
+        "{}/messages/kde/app.po", "po/app_{}.po", "locale/{}/LC_MESSAGES/os.po",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("code", ["de", "pt_BR", "sr@latin", "zh-Hans"])
+def test_layouts_of_folders(tmp_path: Path, layout: str, code: str) -> None:
+    for language in ("it", "cs", code):
+        catalogue(tmp_path / layout.replace("{}", language), f"text {language}")
+    (asked,) = CorpusConfig(format="gettext", path="x", targets=[code]).targets
+    assert texts(tmp_path, asked) == [f"text {code}"]
+
+
+def test_regions(tmp_path: Path) -> None:
+    for name in ("shop/pt.po", "shop/pt_BR.po", "shop/pt_PT.po", "web/pt_PT.po"):
+        catalogue(tmp_path / name, f"in {name[:-3]}")
+    assert texts(tmp_path, "pt") == ["in shop/pt", "in web/pt_PT"]
+    assert texts(tmp_path, "pt-BR") == ["in shop/pt_BR"]
+    corpus = CorpusConfig(format="gettext", path=".", targets=["pt"])
+    line = left_out("c", corpus, "pt", str(tmp_path))
+    assert line is not None
+    assert line.startswith("data.corpora.c: 2 files for pt; 2 left out")
+    assert "pt_BR.po, pt_PT.po" in line
+
+
+def test_files_of_no_language_are_named(tmp_path: Path) -> None:
+    for name in ("de.po", "messages.po", "web/other.po"):
+        catalogue(tmp_path / name, f"in {name[:-3]}")
+    corpus = CorpusConfig(format="gettext", path=".", targets=["de"])
+    line = left_out("c", corpus, "de", str(tmp_path))
+    assert line is not None
+    assert "messages.po, other.po" in line
+    assert "messages.po, other.po" in refused(tmp_path, "es", format="gettext", path=".")
+    (tmp_path / "fr").mkdir()
+    assert left_out("c", corpus, "de", str(tmp_path / "fr")) is None
+    # A folder that is asked for by its language holds nothing else.
+    catalogue(tmp_path / "deutsch-de" / "messages.po", "Text")
+    assert texts(tmp_path, "de", "deutsch-{target}") == ["Text"]
+
+
+def test_a_catalogue_of_another_language_is_refused(tmp_path: Path) -> None:
+    catalogue(tmp_path / "x.po", "Pluie", "fr")
+    assert "no en-de in x.po; its languages are fr" in refused(
+        tmp_path, format="gettext", path="x.po"
+    )
+    for said in ("de", "de_AT", "German", "de_DE.UTF-8"):
+        catalogue(tmp_path / "x.po", "Regen", said)
+        assert texts(tmp_path, "de", "x.po") == ["Regen"]
+    catalogue(tmp_path / "x.po", "Kiša", "sr")  # without the script that it is in
+    assert texts(tmp_path, "sr-Latn", "x.po") == ["Kiša"]
+    catalogue(tmp_path / "x.po", "Regn", "no")
+    assert texts(tmp_path, "nb", "x.po") == ["Regn"]
+
+
+# --- what is no sentence ----------------------------------------------------------------------
+
+
+def cleaned(source: str, target: str) -> tuple[str, str]:
+    pair = sentence_pair(source, target, "x:1")
+    assert isinstance(pair, Pair)
+    return pair.source, pair.target
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("_Open", "ö_ffnen", ("Open", "öffnen")),
+        ("Cu_t", "_Ausschneiden", ("Cut", "Ausschneiden")),
+        ("Save _As…", "Speichern _unter…", ("Save As…", "Speichern unter…")),
+        ("_Open", "打开(_O)", ("Open", "打开")),
+        ("&File...", "ファイル(&F)...", ("File...", "ファイル...")),
+        ("&File", "&Datei", ("File", "Datei")),
+        ("E&xit", "B&eenden", ("Exit", "Beenden")),
+        ("Save && E&xit", "Sichern && &Ende", ("Save & Exit", "Sichern & Ende")),
+        ("R&D &Options", "F&E-&Optionen", ("R&D Options", "F&E-Optionen")),
+        ("R&D", "F&E", ("R&D", "F&E")),
+        ("AT&T and R&D", "AT&T und R&D", ("AT&T and R&D", "AT&T und R&D")),
+        ("Use snake_case", "Nutze snake_case", ("Use snake_case", "Nutze snake_case")),
+        ("Use max_size here", "max_size nutzen", ("Use max_size here", "max_size nutzen")),
+        ("an _old_ word", "ein _altes_ Wort", ("an _old_ word", "ein _altes_ Wort")),
+        ("Tom &amp; Jerry", "Tom &amp; Jerry", ("Tom & Jerry", "Tom & Jerry")),
+        ("see ?a=x&b=y now", "siehe ?a=x&b=y", ("see ?a=x&b=y now", "siehe ?a=x&b=y")),
+        ("call foo(&s) now", "foo(&s) rufen", ("call foo(&s) now", "foo(&s) rufen")),
+        ("5 % of _files", "5 % der _Dateien", ("5 % of files", "5 % der Dateien")),
+    ],
+)  # fmt: skip
+def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> None:
+    assert cleaned(source, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Open the <filename>x.txt</filename> file.", "Open the x.txt file."),
+        ('See <ulink url="a&gt;b">here</ulink> &amp; there', "See here & there"),
+        ("<para>One.</para><para>Two.</para>", "One. Two."),
+        ("one<br>two<br/>three", "one two three"),
+        ("<b>bold</b>ly", "boldly"),
+        ("open <file> or <user@host>", "open <file> or <user@host>"),
+        ("a < b and c > d", "a < b and c > d"),
+        ("<guimenu>File</guimenu><placeholder-1/>, x", "File, x"),
+        ("one<!-- no -->, two", "one, two"),
+        ("caf&#233; &lt;x&gt; &copy=1 &nonsense;", "café <x> &copy=1 &nonsense;"),
+        ("%s of {0} in { $name }", "%s of {0} in { $name }"),
+    ],
+)
+def test_markup(text: str, expected: str) -> None:
+    assert cleaned(text, "x") == (expected, "x")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("translator-credits", "Erika Mustermann <erika@example.org>, 2020"),
+        ("translator-credits", "Erika Mustermann"),
+        ("NAME OF TRANSLATORS", "Erika Mustermann"),
+        ("Your emails", "erika@example.org"),
+        ("_: EMAIL OF TRANSLATORS\nYour emails", "erika@example.org"),
+        ("Translated by", "Erika (at) example.org"),
+        ("CREDIT_FOR_TRANSLATORS", "<para>Erika Mustermann</para>"),
+    ],
+)
+def test_credits_are_left_out_with_their_names(source: str, target: str) -> None:
+    item = sentence_pair(source, target, "x:1")
+    assert item == Reject("translators' credits", "x:1", "")
+    assert cleaned("Mail a@b.org", "Mail an a@b.org") == ("Mail a@b.org", "Mail an a@b.org")
+
+
+@pytest.mark.parametrize("source", ["app.title", "error_not_found", "MSG_OPEN", "a::b", "x.y-z"])
+def test_symbolic_ids(source: str) -> None:
+    item = sentence_pair(source, "Nicht gefunden", "x:1")
+    assert isinstance(item, Reject)
+    assert item.reason == "symbolic id"
+
+
+@pytest.mark.parametrize(
+    "source", ["README.md", "Node.js", "e-mail", "File/Folder", "3.5", "www.x.org", "OK"]
+)
+def test_words_that_are_no_ids(source: str) -> None:
+    assert cleaned(source, "x") == (source, "x")
+
+
+def test_a_catalogue_of_ids_has_no_sentences(tmp_path: Path) -> None:
+    ids = ("app.title", "app.name", "error_404_text", "welcome")
+    text = "".join(f'msgid "{x}"\nmsgstr "Ein Text"\n\n' for x in ids)
+    (tmp_path / "de.po").write_text(text)
+    assert reasons(found(tmp_path, format="gettext", path="de.po")) == {"symbolic id": 4}
+
+
+def test_messages_with_selectors_are_left_out() -> None:
+    icu = "{n, plural, one {# file} other {# files}}"
+    item = sentence_pair(icu, icu, "x:1")
+    assert isinstance(item, Reject)
+    assert item.reason == "selectors"
+
+
+def test_reasons_of_catalogues_are_not_bad_rows(tmp_path: Path) -> None:
+    (tmp_path / "de.po").write_text(
+        'msgid "translator-credits"\nmsgstr "Erika <e@example.org>"\n\n'
+        'msgid "_Print"\nmsgstr "_Drucken"\n'
+    )
+    items = found(tmp_path, format="gettext", path="de.po")
+    assert [(x.source, x.target) for x in items if isinstance(x, Row)] == [("Print", "Drucken")]
