@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -25,6 +25,16 @@ TIMEOUT_SIGNAL = signal.SIGUSR2
 """What SLURM sends some time before the limit (submitit's choice)."""
 _KILLED_WITHIN = 120.0
 """Seconds in which SLURM ends the processes of a job that was requeued."""
+_PATIENCE = 600.0
+"""Seconds in which a requeue is asked for again, unless SLURM ends the job at its limit before;"""
+_PAUSE = 5.0
+"""so many lie between two tries."""
+REQUEUED = "requeued"
+"""What is said of a job that SLURM will run again."""
+
+
+class NotRequeued(Exception):
+    """A job cannot be requeued; the message is SLURM's."""
 
 
 def rank() -> int:
@@ -46,14 +56,49 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def requeue() -> NoReturn:
-    """Ask SLURM to run this job again, and wait for the end: returning would finish the job."""
-    if rank() == 0:
-        job = os.environ["SLURM_JOB_ID"]
-        log.info("requeue job %s", job)
-        subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
-    time.sleep(_KILLED_WITHIN)
+def requeue(tell: Callable[[str], None]) -> NoReturn:
+    """Ask SLURM to run this job again, and wait for the end: returning would finish the job.
+
+    SLURM may not answer just now, so it is asked until it ends the job at its limit.
+
+    Args:
+        tell: Told what came of each try, in a line.
+
+    Raises:
+        NotRequeued: It was asked in vain for ten minutes, or cannot be asked from here.
+        Interrupted: The job is ended.
+    """
+    end = time.monotonic() + _PATIENCE
+    while rank() == 0:
+        try:
+            _ask_for_requeue(os.environ["SLURM_JOB_ID"])
+            tell(REQUEUED)
+            break
+        except NotRequeued as error:
+            tell(f"could not be requeued: {error}; the same command goes on")
+            if isinstance(error.__cause__, FileNotFoundError) or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
+    # The other tasks end with the first one.
+    time.sleep(_KILLED_WITHIN if rank() == 0 else _PATIENCE + _KILLED_WITHIN)
     os._exit(1)
+
+
+def _ask_for_requeue(job: str) -> None:
+    """Ask once.
+
+    Raises:
+        NotRequeued: SLURM refuses.
+    """
+    try:
+        subprocess.run(
+            ["scontrol", "requeue", job], check=True, timeout=60, capture_output=True, text=True
+        )
+    except subprocess.CalledProcessError as error:
+        if error.returncode > 0:  # otherwise it ended with the job, which SLURM ends to requeue it
+            raise NotRequeued(" ".join(str(error.stderr).split())[:200]) from error
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise NotRequeued(str(error)) from error
 
 
 def _stop(number: int, frame: Any) -> None:

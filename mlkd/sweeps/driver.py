@@ -16,7 +16,7 @@ from rich.console import Console
 from mlkd.config.compose import CONF_DIR, reporting
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
-from mlkd.output.errors import UserError
+from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.secrets import guard_output
 from mlkd.recipes.links import link_keys, links
 from mlkd.runs.index import Finished, finished_runs
@@ -24,9 +24,11 @@ from mlkd.storage.files import digest
 from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.local import run_in_processes, run_in_turn
+from mlkd.sweeps.logs import worth_reading
 from mlkd.sweeps.plan import describe, summary
 from mlkd.sweeps.queue import patiently, queued_jobs
 from mlkd.sweeps.record import SweepRecord
+from mlkd.sweeps.status import this_process
 from mlkd.sweeps.tree import Job, make_jobs
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ def run_cells(
     unknown = {"status": "missing", "error": None, "job": None, "score": None, "seconds": None}
     fields |= {job.id: unknown | {"runs": [], "key": job.key} for job in pending}
     head: dict[str, Any] = {"name": request.sweep.name, "command": command, "launcher": name}
-    head |= {"output_dir": output_dir, "impossible": dict(impossible)}
+    head |= {"output_dir": output_dir, "impossible": dict(impossible), "driver": this_process()}
     record.start(head, jobs, fields)
     for job in pending:
         write_job(record, job)
@@ -116,7 +118,11 @@ def run_cells(
         from mlkd.sweeps.slurm import submit, watch
 
         submit(record, pending, launcher)
-        watch(record, [job for job in jobs if job in pending or job.id in queued])
+        try:
+            watch(record, [job for job in jobs if job in pending or job.id in queued])
+        except (KeyboardInterrupt, Interrupted):
+            log.info("the jobs go on; python -m mlkd.sweeps %s says where they are", record.folder)
+            raise
 
 
 def unfinished(
@@ -148,8 +154,9 @@ def finish(record: SweepRecord) -> bool:
     cells = content["cells"]
     Console(width=160).print(summary(cells, finished_runs(Path(content["output_dir"]))))
     left = [entry for entry in cells if entry["status"] != "finished"]
-    for entry in left:
-        log.info("%s %s, log: %s", entry["id"], entry["status"], entry["log"])
+    shared = [entry for entry in content["shared"] if entry["status"] != "finished"]
+    for entry, path in worth_reading(record, [*shared, *left]):
+        log.info("%s %s, log: %s", entry["id"], entry["status"], path)
     if left:
         log.info(
             "%d of %d cells are not finished; the same command runs them", len(left), len(cells)

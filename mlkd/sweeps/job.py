@@ -11,13 +11,19 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from mlkd.config.compose import reporting
 from mlkd.config.schema import TrainConfig
-from mlkd.machine.cluster import TIMEOUT_SIGNAL, rank, requeue, stopped_by_signals
+from mlkd.machine.cluster import (
+    TIMEOUT_SIGNAL,
+    NotRequeued,
+    rank,
+    requeue,
+    stopped_by_signals,
+)
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.secrets import guard_output, redact, redacted
 from mlkd.runs.record import code_digest, environment
@@ -26,6 +32,9 @@ from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
 
 log = logging.getLogger(__name__)
+
+_SHARED_DISK = 20.0
+"""Seconds after which what another machine has written is seen on a shared disk."""
 
 
 class JobFailed(Exception):
@@ -41,6 +50,7 @@ def write_job(record: SweepRecord, job: Job) -> None:
         "config": config,
         "upto": job.upto,
         "name": job.name if job.is_cell else None,
+        "parent": job.parent,
         "code": code_digest(),
         "version": environment()["code"],
     }
@@ -71,13 +81,15 @@ def run_job(folder: Path, identity: str) -> None:
         path = path.with_suffix(f".{rank()}.log")
     with _logging_to(path), stopped_by_signals():
         try:
-            score = _work(job, announce)
+            with record.running(identity) if rank() == 0 else nullcontext():
+                enter(identity, status="missing", error=None)  # that of an earlier life
+                score = _work(record, job, announce)
         except (Interrupted, KeyboardInterrupt) as error:
             reason = str(error) or "SIGINT"
             log.info("stopped by %s; it goes on from here", reason)
             enter(identity, status="missing", error=f"stopped by {reason}")
             if reason == TIMEOUT_SIGNAL.name:
-                requeue()
+                _run_again(lambda line: enter(identity, error=line))
             raise
         except Exception as error:
             known = isinstance(error, UserError)
@@ -89,13 +101,47 @@ def run_job(folder: Path, identity: str) -> None:
         enter(identity, status="finished", error=None, score=score, seconds=seconds)
 
 
-def _work(job: dict[str, Any], announce: Callable[[str], None]) -> float | None:
+def _run_again(enter: Callable[[str], None]) -> None:
+    """Have SLURM run this job again; the log and the record say what came of it."""
+
+    def tell(line: str) -> None:
+        log.info("%s", line)
+        enter(line)
+
+    with suppress(NotRequeued):  # it is in the record
+        requeue(tell)
+
+
+def _check_parent(record: SweepRecord, parent: str) -> None:
+    """See that what the job waits for is there: SLURM may start it without.
+
+    A dependency on a job that it has forgotten counts as fulfilled.
+
+    Raises:
+        UserError: It is not there.
+    """
+    end = time.monotonic() + _SHARED_DISK
+    while (entry := record.entries()[parent])["status"] != "finished":
+        if entry["status"] == "failed" or time.monotonic() > end:
+            reason = f" ({entry['error']})" if entry["error"] else ""
+            raise UserError(
+                f"it was started before {parent}, which it needs and which is {entry['status']}"
+                f"{reason}; the same command runs both"
+            )
+        time.sleep(1)
+
+
+def _work(
+    record: SweepRecord, job: dict[str, Any], announce: Callable[[str], None]
+) -> float | None:
     """Run the chain, or what several chains share."""
     if job["code"] != code_digest():
         raise UserError(
             f"the code has changed since this job was submitted (then {job['version']}, now "
             f"{environment()['code']}); give the command of the sweep again"
         )
+    if job["parent"] is not None:
+        _check_parent(record, job["parent"])
     from mlkd.recipes.ahead import prepare
     from mlkd.recipes.chain import run_chain  # torch and friends
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +17,11 @@ from pathlib import Path
 from mlkd.config.sweeps import LocalConfig
 from mlkd.output.errors import Interrupted
 from mlkd.sweeps.job import JobFailed, run_job
+from mlkd.sweeps.pace import Pace
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
+
+log = logging.getLogger(__name__)
 
 _POLL = 0.2
 """Seconds between looks at the processes."""
@@ -23,8 +29,10 @@ _POLL = 0.2
 
 def run_in_turn(record: SweepRecord, jobs: Sequence[Job]) -> None:
     """Run the jobs one after the other in this process; a failed one stops only what needs it."""
-    for job in jobs:
+    pace = Pace(len(jobs))
+    for done, job in enumerate(jobs):
         if not is_lost(record, job):
+            log.info("%s: %s (%s)", pace.news(done, 1), job.id, job.label)
             with suppress(JobFailed):  # it is in the record
                 run_job(record.folder, job.id)
 
@@ -40,13 +48,15 @@ def run_in_processes(record: SweepRecord, jobs: Sequence[Job], settings: LocalCo
     threads = max(1, cores // len(slots))
     waiting = list(jobs)
     running: dict[str, tuple[int, subprocess.Popen[bytes]]] = {}
+    pace, kills = Pace(len(jobs)), _memory_kills()
     try:
         while waiting or running:
             for identity, (slot, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[identity]
                     slots.append(slot)
-                    _note_death(record, identity, process)
+                    _note_death(record, identity, process.returncode, _memory_kills() > kills)
+                    kills = _memory_kills()
             for job in list(waiting):
                 if not slots or job.parent in running or job.parent in {j.id for j in waiting}:
                     continue
@@ -55,6 +65,8 @@ def run_in_processes(record: SweepRecord, jobs: Sequence[Job], settings: LocalCo
                     slot = slots.pop(0)
                     process = _start(record, job, _environment(slot, gpus, threads))
                     running[job.id] = slot, process
+            if line := pace.news(len(jobs) - len(waiting) - len(running), len(running)):
+                log.info("%s", line)
             time.sleep(_POLL)
     except (KeyboardInterrupt, Interrupted):
         for _, process in running.values():
@@ -69,8 +81,9 @@ def is_lost(record: SweepRecord, job: Job) -> bool:
     parent = record.entries()[job.parent] if job.parent else None
     if parent is None or parent["status"] == "finished":
         return False
-    reason = f"not run: {parent['id']} is {parent['status']} ({parent['error']})"
-    record.update(job.id, status="missing", error=reason[:500])
+    reason = f" ({parent['error']})" if parent["error"] else ""
+    words = f"not run: {parent['id']} is {parent['status']}{reason}"
+    record.update(job.id, status="missing", error=words[:500])
     return True
 
 
@@ -92,13 +105,25 @@ def _environment(slot: int, gpus: list[str], threads: int) -> dict[str, str]:
     return os.environ | own
 
 
-def _note_death(record: SweepRecord, identity: str, process: subprocess.Popen[bytes]) -> None:
+def _note_death(record: SweepRecord, identity: str, status: int, memory_ran_out: bool) -> None:
     """Enter that a process ended without entering anything itself: it was killed."""
     entry = record.entries()[identity]
-    if process.returncode != 0 and entry["status"] == "missing" and entry["error"] is None:
+    if status != 0 and entry["status"] == "missing" and entry["error"] is None:
+        words = f"ended with status {status} and no word"
+        if status < 0:
+            words = f"was killed by {signal.Signals(-status).name}"
+            if status == -signal.SIGKILL and memory_ran_out:
+                words = "was killed for its memory; fewer hydra.launcher.processes need less"
         path = record.log(identity).with_suffix(".out")
-        status = f"ended with status {process.returncode} and no word; see {path}"
-        record.update(identity, status="failed", error=status)
+        record.update(identity, status="failed", error=f"{words}; see {path}")
+
+
+def _memory_kills() -> int:
+    """How many processes the system has killed for their memory so far; 0 where it does not say."""
+    with suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
+        return int(found.group(1)) if found else 0
+    return 0
 
 
 def _gpus() -> list[str]:

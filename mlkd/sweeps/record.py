@@ -6,20 +6,24 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import now
 from mlkd.storage.files import write_json
-from mlkd.storage.lock import Lock
-from mlkd.sweeps.tree import Job
+from mlkd.storage.lock import Lock, holder
+
+if TYPE_CHECKING:  # planning imports Hydra, which takes long
+    from mlkd.sweeps.tree import Job
 
 
 class SweepRecord:
     """The record of one multirun folder; jobs enter their own lines, wherever they run.
 
     Fields of the whole: ``name``, ``command``, ``launcher``, ``output_dir`` (runs are in ``runs/``
-    of it), ``impossible`` (overrides in a line: why), ``updated``.
+    of it), ``impossible`` (overrides in a line: why), ``driver`` (the process of the latest call),
+    ``updated``.
 
     ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``, ``key``
     (see :func:`mlkd.recipes.links.link_keys`), ``overrides``, ``stage`` (the last link; null = only
@@ -34,11 +38,17 @@ class SweepRecord:
         self.path = folder / "sweep.json"
 
     def read(self) -> dict[str, Any]:
-        """The whole content; empty before the first call of the sweep."""
+        """The whole content; empty before the first call of the sweep.
+
+        Raises:
+            UserError: It is damaged.
+        """
         try:
             content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except ValueError:
+            raise UserError(f"{self.path}: damaged (not JSON); move it away to plan anew") from None
         return content
 
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -81,6 +91,14 @@ class SweepRecord:
         """What a job has to do: its resolved configuration, the version of the code."""
         return self.folder / "jobs" / f"{identity}.json"
 
+    def running(self, identity: str) -> Lock:
+        """Held by the process that works on a job."""
+        return Lock(self._running(identity), waiting_for=identity)
+
+    def worker(self, identity: str) -> str | None:
+        """The process that works on a job, in words; None if there is none."""
+        return holder(self._running(identity))
+
     def link(self, name: str, run: Path) -> None:
         """Make ``cells/<name>`` lead to the run folder of a cell."""
         link = self.folder / "cells" / name
@@ -106,6 +124,9 @@ class SweepRecord:
             "score": None,
             "seconds": None,
         }
+
+    def _running(self, identity: str) -> Path:
+        return self.folder / "jobs" / f".{identity}.lock"
 
     def _lock(self) -> Lock:
         return Lock(self.folder / ".sweep.lock", waiting_for="the sweep's record")

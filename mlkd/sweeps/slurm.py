@@ -16,10 +16,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import SlurmConfig
+from mlkd.machine.cluster import REQUEUED
 from mlkd.output.errors import UserError
 from mlkd.sweeps.arrays import make_arrays
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.local import is_lost
+from mlkd.sweeps.pace import Pace
 from mlkd.sweeps.queue import Waits, array_limit, how_ended, patiently, queued_jobs
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
@@ -107,7 +109,7 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
     """
     waiting = {job.id: job for job in jobs}
     missed: dict[str, int] = dict.fromkeys(waiting, 0)
-    waits = Waits()
+    waits, pace = Waits(), Pace(len(jobs))
     while waiting:
         time.sleep(_POLL)
         try:
@@ -117,7 +119,8 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
             continue
         entries = record.entries()
         ours = {str(entries[identity]["job"]) for identity in waiting}
-        for line in waits.news({number: queued[number] for number in queued if number in ours}):
+        places = {number: place for number, place in queued.items() if number in ours}
+        for line in waits.news(places):
             log.info("%s", line)
         for identity, job in list(waiting.items()):
             entry = entries[identity]
@@ -130,6 +133,9 @@ def watch(record: SweepRecord, jobs: Sequence[Job]) -> None:
             if entry["status"] != "missing" or entry["error"]:
                 del waiting[identity]
                 log.info("%s %s (%s): %s", identity, entry["status"], job.label, outcome(entry))
+        running = sum(place.state == "RUNNING" for place in places.values())
+        if says := pace.news(len(jobs) - len(waiting), running):
+            log.info("%s", says)
 
 
 def outcome(entry: dict[str, Any]) -> str:
@@ -144,7 +150,8 @@ def outcome(entry: dict[str, Any]) -> str:
 
 def _note_end(record: SweepRecord, job: Job, entry: dict[str, Any]) -> None:
     """Enter why a job that left the queue has no result."""
-    if is_lost(record, job) or entry["error"]:
+    has_said = entry["error"] is not None and entry["error"] != REQUEUED
+    if has_said or is_lost(record, job):
         return
     number = entry["job"]
     printed = record.folder / "slurm" / f"{number}_0_log.err"

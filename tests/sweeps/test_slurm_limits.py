@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Thread
@@ -116,3 +119,50 @@ def test_why_jobs_wait_is_said(
     entries = record.entries()
     assert entries[endless.id]["error"] == f"SLURM job {long} was cancelled before it started"
     assert entries[held.id]["status"] == "failed"
+
+
+def test_what_is_not_requeued_is_said_and_what_is_missing_too(
+    sweep: Callable[..., tuple[SweepRecord, list[Job]]], cluster: dict[str, str], tmp_path: Path
+) -> None:
+    """Two cells start without what they wait for, since SLURM has forgotten that job.
+
+    While they wait, the one is asked to stop where there is no scontrol, the other one while the
+    controller is away; it is requeued when that is back.
+    """
+    record, (shared, lost, patient) = sweep("student.recurrence=1,2", "stage=bottleneck")
+    for job in (lost, patient):
+        write_job(record, job)  # this time by the code that runs them
+    record.update(shared.id, job="99999")
+    without = tmp_path / "bin"
+    without.mkdir()
+    (without / "srun").symlink_to("/usr/bin/srun")
+    submit(record, [lost], settings(setup=[f"export PATH={without}"]))
+    submit(record, [patient], settings())
+    (first, _), (second, _) = numbers(record, [lost, patient])
+    for number in (first, second):
+        assert "Dependency=(null)" in slurm(cluster, "scontrol", "show", "job", number)
+    wait_for(lambda: record.worker(lost.id) and record.worker(patient.id))
+    pid = int(str(record.worker(patient.id)).split()[1])
+    slurm(cluster, "scancel", "--signal=USR2", first)
+
+    def refused(job: Job) -> bool:
+        error = record.entries()[job.id]["error"] or ""
+        return error.startswith("could not be requeued: ") and error.endswith("goes on")
+
+    wait_for(lambda: refused(lost))
+    controller = int(Path(cluster["SLURM_CONF"]).with_name("slurmctld.pid").read_text())
+    os.kill(controller, signal.SIGTERM)
+    wait_for(lambda: not Path(f"/proc/{controller}").exists())
+    os.kill(pid, signal.SIGUSR2)
+    try:
+        wait_for(lambda: refused(patient))
+    finally:
+        subprocess.run(["slurmctld", "-i"], check=True, env=cluster)
+    wait_for(lambda: "Restarts=1" in slurm(cluster, "scontrol", "show", "job", second))
+    watch(record, [lost, patient])
+    entries = record.entries()
+    assert "'scontrol'" in entries[lost.id]["error"]
+    assert entries[patient.id]["status"] == "failed"
+    assert f"it was started before {shared.id}, which it needs" in entries[patient.id]["error"]
+    log = Path(entries[patient.id]["log"]).read_text()
+    assert log.index("stopped by SIGUSR2") < log.index("could not be requeued: ")

@@ -302,6 +302,9 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     assert first.returncode == 0, first.stdout + first.stderr
     assert "cells: 4, 0 of them finished" in first.stdout
     assert "shared: assistant, shared by 4 cells: to run first" in first.stdout
+    assert "0 of 5 jobs done, 1 running: shared-" in first.stdout
+    assert "4 of 5 jobs done, 1 running, " in first.stdout
+    assert " left: " in first.stdout and ", log: " not in first.stdout
     assert "no finished run with this budget to judge by" in first.stdout
     record = the_record(output)
     assert [entry["status"] for entry in record["cells"]] == ["finished"] * 4
@@ -334,6 +337,8 @@ def test_a_sweep_runs_shared_links_once_and_only_what_is_missing_again(
     assert failed["status"] == "failed"
     assert failed["error"] == f"{last / 'run.json'}: cannot be read (Not a directory)"
     assert failed["error"] in Path(failed["log"]).read_text()
+    assert again.stdout.count(", log: ") == 1
+    assert f"{failed['id']} failed, log: {failed['log']}" in again.stdout
     assert runs(output) == before
     statuses = [cell.status for cell in collect([str(output)])]
     assert statuses == ["finished", "finished", "failed", "finished"]
@@ -438,6 +443,21 @@ def test_changed_code_is_noticed(tiny_overrides: list[str], tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_job_that_runs_before_what_it_needs_says_so(
+    tiny_overrides: list[str], tmp_path: Path
+) -> None:
+    jobs, _ = plan(*tiny_overrides, "student.recurrence=1,2")
+    shared, cell, _ = jobs
+    record = SweepRecord(tmp_path / "sweep")
+    record.start({}, jobs, {shared.id: {"status": "failed", "error": "it broke"}})
+    write_job(record, cell)
+    with pytest.raises(JobFailed, match=f"it was started before {shared.id}, which it needs"):
+        run_job(record.folder, cell.id)
+    error = record.entries()[cell.id]["error"]
+    assert error.endswith("which is failed (it broke); the same command runs both")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_local_launcher_runs_each_cell_in_a_process(
     tiny_overrides: list[str], tmp_path: Path, command: Command
 ) -> None:
@@ -445,6 +465,8 @@ def test_the_local_launcher_runs_each_cell_in_a_process(
     done = command("mlkd.train", "-m", *words, "hydra.launcher.processes=2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "to run: 0 shared jobs, 2 cells on local" in done.stdout
+    assert "0 of 2 jobs done, 2 running" in done.stdout
+    assert "2 of 2 jobs done, 0 running" in done.stdout
     record = the_record(tmp_path / "out")
     assert [cell["status"] for cell in record["cells"]] == ["finished"] * 2
     for cell in record["cells"]:
