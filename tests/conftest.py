@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
 
-from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.compose import configured
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted
 
@@ -262,8 +261,7 @@ def stored_tokens(model: SentenceTransformer, texts: list[str]) -> TokenStore:
 
 
 def configure(*overrides: str) -> TrainConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return validate(compose("train", list(overrides)), TrainConfig)
+    return configured("train", TrainConfig, overrides)
 
 
 @pytest.fixture

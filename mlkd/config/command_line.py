@@ -6,15 +6,13 @@ import functools
 import json
 import re
 import shlex
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from mlkd.config.compose import CONF_DIR
+from mlkd.config.compose import CONF_DIR, composing
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 
@@ -85,18 +83,10 @@ def _leaves(value: Any) -> int:
     return sum(map(_leaves, value.values())) if isinstance(value, dict) else 1
 
 
-def _conf() -> AbstractContextManager[Any]:
-    """Composing from ``conf/``; an entry point has opened it already."""
-    if GlobalHydra.instance().is_initialized():
-        return nullcontext()
-    opened: AbstractContextManager[Any] = initialize_config_dir(str(CONF_DIR), version_base="1.3")
-    return opened
-
-
 @functools.cache
 def _composed(*overrides: str) -> str:
     """``conf/train.yaml`` with overrides, as JSON; missing values are ``"???"``."""
-    with _conf():
+    with composing():
         tree = compose("train", list(overrides))
     return json.dumps(OmegaConf.to_container(tree, resolve=True, throw_on_missing=False))
 
@@ -104,7 +94,7 @@ def _composed(*overrides: str) -> str:
 @functools.cache
 def _options(group: str) -> dict[str, Any]:
     """Section that each option of a group gives, the default option first."""
-    with _conf():
+    with composing():
         hydra = compose("train", return_hydra_config=True).hydra
     default = hydra.runtime.choices[group]
     names = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml") if path.stem != "base")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import logging
@@ -12,20 +11,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, OverrideParseException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from mlkd.config.explain import explain, one_line
 from mlkd.config.inputs import EncoderConfig
-from mlkd.config.quoting import how_to_quote
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted, UserError
-from mlkd.output.secrets import guard_output
+from mlkd.output.process import own_process
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGED = _PACKAGE / "conf"
@@ -34,10 +38,6 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 
 Config = TypeVar("Config", bound=BaseModel)
 
-# Hydra 1.3 copies its whole store for each group that it lists or composes, about 130 times for
-# --help and half of its time. The store is a singleton and its load() hands out copies anyway.
-setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
-
 
 def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
     """Compose ``conf/<name>.yaml`` with the command line and call ``main`` with the valid result.
@@ -45,16 +45,73 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
     Wrong input ends the process with one line and status 2, an interruption with 130 or 143.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own report
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
     @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
     def job(composed: DictConfig) -> Any:
-        guard_output()
+        own_process()
         with reporting(schema):  # here too, because Hydra would add a line of its own
             return main(validate(composed, schema))
 
-    with reporting(schema):
+    with reporting(schema), _one_store():
         job()
+
+
+def configured(name: str, schema: type[Config], overrides: Sequence[str]) -> Config:
+    """Compose ``conf/<name>.yaml`` without a command line.
+
+    Args:
+        name: The command that the configuration is of.
+        schema: What it is validated against.
+        overrides: In Hydra's grammar, as after ``python -m mlkd.<name>``.
+
+    Raises:
+        UserError: There is no such option or key, a value is out of range, or a combination
+            impossible.
+    """
+    with composing(), _in_words(schema):
+        return validate(compose(name, list(overrides)), schema)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Open ``conf/`` for Hydra's ``compose``; a program around it finds its own Hydra again."""
+    instances: Any = Singleton._instances
+    kinds = (GlobalHydra, JobRuntime, VersionBase)
+    before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
+    try:
+        with _one_store(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            yield
+    finally:
+        for kind in kinds:
+            instances.pop(kind, None)
+        instances.update(before)
+
+
+@contextmanager
+def _one_store() -> Iterator[None]:
+    """Let Hydra read its store without copies.
+
+    Hydra 1.3 copies the whole store for each group that it lists or composes, about 130 times for
+    --help and half of its time. The store is a singleton and its load() hands out copies anyway.
+    """
+    before = vars(ConfigStore).get("__deepcopy__")
+    setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(ConfigStore, "__deepcopy__")
+        else:
+            setattr(ConfigStore, "__deepcopy__", before)  # noqa: B010
+
+
+@contextmanager
+def _in_words(schema: type[BaseModel]) -> Iterator[None]:
+    """Say in a line what Hydra refuses."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error, schema)) from error
 
 
 @contextmanager
@@ -65,11 +122,10 @@ def reporting(schema: type[BaseModel]) -> Iterator[None]:
     """
     stopped = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with _in_words(schema):
+            yield
     except UserError as error:
         _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(_one_line(error, schema))
     except ValueError as error:
         if not str(error).startswith("Only one of --"):  # Hydra's answer to -m with --cfg
             raise
@@ -180,61 +236,6 @@ def _backbone(config: EncoderConfig) -> dict[str, int] | None:
         return None
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise UserError(f"{folder / 'config.json'}: not the configuration of an encoder") from None
-
-
-def explain(error: Any, schema: type[BaseModel]) -> str:
-    """One pydantic error in words: key, value, what is allowed."""
-    path = [str(part) for part in error["loc"]]
-    key, message = ".".join(path), error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        return f"{key}: no such key{_suggestion(key, schema)}"
-    if error["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    value = error["input"]
-    shown = "" if isinstance(value, dict | list) else f"={value}"
-    return f"{key}{shown}: {message[0].lower()}{message[1:]}"
-
-
-def _suggestion(key: str, schema: type[BaseModel]) -> str:
-    """The known keys closest to a wrong one."""
-    known = sorted(_keys(schema, key.split(".")))
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def _keys(schema: type[BaseModel], path: Sequence[str], prefix: str = "") -> set[str]:
-    """All dotted keys of a schema; names that are free to choose are those of ``path``."""
-    found: set[str] = set()
-    for name, field in schema.model_fields.items():
-        found.add(prefix + name)
-        places = [f"{prefix}{name}."]
-        if get_origin(field.annotation) is dict:
-            named = get_args(get_args(field.annotation)[0])  # of a Literal; a str has none
-            chosen = named or (path[1:2] if path[:1] == [name] else [])
-            found |= {f"{prefix}{name}.{key}" for key in chosen}
-            places = [f"{prefix}{name}.{key}." for key in chosen]
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                for place in places:
-                    rest = path[place.removeprefix(prefix).count(".") :]
-                    found |= _keys(kind, rest, place)
-    return found
-
-
-def _one_line(error: Exception, schema: type[BaseModel]) -> str:
-    """Hydra's message without line breaks, with a suggestion for an unknown key."""
-    if isinstance(error, OverrideParseException):
-        return how_to_quote(error.override)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__
-    if cause is not None and "full_key" in str(cause):
-        key = str(cause).split("full_key:")[1].split()[0]
-        if key in _keys(schema, key.split(".")):  # legal, but in no file that was composed
-            return f"{key}: not set so far; put a plus before it, as in +{key}=…"
-        return f"{key}: no such key{_suggestion(key, schema)}"
-    if lines and lines[0].startswith("In '"):
-        lines = lines[1:]
-    return " ".join(line for line in lines if not line.startswith("Config search path"))[:400]
 
 
 def _terminate(number: int, frame: Any) -> None:

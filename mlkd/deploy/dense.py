@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from mlkd.encoders.backbone import Backbone, backbone_of, layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
-from mlkd.encoders.folder import save_folder
+from mlkd.encoders.folder import quiet, save_folder
 
 
 def write_dense(model: SentenceTransformer, folder: Path) -> None:
@@ -21,7 +21,7 @@ def write_dense(model: SentenceTransformer, folder: Path) -> None:
     A recurrent layer is written once a pass, and the factorised word table as its product: the
     folder is as large as the student would be without sharing.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, quiet():
         plain = unrolled(model)
         plain.save_pretrained(temporary)
         tokenizer = copy.deepcopy(model.tokenizer)

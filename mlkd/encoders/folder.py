@@ -6,6 +6,8 @@ import importlib
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,6 @@ from transformers.utils import logging as transformers_logging
 
 from mlkd.output.errors import UserError
 from mlkd.storage.files import mode_of_new_files, reason_of
-
-# Loading takes a second; its bars and reports would drown what the user waits for.
-transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()
-logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
 
 _OURS = ("mlkd.encoders.compact.CompactTransformer", "mlkd.student.encoder.CompactTransformer")
 """The module of students; the second name is that of mlkd 0.1."""
@@ -40,7 +37,8 @@ def save_folder(model: SentenceTransformer, folder: Path) -> None:
     if tokenizer.is_fast:  # where it last cut and padded is no part of the model
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    model.save_pretrained(os.fspath(folder), create_model_card=False)
+    with quiet():
+        model.save_pretrained(os.fspath(folder), create_model_card=False)
     for file in folder.rglob("*config.json"):
         _tidy(file, model.max_seq_length)
     mode_of_new_files([file for file in folder.rglob("*") if file.is_file()])
@@ -68,19 +66,41 @@ def load_folder(folder: Path | str) -> SentenceTransformer:
     folder = Path(folder)
     entries = _module_list(folder)
     try:
-        if any(kind in _OURS for kind, _ in entries):
-            modules = [_load_module(folder, *entry) for entry in entries]
-            return SentenceTransformer(modules=modules, device="cpu").eval()
-        return SentenceTransformer(
-            os.fspath(folder),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=False,
-            # Whatever precision it was stored in: training and scoring in bf16 are by autocast.
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-        ).eval()
+        with quiet():
+            if any(kind in _OURS for kind, _ in entries):
+                modules = [_load_module(folder, *entry) for entry in entries]
+                return SentenceTransformer(modules=modules, device="cpu").eval()
+            return SentenceTransformer(
+                os.fspath(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                # In whatever precision it was stored: bf16 in training and scoring is by autocast.
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            ).eval()
     except Exception as error:  # a damaged file fails in any of four libraries
         raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and reports of the libraries: loading takes a second, they would drown the rest."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [logger.level for logger in loggers]
+    # Its switch for bars would turn those of downloads off as well.
+    hook = transformers_logging.set_tqdm_hook(_no_bar)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(hook)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _no_bar(factory: Any, args: Any, kwargs: Any) -> Any:
+    return transformers_logging.EmptyTqdm(*args, **kwargs)
 
 
 def _module_list(folder: Path) -> list[tuple[str, str]]:

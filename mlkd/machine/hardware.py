@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,11 +11,6 @@ from torch import nn
 
 from mlkd.machine.onednn import use_onednn
 from mlkd.output.errors import UserError
-
-# oneDNN keeps a kernel with its buffers for each shape of a product, a thousand by default. Nearly
-# every batch has another number of tokens, so that training in bf16 would grow by some GiB; with 64
-# it is as fast.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def device_of(accelerator: str) -> torch.device:

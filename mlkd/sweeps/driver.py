@@ -10,14 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
 from rich.console import Console
 
-from mlkd.config.compose import CONF_DIR, reporting
+from mlkd.config.compose import composing, reporting
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
 from mlkd.output.errors import Interrupted, UserError
-from mlkd.output.secrets import guard_output
+from mlkd.output.process import own_process
 from mlkd.recipes.links import link_keys, links
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.storage.files import digest
@@ -37,10 +36,10 @@ log = logging.getLogger(__name__)
 def main(overrides: Sequence[str]) -> None:
     """Run the sweep of a command line; the process ends with status 1 unless all cells finished."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    guard_output()
+    own_process()
     with reporting(TrainConfig):
         command = shlex.join(["python", "-m", "mlkd.train", "-m", *overrides])
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with composing():
             request = read_request(overrides)
             record = _search(request, command) if request.sweep.optuna else _grid(request, command)
         finished = finish(record)

@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
-from mlkd.config.compose import explain, validate
+from mlkd.config.compose import validate
+from mlkd.config.explain import explain
 from mlkd.config.schema import StageName, TrainConfig
 from mlkd.config.section import Section
 from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value

@@ -25,7 +25,8 @@ from mlkd.machine.cluster import (
     stopped_by_signals,
 )
 from mlkd.output.errors import Interrupted, UserError
-from mlkd.output.secrets import guard_output, redact, redacted
+from mlkd.output.process import own_process
+from mlkd.output.secrets import redact, redacted
 from mlkd.runs.record import code_digest, environment
 from mlkd.storage.files import write_json
 from mlkd.sweeps.record import SweepRecord
@@ -161,7 +162,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
-    guard_output()
+    own_process()
     try:
         yield
     finally:

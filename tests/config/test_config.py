@@ -12,7 +12,8 @@ from conftest import Command, configure
 from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
-from mlkd.config.compose import _suggestion, encoder_folder
+from mlkd.config.compose import composing, encoder_folder
+from mlkd.config.explain import _suggestion
 from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section
@@ -20,9 +21,11 @@ from mlkd.machine.hardware import resolve_precision
 from mlkd.output.errors import UserError
 
 
-def test_hydras_store_is_shared_and_stays_as_it_is() -> None:
+def test_hydras_store_is_shared_while_composing_and_stays_as_it_is() -> None:
     store = ConfigStore.instance()
-    assert copy.deepcopy(store) is store
+    with composing(), composing():
+        assert copy.deepcopy(store) is store
+    assert copy.deepcopy(store) is not store
     first = configure("seed=3", "hydra/launcher=slurm")  # loads the plugins, which fill the store
     before = repr(store.repo)
     assert "'launcher'" in before

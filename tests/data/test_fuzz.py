@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlkd.config.compose import CONF_DIR, _one_line, validate
+from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.explain import one_line
 from mlkd.config.inputs import CorpusConfig, DataConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.data import rows
@@ -363,7 +364,7 @@ def test_every_value_of_the_configuration() -> None:
             try:
                 return validate(OmegaConf.create(values), TrainConfig)
             except OmegaConfBaseException as error:
-                raise UserError(_one_line(error, TrainConfig)) from None
+                raise UserError(one_line(error, TrainConfig)) from None
 
         one_line_or(validated)
 
@@ -383,7 +384,7 @@ def test_every_override() -> None:
                 with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
                     return validate(compose("train", [f"{key}={value}"]), TrainConfig)
             except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(_one_line(error, TrainConfig)) from None
+                raise UserError(one_line(error, TrainConfig)) from None
 
         one_line_or(composed)
 
