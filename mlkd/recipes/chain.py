@@ -61,6 +61,8 @@ class Chain:
     """The assistant after stage 1, once that has run; until then ``base``."""
     keys: dict[StageName | None, str]
     """What leads to each link (see :func:`link_keys`), as it was before a file was read."""
+    coverage: dict[str, Any]
+    """What the assistant's vocabulary makes of each language."""
     deadline: float | None = None
     """``time.monotonic()`` at which the process saves and stops."""
     folders: dict[str, Path] = field(default_factory=dict)
@@ -174,7 +176,7 @@ def open_chain(config: TrainConfig) -> Chain:
         precision=config.eval.precision,
     )
     folders = ready.teacher, ready.base, ready.base
-    return Chain(config, ready.pairs, evaluation, *folders, keys, deadline)
+    return Chain(config, ready.pairs, evaluation, *folders, keys, ready.coverage, deadline)
 
 
 def run_link(
@@ -271,6 +273,7 @@ def _train(
         started=now(),
         environment=environment(),
         upstream=upstream,
+        coverage=chain.coverage,
         config=config.model_dump(mode="json"),
     )
     ranks.from_first("run")  # the others join the training

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.tokens import tokenizer_fingerprint
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.encoders.frozen import FrozenEncoder
@@ -22,16 +25,17 @@ from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
 from mlkd.recipes.links import links
-from mlkd.storage.files import digest, encoder_fingerprint, sweep
+from mlkd.storage.files import digest, encoder_fingerprint, sweep, write_json
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
+from mlkd.student.coverage import coverage_of
 from mlkd.student.initialise import check_size
 from mlkd.student.trim import check_languages
 from mlkd.student.vocabulary import assistant_from_teacher
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 4
+_FORMAT = 5
 """Version of the assistant before stage 1; a change makes it anew."""
 _COMPARED = 64
 _SAME_SPACE = 0.5
@@ -50,6 +54,8 @@ class Prepared:
     teacher: Path
     base: Path
     """The assistant before stage 1."""
+    coverage: dict[str, Any]
+    """By language what its vocabulary makes of the pairs (see :class:`Coverage`)."""
 
 
 def prepare(config: TrainConfig) -> Prepared:
@@ -74,14 +80,16 @@ def prepare(config: TrainConfig) -> Prepared:
         if config.student.trim is not None:
             check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
-        check_size(backbone_of(load_folder(base)), config.student, config.data.max_tokens)
+        assistant = load_folder(base)
+        check_size(backbone_of(assistant), config.student, config.data.max_tokens)
+        coverage = _coverage(pairs, assistant.tokenizer, cache)
     _check_widths(teacher, base)
     _check_sources(sets, pairs)
     if "assistant" not in links(config):
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
-    return Prepared(pairs, sets, teacher, base)
+    return Prepared(pairs, sets, teacher, base, coverage)
 
 
 def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:
@@ -146,17 +154,35 @@ def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> 
         log.info("assistant: learn up to %d new pieces from the pairs", vocabulary.size)
         train = pairs.train_pairs()
 
-        def translations() -> Iterator[str]:
-            return map(pairs.text, np.unique(pairs.translation[train]))
+        # Corpora and languages stand one after the other: a part has to be drawn from all.
+        drawn = np.random.default_rng(0).permutation(train)[:_VOCABULARY_PAIRS]
+        drawn.sort()
+        sides = np.stack([pairs.source[drawn], pairs.translation[drawn]], axis=1)
+        keep = vocabulary.keep_teacher
+        learned_from = np.unique(pairs.translation[train]) if keep else sides.ravel()
+
+        def sentences() -> Iterator[tuple[str, str]]:
+            return ((pairs.languages[pairs.language[i]], pairs.text(i)) for i in learned_from)
 
         def both() -> Iterator[tuple[str, str]]:
-            # Corpora and languages stand one after the other: a part has to be drawn from all.
-            drawn = np.random.default_rng(0).permutation(train)[:_VOCABULARY_PAIRS]
-            drawn.sort()
-            sides = zip(pairs.source[drawn], pairs.translation[drawn], strict=True)
             return ((pairs.text(a), pairs.text(b)) for a, b in sides)
 
-        model = assistant_from_teacher(load_folder(teacher), vocabulary, translations, both)
+        model = assistant_from_teacher(load_folder(teacher), vocabulary, sentences, both)
         save_folder(model, part)
 
     return sealed(cache / f"assistant-{digest(key)}", make)
+
+
+def _coverage(pairs: PairStore, tokenizer: Any, cache: Path) -> dict[str, Any]:
+    """How a vocabulary covers each language; the log has a line for each, once."""
+
+    def make(part: Path) -> None:
+        found = coverage_of(tokenizer, pairs)
+        for language, measured in found.items():
+            log.info("vocabulary of the assistant, %s: %s", language, measured)
+        write_json(part / "coverage.json", {x: asdict(found[x]) for x in found})
+
+    key = digest([pairs.fingerprint, tokenizer_fingerprint(tokenizer)])
+    written = sealed(cache / f"coverage-{key}", make) / "coverage.json"
+    coverage: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    return coverage

@@ -25,7 +25,7 @@ from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.compact import CompactTransformer
 from mlkd.output.errors import UserError
-from mlkd.student.vocabulary import reload
+from mlkd.student.wordpiece import reload
 
 _CHUNK = 100_000
 _MARKS = ("##", "▁")

@@ -7,14 +7,12 @@ teacher's own rows, so that stage 1 starts from a model that already reads Engli
 from __future__ import annotations
 
 import copy
-import json
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -22,16 +20,19 @@ from mlkd.config.schema import VocabularyConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.output.errors import UserError
 from mlkd.student.word_alignment import aligned_rows
-
-_PREFIX = "##"
-_ACCENTED = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿÀÁÂÃÄÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÖÙÚÛÜÝŸ"
-"""Letters of Latin-1 that are another letter with an accent."""
+from mlkd.student.wordpiece import (
+    PREFIX,
+    is_wordpiece,
+    learned_wordpiece,
+    ranked_characters,
+    room_for_characters,
+)
 
 
 def assistant_from_teacher(
     teacher: SentenceTransformer,
     config: VocabularyConfig,
-    translations: Callable[[], Iterable[str]],
+    sentences: Callable[[], Iterable[tuple[str, str]]],
     pairs: Callable[[], Iterable[tuple[str, str]]],
 ) -> SentenceTransformer:
     """Give a copy of the teacher a vocabulary learned from the pairs.
@@ -39,8 +40,9 @@ def assistant_from_teacher(
     Args:
         teacher: A sentence encoder with a fast tokenizer; it is left as it is.
         config: Size of the vocabulary and how its rows start.
-        translations: Gives the sentences that are not in the teacher's language.
-        pairs: Gives all (source, translation) pairs.
+        sentences: Gives what pieces are learned from, language and text of each: the translations,
+            or both sides where the teacher's pieces do not stay.
+        pairs: Gives (source, translation) pairs.
 
     Raises:
         UserError: The teacher's tokenizer does not fit ``config``.
@@ -48,17 +50,16 @@ def assistant_from_teacher(
     old = teacher.tokenizer
     if not old.is_fast:
         raise UserError("assistant.vocabulary: the teacher has no fast tokenizer (tokenizer.json)")
-    wordpiece = _is_wordpiece(old)
+    wordpiece = is_wordpiece(old)
     if config.keep_teacher and not wordpiece:
         raise UserError(
             "assistant.vocabulary.keep_teacher=true needs a WordPiece teacher; use "
             "assistant.vocabulary.keep_teacher=false"
         )
-    texts = translations() if config.keep_teacher else (text for pair in pairs() for text in pair)
     if wordpiece:
-        new = _learned_wordpiece(old, config.size, texts, keep=config.keep_teacher)
+        new = learned_wordpiece(old, config.size, sentences(), keep=config.keep_teacher)
     else:
-        new = old.train_new_from_iterator(texts, vocab_size=config.size)
+        new = _learned_anew(old, config.size, sentences())
     assistant: Any = copy.deepcopy(teacher)
     backbone = backbone_of(assistant)
     rows = subword_rows(backbone.get_input_embeddings().weight.detach(), old, new)
@@ -75,6 +76,26 @@ def assistant_from_teacher(
     return assistant
 
 
+def _learned_anew(
+    old: PreTrainedTokenizerBase, size: int, sentences: Iterable[tuple[str, str]]
+) -> PreTrainedTokenizerBase:
+    """A Unigram or BPE vocabulary learned from texts, instead of the old one.
+
+    Unigram keeps a piece for every character that it meets, however rare, and whatever the size:
+    it meets the frequent ones.
+    """
+    backend = old.backend_tokenizer
+    sentences = list(sentences)
+    texts = [text for _, text in sentences]
+    if "ByteLevel" not in backend.to_str():  # bytes spell everything
+        normalise = backend.normalizer.normalize_str if backend.normalizer else str
+        ranked = ranked_characters(sentences, normalise)
+        rare = str.maketrans(dict.fromkeys(ranked[room_for_characters(size) :], " "))
+        if rare:
+            texts = [normalise(text).translate(rare) for text in texts]
+    return old.train_new_from_iterator(texts, vocab_size=size)
+
+
 def subword_rows(
     table: Tensor, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
 ) -> Tensor:
@@ -84,7 +105,7 @@ def subword_rows(
     that spell it without accents.
     """
     vocabulary = old.get_vocab()
-    wordpiece = _is_wordpiece(old)
+    wordpiece = is_wordpiece(old)
     rows = torch.empty(len(new), table.shape[1])
     for index, piece in enumerate(_pieces(new)):
         if piece in vocabulary:
@@ -103,84 +124,17 @@ def _pieces(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
 
 
-def _is_wordpiece(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return bool(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece")
-
-
-def _learned_wordpiece(
-    old: PreTrainedTokenizerBase, size: int, texts: Iterable[str], *, keep: bool
-) -> PreTrainedTokenizerBase:
-    """A vocabulary learned from texts, after the old one, ids unchanged, or instead of it.
-
-    Where the old one is kept, English goes on being cut as before, but for words that a new piece
-    begins and for accented letters. Accents, which uncased BERT models strip, are kept: they tell
-    words apart in most languages. The usual accented letters have a piece in any case; without
-    one a word such as café would be unknown.
-    """
-    state = json.loads(old.backend_tokenizer.to_str())
-    state["normalizer"] = _keeping_accents(state["normalizer"])
-    keeps_accents = reload(old, state)
-    normalizer = keeps_accents.backend_tokenizer.normalizer
-    normalise = normalizer.normalize_str if normalizer else str
-    texts = list(texts)
-    # The trainer numbers continuation characters in the random order of a hash map, and ties
-    # between merges go by number: named in advance, they make training reproducible.
-    characters = {c for text in texts for c in normalise(text) if not c.isspace()}
-    learned = keeps_accents.train_new_from_iterator(
-        texts,
-        vocab_size=size,
-        new_special_tokens=sorted(_PREFIX + c for c in characters),
-        show_progress=False,
-    )
-    vocabulary = state["model"]["vocab"] if keep else {}
-    if not keep:  # [CLS] and [SEP] have other ids
-        state["post_processor"] = json.loads(learned.backend_tokenizer.to_str())["post_processor"]
-    letters = sorted({normalise(letter) for letter in _ACCENTED})
-    pieces = sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__)
-    for piece in [*pieces, *letters, *(_PREFIX + letter for letter in letters)]:
-        vocabulary.setdefault(piece, len(vocabulary))
-    state["model"]["vocab"] = vocabulary
-    return reload(old, state)
-
-
-def _keeping_accents(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The state of BERT's normaliser, changed to keep accents, as one character with their letter.
-
-    Turkish İ becomes an i first: lower-casing would leave a dot as a character of its own, with
-    which no piece goes on.
-    """
-    if normalizer is None or normalizer["type"] != "BertNormalizer":
-        return normalizer
-    first: list[dict[str, Any]] = [{"type": "NFC"}]
-    if normalizer["lowercase"]:
-        first.append({"type": "Replace", "pattern": {"String": "İ"}, "content": "i"})
-    return {"type": "Sequence", "normalizers": [*first, normalizer | {"strip_accents": False}]}
-
-
-def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
-    """A tokenizer with a changed state and the old one's special tokens."""
-    from transformers import PreTrainedTokenizerFast
-
-    roles = ("unk", "sep", "pad", "cls", "mask", "bos", "eos")
-    tokens = {f"{r}_token": getattr(old, f"{r}_token", None) for r in roles}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        model_max_length=old.model_max_length,
-        **{role: token for role, token in tokens.items() if token is not None},
-    )
-
-
 def _without_accents(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 def _spell(piece: str, vocabulary: dict[str, int]) -> Sequence[int]:
     """Old WordPiece ids that spell a new piece: longest match first, as the tokenizer does."""
-    inside = piece.startswith(_PREFIX)
-    rest = piece.removeprefix(_PREFIX)
+    inside = piece.startswith(PREFIX)
+    rest = piece.removeprefix(PREFIX)
     ids = []
     while rest:
-        prefix = _PREFIX if inside else ""
+        prefix = PREFIX if inside else ""
         for end in range(len(rest), 0, -1):
             index = vocabulary.get(prefix + rest[:end])
             if index is not None:

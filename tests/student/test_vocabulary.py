@@ -30,7 +30,10 @@ def english_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grown(folder: Path, **settings: object) -> tuple[SentenceTransformer, SentenceTransformer]:
     teacher = load_folder(folder)
     config = VocabularyConfig.model_validate({"size": 100, "keep_teacher": True} | settings)
-    return teacher, assistant_from_teacher(teacher, config, lambda: GERMAN, lambda: PAIRS)
+    learned_from = [("de", text) for text in GERMAN]
+    if not config.keep_teacher:
+        learned_from += [("en", text) for text in ENGLISH]
+    return teacher, assistant_from_teacher(teacher, config, lambda: learned_from, lambda: PAIRS)
 
 
 def table(model: SentenceTransformer) -> torch.Tensor:
@@ -162,8 +165,24 @@ def test_aligned_is_a_choice_of_the_configuration(english_encoder: Path) -> None
     assert not torch.equal(table(aligned)[old:], table(spelled)[old:])
 
 
+@pytest.mark.parametrize("keep_teacher", [True, False])
 @pytest.mark.parametrize("size", [100, 130])
-def test_the_size_bounds_what_is_learned(english_encoder: Path, size: int) -> None:
-    teacher, assistant = grown(english_encoder, size=size)
-    letters = 2 * 27  # accented letters have a piece in any case, within words as well
-    assert len(assistant.tokenizer) - len(teacher.tokenizer) <= size + letters
+def test_the_size_bounds_what_is_new(english_encoder: Path, size: int, keep_teacher: bool) -> None:
+    teacher, assistant = grown(english_encoder, size=size, keep_teacher=keep_teacher)
+    old = set(teacher.tokenizer.get_vocab()) if keep_teacher else set()
+    assert len(set(assistant.tokenizer.get_vocab()) - old) <= size
+
+
+@pytest.mark.parametrize("kind", ["xlmr", "roberta"])
+def test_other_tokenizers_are_learned_anew_within_the_size(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    teacher = load_folder(request.getfixturevalue(kind))
+    config = VocabularyConfig(size=400, keep_teacher=False)
+    chinese = "".join(chr(0x4E00 + i) for i in range(1000))
+    texts = [("zh", chinese), *(("de", text) for text in GERMAN * 20)]
+    assistant = assistant_from_teacher(teacher, config, lambda: texts, lambda: [])
+    vocabulary = assistant.tokenizer.get_vocab()
+    assert len(vocabulary) <= 400
+    assert len(assistant.tokenizer.tokenize(GERMAN[0])) < len(GERMAN[0].replace(" ", ""))
+    assert assistant.encode(["", GERMAN[0], chinese]).shape[0] == 3
