@@ -8,10 +8,12 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from mlkd.data.sniff import START, refuse_packed, refuse_wide
 from mlkd.output.errors import UserError
 
 _MAX_LINE = 1 << 20
@@ -95,6 +97,8 @@ def lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[str, str | Reject]]:
         line = file.readline(_MAX_LINE)
         if not line:
             return
+        if number == 1:
+            refuse_wide(line[:START], path)
         place = f"{path}:{number}"
         if len(line) == _MAX_LINE and not line.endswith(b"\n"):
             yield place, Reject("line too long", place, line[:200])
@@ -137,10 +141,19 @@ def content(path: Path) -> bytes:
     return data
 
 
-def open_file(path: Path) -> IO[bytes]:
-    """A file to read, plain or packed (``.gz``, ``.bz2``, ``.xz``)."""
-    packed = _OPEN.get(path.suffix)
-    return path.open("rb") if packed is None else cast(IO[bytes], packed(path, "rb"))
+def open_file(path: Path) -> BufferedReader:
+    """A file to read, plain or packed (``.gz``, ``.bz2``, ``.xz``).
+
+    Raises:
+        UserError: It is packed otherwise than its name says, or no text.
+    """
+    file = cast(BufferedReader, _OPEN.get(path.suffix, Path.open)(path, "rb"))
+    try:
+        refuse_packed(file.peek(START), path)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _decode(line: bytes, place: str) -> str | Reject:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill, split_pair
+from mlkd.data.sniff import START, refuse_packed, refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
 
@@ -258,6 +259,8 @@ def _lines(key: str, path: Path | Traversable) -> Iterator[tuple[int, list[str]]
         raise UserError(f"{path}: no such file ({key}.path, under eval.root)") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    refuse_packed(content[:START], Path(str(path)))
+    refuse_wide(content[:START], Path(str(path)))
     content = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
     for number, line in enumerate(content.split(b"\n") if content else [], start=1):
         try:

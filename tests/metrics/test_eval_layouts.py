@@ -64,6 +64,12 @@ def test_pairs_in_alphabetical_order(tmp_path: Path) -> None:
     assert sides(found) == {"en-de": (EN, DE), "en-pt": (EN, PT)}
 
 
+def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_bytes("Rain.\tRegen.\n".encode("utf-16"))
+    message = refused(tmp_path, path="x.tsv", pairs=["en-de"])
+    assert message == "x.tsv: UTF-16 where UTF-8 is read; convert it"
+
+
 def test_files_of_a_language_zip(tmp_path: Path) -> None:
     (tmp_path / "en").write_text("Rain.\nA cat.\n")
     (tmp_path / "de").write_text("Regen.\n")

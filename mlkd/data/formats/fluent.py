@@ -9,6 +9,7 @@ from typing import Any
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.keyed import pairs_by_key
 from mlkd.data.rows import Pair, Reject, content
+from mlkd.data.sniff import refuse_wide
 from mlkd.output.errors import UserError
 
 TWO_FILES = True
@@ -35,7 +36,9 @@ def _messages(path: Path) -> tuple[dict[str, str | None], list[str]]:
     from fluent.syntax import ast, parse
 
     try:
-        resource = parse(content(path).decode("utf-8-sig"))
+        data = content(path)
+        refuse_wide(data, path)
+        resource = parse(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: no UTF-8") from None
     found: dict[str, str | None] = {}

@@ -12,7 +12,8 @@ from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.codes import is_language, related
 from mlkd.data.formats.plurals import MANY, ONE, gettext_form
 from mlkd.data.formats.sentences import is_symbolic, sentence_pair
-from mlkd.data.rows import Pair, Reject
+from mlkd.data.rows import Pair, Reject, open_file
+from mlkd.data.sniff import START, refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -37,6 +38,9 @@ def _load(path: Path) -> Any:
     import polib
 
     try:
+        with open_file(path) as file:
+            if path.suffix == ".po":
+                refuse_wide(file.peek(START), path)
         load = polib.mofile if path.suffix == ".mo" else polib.pofile
         return load(str(path))
     except (OSError, ValueError, struct.error) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.jsonl import pair_of
 from mlkd.data.rows import BROKEN, Pair, Reject, open_file
+from mlkd.data.sniff import START, refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -25,6 +26,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     columns, path, number = wanted.two_names(files), files[0], 0
     try:
         with open_file(path) as file:
+            refuse_wide(file.peek(START), path)
             for number, value in enumerate(_items(TextIOWrapper(file, "utf-8-sig")), 1):
                 yield pair_of(value, columns, f"{path}:{number}")
     except (*BROKEN, ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.keyed import pairs_by_key
 from mlkd.data.rows import Pair, Reject, content
+from mlkd.data.sniff import refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -25,6 +26,7 @@ def _messages(path: Path) -> dict[str, str]:
     from translate.storage.properties import propfile
 
     data = content(path)
+    refuse_wide(data, path)
     try:
         data.decode()
         kind = "java-utf8"

@@ -1,0 +1,65 @@
+"""What a file is that should have been text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlkd.output.errors import UserError
+
+_PACKED = {
+    b"\x1f\x8b\x08": "packed with gzip; call it .gz",
+    b"BZh91AY&SY": "packed with bzip2; call it .bz2",
+    b"\xfd7zXZ\0": "packed with xz; call it .xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive; unpack it",
+    b"PK\x03\x04": "a ZIP archive; unpack it, or give format=moses",
+    b"PAR1\x15": "a Parquet file; give format=parquet",
+    b"%PDF-": "a PDF file; take its text out",
+    b"SQLite format 3\0": "a database; take its text out",
+}
+_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""Marks of the byte order; a longer one comes before a shorter one."""
+START = 64
+"""Bytes that say what a file is."""
+_ENOUGH = 6
+"""Bytes from which a pattern of zeros says something."""
+
+
+def refuse_packed(start: bytes, path: Path) -> None:
+    """Stop at a file that is packed, or no text at all.
+
+    Args:
+        start: Its first bytes.
+        path: Its name.
+
+    Raises:
+        UserError: It is one; the line says which.
+    """
+    for magic, name in _PACKED.items():
+        if start.startswith(magic):
+            raise UserError(f"{path}: {name}")
+
+
+def refuse_wide(start: bytes, path: Path) -> None:
+    """Stop at text in UTF-16 or UTF-32, where UTF-8 is read.
+
+    UTF-16 without a mark of its byte order shows in its zeros: every other byte of Latin letters.
+
+    Args:
+        start: Its first bytes.
+        path: Its name.
+
+    Raises:
+        UserError: It is one; the line says which.
+    """
+    found = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    few, many = sorted((start[::2].count(0), start[1::2].count(0)))
+    if len(start) >= _ENOUGH and not few and 4 * many > len(start):
+        found = found or "UTF-16"
+    if found:
+        raise UserError(f"{path}: {found} where UTF-8 is read; convert it")
