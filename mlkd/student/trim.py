@@ -1,13 +1,16 @@
 """Vocabulary trimming: only the pieces that the chosen languages use (Ansell et al., 2023).
 
 A piece is kept where its share of some language's tokens reaches a threshold. Text whose pieces are
-all kept is cut as before and gets the same vectors; other text is cut into smaller pieces.
+all kept is cut as before and gets the same vectors; other text is cut into smaller pieces, for
+which digits, punctuation and Latin letters stay although no pair has them.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,11 +28,22 @@ from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.compact import CompactTransformer
 from mlkd.output.errors import UserError
-from mlkd.student.wordpiece import reload
+from mlkd.student.wordpiece import cut_into_runs, is_cut_into_runs, reload
 
 _CHUNK = 100_000
 _MARKS = ("##", "▁")
 """What marks a piece inside a word (WordPiece) or at its start (SentencePiece)."""
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""What spells a character without a piece where the vocabulary falls back on bytes."""
+_ALWAYS = frozenset(
+    c
+    for c in map(chr, range(0x10000))
+    if (c < "\u0180" and c.isprintable() and not c.isspace())
+    or "\u2010" <= c <= "\u205e"
+    or unicodedata.category(c) == "Sc"
+)
+"""ASCII, Latin letters with accents, the usual punctuation, and currencies."""
 
 Mask = NDArray[np.bool_]
 
@@ -73,8 +87,8 @@ def pieces_to_keep(
     """Which rows of the word table stay ``(V,)``.
 
     Besides the pieces that are frequent enough these are the special ones, the single characters
-    that the kept pieces are made of, so that a word whose piece is gone can still be spelled, and
-    what byte-pair merges need to make them.
+    that the kept pieces are made of, so that a word whose piece is gone can still be spelled, those
+    of :data:`_ALWAYS` that the vocabulary has, and what byte-pair merges need to make them.
 
     Args:
         model: The encoder.
@@ -98,11 +112,15 @@ def pieces_to_keep(
         keep[: backbone.config.pad_token_id + 1] = True  # positions are counted from it
     vocabulary = {piece: i for piece, i in tokenizer.get_vocab().items() if i < len(keep)}
     known = {i: piece for piece, i in vocabulary.items()}
-    state = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    backend = tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())["model"]
     letters = {c for i in np.flatnonzero(keep) for c in _bare(known.get(int(i), ""))}
+    normalise = backend.normalizer.normalize_str if backend.normalizer else str
+    letters |= {*_ALWAYS, *(c for always in _ALWAYS for c in normalise(always))}
     for piece, i in vocabulary.items():
         bare = _bare(piece)
         keep[i] |= len(bare) == 1 and (bare in letters or state["type"] == "BPE")
+        keep[i] |= bool(state.get("byte_fallback")) and _BYTE.fullmatch(piece) is not None
         keep[i] |= piece in _MARKS  # before a character that no kept word begins with
     if state["type"] == "BPE":
         for left, right, merged in reversed(list(_merges(state))):
@@ -173,6 +191,8 @@ def trimmed_tokenizer(tokenizer: PreTrainedTokenizerBase, keep: Mask) -> PreTrai
             ]
         ids = sorted(model["vocab"].items(), key=lambda item: item[1])
         model["vocab"] = {piece: int(new[i]) for piece, i in ids if keep[i]}
+        if kind == "WordPiece" and is_cut_into_runs(state):
+            state["pre_tokenizer"] = cut_into_runs(state)
     else:
         raise UserError(f"trim: a tokenizer of kind {kind} cannot be trimmed")
     added = [token for token in state["added_tokens"] if keep[token["id"]]]

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN
+from architectures import write_roberta, write_xlmr
+from conftest import ENGLISH, GERMAN, wordpiece, write_encoder
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from students import export, small
 
-from mlkd.config.schema import TrainConfig, TrimConfig
+from mlkd.config.schema import TrainConfig, TrimConfig, VocabularyConfig
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.race import assistant_of
@@ -23,7 +24,9 @@ from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
 from mlkd.recipes.chain import run_chain
 from mlkd.student.trim import is_kept, language_counts, pieces_to_keep, trimmed
+from mlkd.student.vocabulary import assistant_from_teacher
 
+SIGNS = [*"@£€¥+$%&#!?.,;:'\"()[]{}<>/*=_~^|\\-0123456789«»„“”’–…ÇçéèàâêîôûüöäñãõåøßÀÉÜÖÄÑ"]
 KINDS = ["bert", "bottleneck", "xlmr", pytest.param("xlmr_full", marks=pytest.mark.slow), "roberta"]
 
 
@@ -77,6 +80,51 @@ def test_other_text_is_spelled(encoder_folder: Path) -> None:
     tokens = trimmed(model, keep).tokenizer.tokenize("der hund")
     assert "[UNK]" not in tokens
     assert len(tokens) > len(model.tokenizer.tokenize("der hund"))
+
+
+def with_signs(kind: str, folder: Path) -> SentenceTransformer:
+    """An encoder of each tokenizer whose vocabulary has signs that English text does not have."""
+    texts = [*ENGLISH, *GERMAN, " ".join(SIGNS), " ".join(f"x{sign}" for sign in SIGNS)]
+    if kind == "unigram":
+        return load_folder(write_xlmr(folder, texts, rows=500))
+    if kind == "bytes":
+        return load_folder(write_roberta(folder, texts))
+    old = wordpiece(ENGLISH)
+    model = load_folder(write_encoder(folder, old, depth=1))
+    config = VocabularyConfig(size=400, keep_teacher=kind == "kept")
+    learned_from = [("de", text) for text in texts]
+    return assistant_from_teacher(model, config, lambda: learned_from, lambda: [])
+
+
+@pytest.mark.parametrize("kind", ["kept", "anew", "unigram", "bytes"])
+def test_signs_digits_and_accents_stay(kind: str, tmp_path: Path) -> None:
+    model = with_signs(kind, tmp_path)
+    before = model.tokenizer
+    texts = [*SIGNS, *(f"x{sign}" for sign in SIGNS), "£20 + €23", "Ça va", "me@home", "50%"]
+    known = [text for text in texts if before.unk_token_id not in before(text).input_ids]
+    assert len(known) > len(texts) / 2
+    seen = counts(model, ["the red dog"])
+    keep = pieces_to_keep(model, {"en": seen}, TrimConfig(min_share=0.2))
+    after = trimmed(model, keep).tokenizer
+    assert len(after) < len(before)
+    for text in known:
+        assert after.unk_token_id not in after(text).input_ids, text
+
+
+def test_a_trimmed_vocabulary_cuts_where_it_has_no_piece(tmp_path: Path) -> None:
+    model = load_folder(write_encoder(tmp_path, wordpiece(ENGLISH), depth=1))
+    config = VocabularyConfig(size=300)
+    thai = "มนุษย์ทั้งหลายเกิดมามีอิสระ"
+    model = assistant_from_teacher(
+        model, config, lambda: [("th", thai), ("th", "ฮ")], lambda: [("the dog", thai)]
+    )
+    assert "[UNK]" not in model.tokenizer.tokenize(f"{thai}ฮ{thai}")
+    after = trimmed(
+        model, pieces_to_keep(model, {"th": counts(model, [thai])}, TrimConfig(min_share=1e-6))
+    ).tokenizer
+    once = after.tokenize(thai)
+    assert "[UNK]" not in once
+    assert after.tokenize(f"{thai}ฮ{thai}") == [*once, "[UNK]", *once]
 
 
 def test_threshold_and_unknown_language(encoder_folder: Path) -> None:
