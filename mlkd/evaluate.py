@@ -28,6 +28,7 @@ def main(config: EvaluateConfig) -> float | None:
     """Print the table, write the JSON, give the selecting dev score where there is one."""
     from rich.console import Console
 
+    from mlkd.deploy.exported import exported, measure
     from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
     from mlkd.metrics.scoring import select_value
     from mlkd.metrics.sets import load_sets
@@ -41,10 +42,14 @@ def main(config: EvaluateConfig) -> float | None:
         name, revision = config.model.rsplit("@", 1)
         hub = EncoderConfig(name=name, revision=revision)
         folder = open_encoder_folder(hub, config.allow_download)
-    if not (folder / "modules.json").is_file():
+    graph = exported(folder)
+    if graph is not None:
+        _check_graph(config)
+    elif not (folder / "modules.json").is_file():
         raise UserError(
             f"model={config.model}: give a student folder, the folder of a finished run, a "
-            "sentence-transformers folder, or a hub name as name@revision"
+            "sentence-transformers or an exported folder, an exported .onnx file, or a hub name as "
+            "name@revision"
         )
     sets = load_sets(config.eval)
     training = _training_of(folder)
@@ -64,8 +69,11 @@ def main(config: EvaluateConfig) -> float | None:
         accelerator=config.accelerator,
         precision=config.eval.precision,
     )
-    speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
-    measured = evaluation.measure(folder) | speed
+    if graph is not None:
+        measured = measure(evaluation, graph)
+    else:
+        speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
+        measured = evaluation.measure(folder) | speed
     output = Path(config.output) if config.output else Path("outputs", "evaluation.json")
     write_json(output, measured)
     Console(width=120).print(rows_to_table([row_of(folder.name, measured)]))
@@ -75,6 +83,19 @@ def main(config: EvaluateConfig) -> float | None:
     print(f"scores: {output}")
     dev = any(item.split == "dev" for item in sets)
     return select_value(measured["scores"]) if dev else None
+
+
+def _check_graph(config: EvaluateConfig) -> None:
+    """Refuse what an exported graph does not follow, or where it cannot run."""
+    if config.max_tokens is not None:
+        raise UserError(f"max_tokens={config.max_tokens}: an exported folder cuts at its own")
+    if config.eval.precision != "fp32":
+        raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
+    if missing := [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]:
+        raise UserError(
+            f"model={config.model}: needs {missing[0]}; "
+            "pip install -c constraints.txt -e '.[export]'"
+        )
 
 
 def _run_of(student: Path) -> Path | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+
 from mlkd.config.commands import ExportConfig
 from mlkd.config.compose import run
 from mlkd.deploy.source import check_packages, open_source, target_folder
 
 
 def main(config: ExportConfig) -> None:
-    """Check the input, then write and check every format."""
+    """Check the input, then write and check every format; status 1 if one was refused."""
     source = open_source(config.run)
     target = target_folder(config, source)
     check_packages(config.format)
 
     from mlkd.deploy.package import export  # torch and friends, only once the input is valid
 
-    export(config, source, target)
-    print(f"export: {target}")
+    reports = export(config, source, target)
+    kept = [name for name in config.format if (target / name).is_dir()]
+    print(f"export: {target if kept else 'nothing was kept'}")
+    if any("refused" in part for parts in reports.values() for part in parts.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

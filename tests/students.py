@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from mlkd.config.commands import ExportConfig
 from mlkd.config.schema import InitConfig, StudentConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder
+from mlkd.storage.files import encoder_fingerprint
 from mlkd.student.initialise import build_student
 from mlkd.student.narrow import narrowed
 
@@ -31,10 +34,29 @@ def small(folder: Path, bottleneck: int | None, **size: int) -> SentenceTransfor
     return build_student(source, student, init, frequency, 16)
 
 
-def export(run: Path, output: Path, *formats: str, **more: Any) -> Path:
-    """What ``python -m mlkd.export`` writes."""
+def export(run: Path, output: Path, *formats: str, refuses: int = 0, **more: Any) -> Path:
+    """What ``python -m mlkd.export`` writes; ``refuses`` is its exit status."""
     from mlkd.export import main
 
     values = {"run": str(run), "format": list(formats), "output": str(output), **more}
-    main(ExportConfig.model_validate(values))
+    status = 0
+    try:
+        main(ExportConfig.model_validate(values))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    assert status == refuses
     return output
+
+
+def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
+    """A run folder whose student is a copy of an encoder."""
+    shutil.copytree(encoder, folder / "student")
+    record = {
+        "id": "contrastive-0",
+        "status": "finished",
+        "finished": "2026-01-01T00:00:00+00:00",
+        "student": encoder_fingerprint(encoder),
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder

@@ -64,6 +64,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
         for name, model in {"assistant int8": assistant, "student int8": student}.items():
             folder = Path(temporary, name)
+            folder.mkdir()
             FORMATS["onnx_int8"].write(model, folder)
             encoders[name] = open_onnx(folder, torch.get_num_threads())
             measured[name] = _measured(chain, encoders[name], model, folder, "int8")

@@ -15,7 +15,8 @@ class EvaluateConfig(Section):
     """The whole of ``python -m mlkd.evaluate``."""
 
     model: str
-    """Student folder, run folder, or hub name with ``@revision``."""
+    """Student folder, run folder, exported folder or an ``.onnx`` file in it, or hub name with
+    ``@revision``."""
     teacher: EncoderConfig | None = None
     """Whose vectors the model's are compared with; null = the teacher of its run, all-MiniLM-L6-v2
     for a model without a run."""
@@ -39,7 +40,7 @@ class EvaluateConfig(Section):
         return self
 
 
-ExportFormat = Literal["sentence_transformers", "dense", "onnx", "onnx_int8"]
+ExportFormat = Literal["portable", "onnx_int8", "compact"]
 
 
 class PushConfig(Section):
@@ -61,9 +62,11 @@ class ExportConfig(Section):
     output: Folder | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
     max_loss: Annotated[float, Field(ge=0.0)] = 0.5
-    """Points of dev score that ``onnx_int8`` may lose; if it loses more, it is refused."""
+    """Points of dev score that int8, or a trimmed vocabulary, may lose; what loses more is
+    refused."""
     eval: EvalConfig | None = None
-    """Dev sets for ``max_loss``; null = those of the run, the demo's for a folder without a run."""
+    """Sets for ``max_loss`` and the model card; null = those of the run, the demo's for a folder
+    without a run."""
     trim: TrimConfig | None = None
     """Leaves out the pieces that the pairs of some languages do not use; null = none."""
     data: DataConfig | None = None
@@ -79,17 +82,14 @@ class ExportConfig(Section):
     def _every_section_is_read(self) -> ExportConfig:
         if self.data is not None and self.trim is None:
             raise ValueError("data is only read by trim; give trim={} as well")
-        if self.eval is not None and self.trim is None and "onnx_int8" not in self.format:
-            raise ValueError("eval is only read by trim and the format onnx_int8")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
             raise ValueError("push needs exactly one format, since a repository holds one model")
         if self.eval is not None:
-            usual = EvalConfig(sets=self.eval.sets)
-            for name in ("bootstrap", "precision"):
-                if (given := getattr(self.eval, name)) != getattr(usual, name):
-                    raise ValueError(f"eval.{name}={given}: max_loss compares means, in fp32")
+            usual = EvalConfig(sets=self.eval.sets).precision
+            if self.eval.precision != usual:
+                raise ValueError(f"eval.precision={self.eval.precision}: exports run in {usual}")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,101 +12,83 @@ from scipy.stats import binomtest
 
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import DataConfig, EncoderConfig
+from mlkd.deploy.snippets import other_tools, python
 from mlkd.deploy.source import Source
 from mlkd.metrics.scoring import HEADLINE
-from mlkd.metrics.table import rows_of, to_markdown
 
 _LIBRARY = {
-    "sentence_transformers": "sentence-transformers",
-    "dense": "sentence-transformers",
-    "onnx": "onnx",
-    "onnx_int8": "onnx",
+    "portable": "sentence-transformers",
+    "onnx_int8": "transformers.js",
+    "compact": "sentence-transformers",
 }
 """What the hub tells its users to load a format with."""
 
-_ENCODE = """from encode import Encoder  # in this folder; pip install onnxruntime tokenizers numpy
 
-model = Encoder(".")
-"""
+@dataclass(frozen=True)
+class Folder:
+    """What a card says of the folder that it lies in.
 
-_LOAD = {
-    "sentence_transformers": """from pathlib import Path
+    Attributes:
+        name: Its format.
+        report: Content of its ``export.json``: ``parts`` by file of weights, ``hardware``, and
+            ``trim``, what trimming left of the vocabulary, if there was any.
+        longest: Longer inputs are cut (tokens).
+        width: Of a vector.
+        mean: Whether the vector is the mean of the last hidden states, at length 1.
+    """
 
-from mlkd.encoders.folder import load_folder  # needs mlkd, installed from its repository
+    name: ExportFormat
+    report: dict[str, Any]
+    longest: int
+    width: int
+    mean: bool
 
-model = load_folder(Path("."))
-""",
-    "dense": """from sentence_transformers import SentenceTransformer
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What was measured of the weights that are in it, by file."""
+        return {f: part for f, part in self.report["parts"].items() if "refused" not in part}
 
-model = SentenceTransformer(".")
-""",
-    "onnx": _ENCODE,
-    "onnx_int8": _ENCODE,
-}
-
-_USES = {
-    "Vectors": """{load}
-vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
-print(vectors.shape)
-""",
-    "Similarity": """import numpy as np
-{load}
-a, b = (v / np.linalg.norm(v) for v in model.encode(["Good morning!", "Guten Morgen!"]))
-print(float(a @ b))
-""",
-    "Search": """import numpy as np
-{load}
-texts = ["Wo ist mein Paket?", "Ich möchte bezahlen.", "Das Wetter ist schön."]
-index, query = (model.encode(x) for x in (texts, ["Where is my parcel?"]))
-cosines = (index @ query[0]) / np.linalg.norm(index, axis=1)
-print(texts[cosines.argmax()])
-""",
-}
+    @property
+    def scored(self) -> dict[str, dict[str, Any]]:
+        """Those with scores."""
+        return {file: part for file, part in self.parts.items() if "scores" in part}
 
 
-def model_card(
-    config: ExportConfig,
-    source: Source,
-    name: ExportFormat,
-    reports: dict[str, dict[str, Any]],
-    trim: dict[str, Any] | None,
-) -> str:
+def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     """Text of the card of one format.
 
     Args:
         config: The export.
         source: What was exported; without a run the card says less.
-        name: The format of the folder that the card is for.
-        reports: What was measured of each format.
-        trim: What trimming left of the vocabulary, if there was any.
+        folder: What the card is for.
     """
-    data = source.section("data", DataConfig)
+    data, trim = source.section("data", DataConfig), folder.report.get("trim")
     languages = sorted(trim["tokens"]) if trim else _languages(data)
     parts = [
-        f"---\n{_metadata(config, source, name, languages)}\n---",
-        f"# {source.name}, {name}",
+        f"---\n{_metadata(config, source, folder, languages)}\n---",
+        f"# {source.name}, {folder.name}",
         _origin(config, source, data, languages),
     ]
     if trim:
         parts.append(
             f"The vocabulary is trimmed to {trim['kept']:,} of {trim['pieces']:,} pieces: text cut "
-            "into these has the vectors of the whole student, other text is cut smaller. The "
-            "scores of the run are those of the whole student."
+            "into these has the vectors of the whole student, other text is cut smaller."
         )
     parts += [
-        "## Use\n\nEach of these runs by itself in this folder.\n\n" + "\n".join(_snippets(name)),
-        _sizes(name, reports),
+        f"A text is cut at {folder.longest} tokens, its start and end token among them.",
+        "## Use\n\nEach of these runs by itself in this folder.\n\n" + python(folder.name),
+        other_tools(folder.name, source.name, list(folder.parts)[-1], folder.width, folder.mean),
+        _weights(folder),
     ]
-    if "metrics" in source.record:
-        parts.append(_scores(source.record))
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    if folder.scored:
+        parts.append(_scores(source, folder))
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _metadata(
-    config: ExportConfig, source: Source, name: ExportFormat, languages: list[str]
-) -> str:
-    """YAML for the hub."""
-    scores = source.record.get("metrics", {}).get("scores", {"sets": {}})
+def _metadata(config: ExportConfig, source: Source, folder: Folder, languages: list[str]) -> str:
+    """YAML for the hub; its scores are those of the first weights that have some."""
+    none: dict[str, Any] = {"sets": {}}
+    scores = next((part["scores"] for part in folder.scored.values()), none)
     results = [
         EvalResult(
             task_type="sentence-similarity",
@@ -127,7 +110,7 @@ def _metadata(
     card = ModelCardData(
         language=languages or None,
         license=config.license,
-        library_name=_LIBRARY[name],
+        library_name=_LIBRARY[folder.name],
         pipeline_tag="sentence-similarity",
         tags=["mlkd", "knowledge-distillation", "cross-lingual", "feature-extraction"],
         base_model=teacher.name if teacher is not None else None,
@@ -187,68 +170,68 @@ def _languages(data: DataConfig | None) -> list[str]:
     return sorted(wanted)
 
 
-def _snippets(name: ExportFormat) -> list[str]:
-    """Three pieces of code; each runs by itself in the folder."""
-    load = _LOAD[name]
-    return [
-        f"{title}:\n\n```python\n{code.format(load=load)}```\n" for title, code in _USES.items()
-    ]
-
-
-def _sizes(name: ExportFormat, reports: dict[str, dict[str, Any]]) -> str:
-    """Sizes of the formats that were exported together, and how far they are off."""
+def _weights(folder: Folder) -> str:
+    """Sizes, speed and agreement of what is in the folder."""
     lines = [
-        "## Size and agreement with the student",
+        "## Weights",
         "",
         "Vectors at length 1 beside those of the student: largest difference of a coordinate, mean "
-        "and smallest cosine. Points lost are those of the score on dev that selects.",
+        "and smallest cosine. Points lost are those of the score on dev that selects, beside the "
+        "whole student. `sent/s`: sentences a second at batch 32; `ms`: median of one sentence; "
+        f"measured when this folder was written, on {folder.report['hardware']}.",
         "",
-        "| format | MiB | largest difference | mean cosine | smallest cosine | dev points lost |",
-        "| :-- | --: | --: | --: | --: | --: |",
+        "| weights | MiB | largest difference | mean cosine | smallest cosine | dev points lost | "
+        "sent/s | ms |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    for key, report in reports.items():
+    for file, report in folder.parts.items():
         lost = report["dev"]["student"] - report["dev"]["export"] if "dev" in report else None
         cosine = report["cosine"]
         lines.append(
-            f"| {key}{' (this folder)' if key == name else ''} | {report['mib']:.2f} | "
-            f"{report['max_difference']:.1e} | {cosine['mean']:.5f} | {cosine['min']:.5f} | "
-            f"{'-' if lost is None else f'{lost:.2f}'} |"
+            f"| `{file}` | {report['mib']:.2f} | {report['max_difference']:.1e} | "
+            f"{cosine['mean']:.5f} | {cosine['min']:.5f} | "
+            f"{'-' if lost is None else f'{lost:.2f}'} | {report['sentences_per_s']:.0f} | "
+            f"{report['latency_ms']['p50']:.1f} |"
         )
-    if name == "onnx_int8":
-        lines += [
-            "",
-            "On x86 without VNNI integer products saturate: int8 is a little further off.",
-        ]
     return "\n".join(lines)
 
 
-def _scores(record: dict[str, Any]) -> str:
-    """Scores, sizes and speed of the run, and the intervals."""
-    metrics = record["metrics"]
-    models = {**record.get("references", {}), "student": metrics}
+def _scores(source: Source, folder: Folder) -> str:
+    """Scores of each file of weights, with intervals, and of the assistant beside them."""
+    names = list(folder.scored)
+    known = source.record.get("references", {}).get("assistant", {}).get("scores", {"sets": {}})
     lines = [
-        "## Scores of the run",
+        "## Scores",
         "",
-        f"Of the student as its run measured it, in {metrics.get('precision', 'fp32')}, before it "
-        "was exported. STS: Spearman of the cosine; bitext: retrieval accuracy, mean of both "
-        "directions; both x100. `par. M`: stored parameters in millions; `kept %`: share of the "
-        "assistant's mean test STS; `cos T`: mean cosine with the teacher's vectors of the source "
-        "side of dev bitext; `sent/s`: sentences a second at batch 32; `ms`: median of one "
-        "sentence; both "
-        f"in PyTorch on {record.get('training', {}).get('hardware', 'an unknown machine')}.",
+        "Of the weights in this folder. STS: Spearman of the cosine; bitext: retrieval accuracy, "
+        "mean of both directions; both x100, with 95 % intervals (STS: bootstrap, where it was "
+        "drawn; bitext: Wilson, of n searches). The assistant is the large encoder that the "
+        "student imitates, scored by its run on the same sentences.",
         "",
-        to_markdown(rows_of(models)),
-        "Intervals (95 %; STS: bootstrap, where the run drew one; bitext: Wilson, of n searches):",
-        "",
-        "| split | set | pair | score | low | high | n |",
-        "| :-- | :-- | :-- | --: | --: | --: | --: |",
+        f"| split | set | pair | n | {' | '.join(f'`{name}`' for name in names)} | assistant |",
+        "| :-- | :-- | :-- | --: |" + " --: |" * (len(names) + 1),
     ]
-    for set_name, entry in metrics["scores"]["sets"].items():
+    for set_name, entry in folder.scored[names[0]]["scores"]["sets"].items():
         for pair, numbers in entry["pairs"].items():
-            values = (numbers[HEADLINE[entry["kind"]]], *_interval(entry["kind"], numbers))
-            cells = " | ".join("-" if value is None else f"{value:.2f}" for value in values)
-            lines.append(f"| {entry['split']} | {set_name} | {pair} | {cells} | {numbers['n']} |")
+            cells = [
+                _cell(entry["kind"], folder.scored[name]["scores"]["sets"][set_name]["pairs"][pair])
+                for name in names
+            ]
+            theirs = known["sets"].get(set_name, {})
+            if theirs.get("content", {}).get(pair) == entry["content"][pair]:
+                cells.append(f"{theirs['pairs'][pair][HEADLINE[entry['kind']]]:.2f}")
+            else:
+                cells.append("-")
+            start = f"| {entry['split']} | {set_name} | {pair} | {numbers['n']} | "
+            lines.append(start + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(kind: str, numbers: dict[str, Any]) -> str:
+    """A score and its interval."""
+    low, high = _interval(kind, numbers)
+    interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    return f"{numbers[HEADLINE[kind]]:.2f}{interval}"
 
 
 def _interval(kind: str, numbers: dict[str, Any]) -> tuple[float | None, float | None]:

@@ -1,6 +1,8 @@
 """Sentence vectors from this folder; needs onnxruntime, tokenizers and numpy, nothing else."""
 
+import json
 import os
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,29 +11,67 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MODELS = "onnx/model_quantized.onnx", "onnx/model.onnx"  # int8 where it is, else float32
+
+
+def saturates():
+    """Whether sums of int8 products may saturate: on x86, unless the system says it has VNNI."""
+    info = Path("/proc/cpuinfo")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and not (info.is_file() and "vnni" in info.read_text())
 
 
 class Encoder:
-    def __init__(self, folder=Path(__file__).parent, threads=0):
+    def __init__(self, folder=Path(__file__).parent, threads=0, model=None):
+        model = model or next(name for name in MODELS if Path(folder, name).is_file())
+        config = json.loads(Path(folder, "tokenizer_config.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a thread a batch: no operator waits for another thread
-        self.session = onnxruntime.InferenceSession(f"{folder}/model.onnx", options)
-        self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # it cuts and pads, too
+        if saturates():  # exact, and slower; with VNNI it would be slower only
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        self.session = onnxruntime.InferenceSession(str(Path(folder, model)), options)
+        self.width = self.session.get_outputs()[1].shape[1]
+        self.tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+        self.longest = config["model_max_length"]
+        self.tokenizer.enable_truncation(self.longest)
+        pad = config["pad_token"]
+        self.tokenizer.enable_padding(pad_id=self.tokenizer.token_to_id(pad), pad_token=pad)
         self.threads = threads or CORES
 
     def encode(self, sentences, batch_size=32):
-        """Unit vectors, a row a sentence."""
-        order = np.argsort([len(sentence) for sentence in sentences])  # by length: little padding
-        if not len(order):
-            return np.empty((0, self.session.get_outputs()[0].shape[1]), np.float32)
+        """Unit vectors, a row a sentence; the vector alone for a single string."""
+        if isinstance(sentences, str):
+            return self.encode([sentences])[0]
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: allowed: 1 and more")
+        texts = [self.cut(text, place) for place, text in enumerate(sentences)]
+        order = np.argsort([len(text) for text in texts])  # by length: little padding
         count = max(-(-len(order) // batch_size), min(len(order), self.threads))
-        batches = [[sentences[i] for i in rows] for rows in np.array_split(order, count)]
-        with ThreadPoolExecutor(self.threads) as pool:  # of this call: a forked process has none
-            found = list(pool.map(self.run, batches) if count > 1 else map(self.run, batches))
-        return np.concatenate(found)[np.argsort(order)]
+        vectors = np.empty((len(texts), self.width), np.float32)
 
-    def run(self, sentences):
-        batch = self.tokenizer.encode_batch(sentences)
+        def run(rows):
+            vectors[rows] = self.run([texts[i] for i in rows])
+
+        parts = np.array_split(order, count) if len(order) else []
+        with ThreadPoolExecutor(self.threads) as pool:  # of this call: a forked process has none
+            list(pool.map(run, parts) if count > 1 else map(run, parts))
+        return vectors
+
+    def cut(self, text, place):
+        """As much of a text as decides its vector: what is far behind the cut is not tokenised."""
+        if not isinstance(text, str):
+            raise TypeError(f"sentences[{place}]: {type(text).__name__}, no text: {text!r:.40}")
+        size = 32 * self.longest
+        while size < len(text):
+            start = self.tokenizer.encode(text[:size])
+            if start.overflowing and max(end for _, end in start.offsets) < size // 2:
+                break
+            size *= 4
+        return text[:size]
+
+    def run(self, texts):
+        batch = self.tokenizer.encode_batch(texts)
         ids = np.array([e.ids for e in batch], np.int64)
         mask = np.array([e.attention_mask for e in batch], np.int64)
-        return self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        names = ["sentence_embedding"]
+        return self.session.run(names, {"input_ids": ids, "attention_mask": mask})[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,32 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportFormat
-from mlkd.deploy.dense import write_dense
-from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.deploy.dense import write_dense, write_description
+from mlkd.encoders.folder import load_folder, quiet, save_folder
 from mlkd.metrics.scoring import Encode
 
 BATCH = 32
+FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+"""Graphs of a folder, named as Transformers.js and sentence-transformers look for them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights in a folder, judged by themselves.
+
+    Attributes:
+        file: Where they are in the folder.
+        open: Opens the folder with them, as its users do.
+        tolerance: Largest legal difference of a coordinate of two unit vectors, 0 = bit-equal;
+            None for weights that are judged by their scores.
+        scored: Whether the card shows scores: not those of weights whose numbers another file of
+            the folder has, and that take longer.
+    """
+
+    file: str
+    open: Callable[[Path], Encode]
+    tolerance: float | None
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -25,14 +47,11 @@ class Format:
 
     Attributes:
         write: Writes an encoder into an empty folder.
-        open: Opens the folder again, as its users do.
-        tolerance: Largest legal difference of a coordinate of two unit vectors, 0 = bit-equal;
-            None for a format that is judged by its scores.
+        parts: Its weights; a folder without the first is none.
     """
 
     write: Callable[[SentenceTransformer, Path], None]
-    open: Callable[[Path], Encode]
-    tolerance: float | None
+    parts: tuple[Part, ...]
 
 
 def encoder(model: SentenceTransformer) -> Encode:
@@ -52,28 +71,55 @@ def _open_compact(folder: Path) -> Encode:
 
 
 def _open_dense(folder: Path) -> Encode:
-    return encoder(SentenceTransformer(str(folder), device="cpu", local_files_only=True))
+    with quiet():
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return encoder(model)
 
 
-def _write_onnx(model: SentenceTransformer, folder: Path, *, int8: bool) -> None:
-    from mlkd.deploy.onnx_encoder import write_onnx  # needs the extra ``export``
-
-    write_onnx(model, folder, int8=int8)
-
-
-def open_onnx(folder: Path, threads: int = 0) -> Encode:
-    """``encode`` of the folder's own ``encode.py``."""
+def open_onnx(folder: Path, threads: int = 0, file: str | None = None) -> Encode:
+    """``encode`` of the folder's own ``encode.py``, with the graph that it chooses or ``file``."""
     spec = importlib.util.spec_from_file_location("mlkd_exported_encode", folder / "encode.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    encode: Encode = module.Encoder(folder, threads).encode
+    chosen = (file,) if file else ()  # folders of mlkd 0.1 hold one graph and do not ask
+    encode: Encode = module.Encoder(folder, threads, *chosen).encode
     return encode
 
 
+def _onnx(file: str, tolerance: float | None) -> Part:
+    return Part(file, partial(open_onnx, file=file), tolerance)
+
+
+def _write_graphs(model: SentenceTransformer, folder: Path, *files: str) -> None:
+    """The graphs and what runs them."""
+    from mlkd.deploy.onnx_encoder import write_onnx  # needs the extra ``export``
+
+    (folder / "onnx").mkdir()
+    for file in files:
+        write_onnx(model, folder / file, int8=file == INT8)
+    shutil.copyfile(Path(__file__).with_name("encode.py"), folder / "encode.py")
+
+
+def _write_portable(model: SentenceTransformer, folder: Path) -> None:
+    write_dense(model, folder)
+    _write_graphs(model, folder, FP32, INT8)
+
+
+def _write_int8(model: SentenceTransformer, folder: Path) -> None:
+    write_description(model, folder)
+    _write_graphs(model, folder, INT8)
+
+
 FORMATS: dict[ExportFormat, Format] = {
-    "sentence_transformers": Format(save_folder, _open_compact, 0.0),
-    "dense": Format(write_dense, _open_dense, 1e-5),
-    "onnx": Format(partial(_write_onnx, int8=False), open_onnx, 1e-4),
-    "onnx_int8": Format(partial(_write_onnx, int8=True), open_onnx, None),
+    "portable": Format(
+        _write_portable,
+        (
+            Part("model.safetensors", _open_dense, 1e-5, scored=False),
+            _onnx(FP32, 1e-4),
+            _onnx(INT8, None),
+        ),
+    ),
+    "onnx_int8": Format(_write_int8, (_onnx(INT8, None),)),
+    "compact": Format(save_folder, (Part("model.safetensors", _open_compact, 0.0),)),
 }

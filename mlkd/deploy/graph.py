@@ -117,7 +117,12 @@ class Graph:
         added = None if bias is None else bias.detach().numpy()
         if self.int8:
             columns, scale = quantise(matrix, axis=0)
+            met = f"{name}.int8" in self.weights
             stored = self.weight(f"{name}.int8", columns, np.int8)
+            if (
+                met
+            ):  # in a later pass: see encode.py, whose option renames what a node multiplies by
+                stored = self.op("Reshape", stored, self.ints(*columns.shape))
             scales = self.weight(f"{name}.scale", scale[0])
             parts = (x.name, stored, self.number(x.step), scales, x.zero)
             result = self.op("Mul", self.contrib("MatMulIntegerToFloat", *parts), x.largest)

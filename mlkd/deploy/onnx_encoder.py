@@ -7,8 +7,6 @@ one operator of ONNX Runtime, with fewer passes over its data than what it stand
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
 from torch import nn
 
+from mlkd.deploy.dense import longest
+from mlkd.deploy.gate import Refused
 from mlkd.deploy.graph import GELU_MIN, Graph
 from mlkd.encoders.backbone import (
     Backbone,
@@ -27,10 +26,8 @@ from mlkd.encoders.backbone import (
     check_supported,
     first_position,
     layers,
-    longest_input,
 )
 from mlkd.encoders.bottleneck import BottleneckEmbedding
-from mlkd.output.errors import UserError
 
 OPSET, IR_VERSION = 20, 9
 """``Gelu`` is an operator since opset 20, which ONNX Runtime reads since 1.17."""
@@ -43,33 +40,20 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_onnx(model: SentenceTransformer, folder: Path, *, int8: bool) -> None:
-    """Write ``model.onnx``, ``tokenizer.json``, ``config.json`` and ``encode.py``.
+def write_onnx(model: SentenceTransformer, file: Path, *, int8: bool) -> None:
+    """Write the graph of an encoder (see :func:`build`).
 
     Raises:
-        UserError: The encoder has a part that the graph cannot express.
+        Refused: The encoder has a part that the graph cannot express.
     """
-    folder.mkdir()
-    onnx.save(build(model, int8=int8), folder / "model.onnx")
-    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    tokenizer.enable_truncation(longest(model))
-    tokenizer.enable_padding(
-        pad_id=model.tokenizer.pad_token_id, pad_token=model.tokenizer.pad_token
-    )
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    config = {
-        "dimension": model.get_embedding_dimension(),
-        "max_tokens": longest(model),
-        "weights": "int8" if int8 else "float32",
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("encode.py"), folder / "encode.py")
+    file.write_bytes(build(model, int8=int8).SerializeToString())
 
 
 def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
-    """The graph: int64 ``input_ids`` and ``attention_mask`` ``(batch, length)`` to ``vectors``.
+    """The graph: int64 ``input_ids`` and ``attention_mask`` ``(batch, length)`` to two outputs.
 
-    The result is float32 ``(batch, d)`` of length 1.
+    They are ``last_hidden_state`` ``(batch, length, hidden)``, which tools pool themselves, and
+    ``sentence_embedding`` ``(batch, d)`` of length 1, both float32.
 
     Args:
         model: A sentence encoder on the CPU.
@@ -77,39 +61,65 @@ def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
             which are small, stay as they are.
 
     Raises:
-        UserError: The encoder has a part that the graph cannot express.
+        Refused: The encoder has a part that the graph cannot express.
     """
     graph = Graph(int8=int8)
-    vectors = _sentence_vector(graph, model)
-    graph.nodes.append(helper.make_node("Identity", [vectors], ["vectors"]))
+    hidden, vectors = _sentence_vector(graph, model)
+    widths = {"last_hidden_state": backbone_of(model).config.hidden_size}
+    widths["sentence_embedding"] = int(model.get_embedding_dimension() or 0)
+    outputs = []
+    for (name, width), result in zip(widths.items(), (hidden, vectors), strict=True):
+        graph.nodes.append(helper.make_node("Identity", [result], [name]))
+        shape = ["batch", "length", width] if result == hidden else ["batch", width]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
         for name in ("input_ids", "attention_mask")
     ]
-    shape = ["batch", model.get_embedding_dimension()]
-    output = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, shape)
     stored = [numpy_helper.from_array(array, name) for name, array in graph.weights.items()]
-    content = helper.make_graph(graph.nodes, "sentence_encoder", inputs, [output], stored)
+    content = helper.make_graph(graph.nodes, "sentence_encoder", inputs, outputs, stored)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     proto = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION)
     proto.producer_name = "mlkd"
     return proto
 
 
-def _sentence_vector(graph: Graph, model: SentenceTransformer) -> str:
-    """Nodes of the whole encoder."""
+def _sentence_vector(graph: Graph, model: SentenceTransformer) -> tuple[str, str]:
+    """Nodes of the whole encoder; its last hidden states and its vector."""
     backbone = backbone_of(model)
     check_supported(backbone)
     mask = graph.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-    x = _embeddings(graph, backbone, longest(model))
+    ids = _ended(graph, _end_of_text(model.tokenizer))
+    x = _embeddings(graph, ids, backbone, longest(model))
     read = graph.op("Cast", "attention_mask", to=TensorProto.INT32)
     stored = list(dict.fromkeys(layers(backbone)))
     for layer in layers(backbone):  # a recurrent layer comes again, under the same name
         x = _layer(graph, x, read, f"layer.{stored.index(layer)}", layer, backbone.config)
+    hidden = x
     for number, module in enumerate(list(model)[1:]):
         x = _tail(graph, x, mask, f"tail.{number}", module)
     unit = type(list(model)[-1]).__name__ == "Normalize"
-    return x if unit else _unit(graph, x)
+    return hidden, x if unit else _unit(graph, x)
+
+
+def _end_of_text(tokenizer: Any) -> int | None:
+    """The token that every text ends with, if there is one."""
+    last: int = tokenizer("a")["input_ids"][-1]
+    return last if last in tokenizer.all_special_ids else None
+
+
+def _ended(graph: Graph, end: int | None) -> str:
+    """The ids with the end token as the last of each text, where it is already, or was cut off.
+
+    Tools that cut after the end token is added, as Transformers.js does, would give a text that is
+    too long another vector.
+    """
+    if end is None:
+        return "input_ids"
+    one = graph.number(1, np.int64)
+    left = graph.op("CumSum", "attention_mask", one, reverse=1)  # tokens from here on
+    last = graph.op("Equal", graph.op("Mul", left, "attention_mask"), one)
+    return str(graph.op("Where", last, graph.number(end, np.int64), "input_ids"))
 
 
 def _unit(graph: Graph, x: str) -> str:
@@ -117,20 +127,14 @@ def _unit(graph: Graph, x: str) -> str:
     return str(graph.op("LpNormalization", x, axis=-1, p=2))
 
 
-def longest(model: SentenceTransformer) -> int:
-    """Longer inputs are cut (tokens)."""
-    legal = longest_input(backbone_of(model))
-    return min(model.max_seq_length or legal, legal)
-
-
-def _embeddings(graph: Graph, backbone: Backbone, max_tokens: int) -> str:
+def _embeddings(graph: Graph, tokens: str, backbone: Backbone, max_tokens: int) -> str:
     """Word, position and type vectors, normalised: ``(batch, length, d)``."""
     parts, words = backbone.embeddings, backbone.get_input_embeddings()
     if isinstance(words, BottleneckEmbedding):
-        x = graph.rows("input_ids", "words", words.table.weight)
+        x = graph.rows(tokens, "words", words.table.weight)
         x = graph.linear(x, "projection", words.projection.weight, None)
     else:
-        x = graph.rows("input_ids", "words", words.weight)
+        x = graph.rows(tokens, "words", words.weight)
     first = first_position(backbone)
     if backbone.config.model_type == "bert":
         length = graph.op("Squeeze", graph.op("Shape", "input_ids", start=1, end=2))
@@ -185,7 +189,7 @@ def _feed_forward(
 def _activation(graph: Graph, x: str, name: str) -> str:
     if name not in _ACTIVATIONS:
         allowed = ", ".join(_ACTIVATIONS)
-        raise UserError(f"onnx: activation {name} is not supported; allowed: {allowed}")
+        raise Refused(f"onnx: activation {name} is not supported; allowed: {allowed}")
     kind, attributes = _ACTIVATIONS[name]
     return str(graph.op(kind, x, **attributes))
 
@@ -201,7 +205,7 @@ def _tail(graph: Graph, x: str, mask: str, name: str, module: Any) -> str:
         return y if activation == "identity" else _activation(graph, y, activation)
     if kind == "Normalize":
         return _unit(graph, x)
-    raise UserError(f"onnx: module {kind} is not supported; allowed: Pooling, Dense, Normalize")
+    raise Refused(f"onnx: module {kind} is not supported; allowed: Pooling, Dense, Normalize")
 
 
 def _pooling(graph: Graph, x: str, mask: str, module: Any) -> str:
@@ -210,7 +214,7 @@ def _pooling(graph: Graph, x: str, mask: str, module: Any) -> str:
     if mode == "cls":
         return str(graph.op("Gather", x, graph.number(0, np.int64), axis=1))
     if mode != "mean":
-        raise UserError(f"onnx: pooling {mode} is not supported; allowed: mean, cls")
+        raise Refused(f"onnx: pooling {mode} is not supported; allowed: mean, cls")
     total = graph.op("MatMul", graph.op("Unsqueeze", mask, graph.ints(1)), x)
     total = graph.op("Squeeze", total, graph.ints(1))
     return str(graph.op("Div", total, graph.op("ReduceSum", mask, graph.ints(1), keepdims=1)))

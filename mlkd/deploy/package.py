@@ -1,111 +1,133 @@
-"""Write every format, compare it with the student, and only then put it in place."""
+"""Write every format, measure it in the folder where it lies, and keep what passes."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
-from mlkd.deploy.card import model_card
-from mlkd.deploy.formats import FORMATS, encoder
+from mlkd.deploy.card import Folder, model_card
+from mlkd.deploy.dense import longest
+from mlkd.deploy.formats import BATCH, FORMATS, encoder
+from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
 from mlkd.deploy.source import Source
 from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.encoders.folder import load_folder
-from mlkd.metrics.scoring import Encode, score, select_value
-from mlkd.metrics.sets import load_sets, sentences
-from mlkd.metrics.similarity import unit
-from mlkd.metrics.size import folder_mib
+from mlkd.machine.hardware import describe, device_of
+from mlkd.metrics.scoring import Encode, Scores
+from mlkd.metrics.sets import EvalSet, load_sets
+from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
-from mlkd.storage.files import write_json
+from mlkd.storage.files import file_sha256, replacing_folder, sweep, write_json
 
 log = logging.getLogger(__name__)
 
-_COMPARED = 512
-"""Sentences whose vectors are compared; a wrong weight shows in the first."""
+_TIMED = 32
+"""Sentences that speed is measured with."""
+
+Report = dict[str, Any]
+"""What was measured of the weights of a folder, or ``refused`` and why."""
 
 
-def export(config: ExportConfig, source: Source, target: Path) -> None:
-    """Write all formats; if one of them fails its check, none is left behind.
+def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict[str, Report]]:
+    """Write all formats; each is kept or refused by itself.
+
+    Returns:
+        By format and file of weights what was measured, or ``refused`` with the reason.
 
     Raises:
-        UserError: A format's vectors, or its scores, differ from the student's by more than they
-            may.
+        UserError: The languages have no dev set, the target cannot be written, or the hub refuses.
     """
     model = load_folder(source.folder)
     settings = eval_settings(config, source)
     common: dict[str, Any] = {"source": source.name}
+    written, sets = model, load_sets(settings)
     if config.trim is not None:
-        model, common["trim"] = trim_vocabulary(config, source, settings, model)
-    texts = some_sentences()
-    expected = encoder(model)(texts)
-    reports: dict[str, dict[str, Any]] = {}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as temporary:
-        part = Path(temporary)
-        for name in config.format:
-            log.info("%s: write and compare %d sentences", name, len(texts))
-            FORMATS[name].write(model, part / name)
-            encode = FORMATS[name].open(part / name)
-            shutil.rmtree(part / name / "__pycache__", ignore_errors=True)  # of encode.py
-            report = compare(name, encode(texts), expected)
-            if FORMATS[name].tolerance is None:
-                report["dev"] = dev_scores(settings, encoder(model), encode)
-                check_loss(name, report["dev"], config.max_loss)
-            reports[name] = report | {"mib": folder_mib(part / name)}
-        for name in config.format:
-            write_json(part / name / "export.json", common | reports[name])
-            card = model_card(config, source, name, reports, common.get("trim"))
-            (part / name / "README.md").write_text(card, encoding="utf-8")
-        target.mkdir(exist_ok=True)
-        for name in config.format:
-            (part / name).rename(target / name)
-    Console(width=120).print(_table(reports))
-    if config.push is not None:
-        log.info("pushed: %s", push(target / config.format[0], config.push))
-
-
-def some_sentences() -> list[str]:
-    """Sentences of five languages and all lengths, the same for every export."""
-    demo = EvalSetConfig(
-        kind="bitext", split="test", format="demo", languages=["de", "fr", "es", "tr"]
+        written, common["trim"] = trim_vocabulary(config, source, settings, model)
+        sets = in_languages(sets, list(common["trim"]["tokens"]))
+    reference = Reference(
+        whole=encoder(model),
+        written=encoder(written),
+        trimmed=written is not model,
+        sets=sets,
+        known=_known_scores(source),
+        bootstrap=settings.bootstrap,
+        max_loss=config.max_loss,
     )
-    found = sorted(sentences(load_sets(EvalConfig(sets={"demo": demo}))))
-    spread = np.linspace(0, len(found) - 1, min(_COMPARED, len(found))).astype(int)
-    # A sentence that is cut, one of a single letter, and letters that no vocabulary knows.
-    return [found[i] for i in spread] + [" ".join(found[:60]), "a", "ꙮ ᚠᚢᚦ 漢字"]
+    scored = _scores_of_the_run(source, reference)
+    hardware, width = describe(device_of("cpu")), int(model.get_embedding_dimension() or 0)
+    sweep(target)
+    reports: dict[str, dict[str, Report]] = {}
+    for name in config.format:
+        log.info("%s: write and measure", name)
+        try:
+            with replacing_folder(target / name) as part:
+                FORMATS[name].write(written, part)
+                reports[name] = _measure(part, name, reference, scored)
+                report = common | {"hardware": hardware, "parts": reports[name]}
+                write_json(part / "export.json", report)
+                about = Folder(name, report, longest(written), width, _is_mean(written))
+                card = model_card(config, source, about)
+                (part / "README.md").write_text(card, encoding="utf-8")
+        except Refused as error:
+            reports[name] = {FORMATS[name].parts[0].file: {"refused": str(error)}}
+    with suppress(OSError):
+        target.rmdir()  # nothing passed
+    Console(width=120).print(table(reports))
+    if config.push is not None and (target / config.format[0]).is_dir():
+        log.info("pushed: %s", push(target / config.format[0], config.push))
+    return reports
 
 
-def compare(name: ExportFormat, found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """Compare the vectors of a format with the student's.
+def _measure(
+    folder: Path, name: ExportFormat, reference: Reference, scored: dict[str, Scores]
+) -> dict[str, Report]:
+    """Measure each file of weights; what is judged by its scores and fails is left out.
 
-    Returns:
-        ``max_difference`` of a coordinate and ``cosine`` (``mean``, ``min``) of unit vectors.
+    Args:
+        folder: Of the format.
+        name: Of the format.
+        reference: What it is compared with.
+        scored: Scores by content of the weights, of this export; new ones are added.
 
     Raises:
-        UserError: The difference is larger than the format allows.
+        Refused: The folder without what fails is none.
     """
-    allowed = FORMATS[name].tolerance
-    difference = float(np.abs(unit(found) - unit(expected)).max())
-    equal = np.array_equal(found, expected) if allowed == 0 else True
-    if not (equal and np.isfinite(found).all() and (allowed is None or difference <= allowed)):
-        raise UserError(
-            f"{name}: its vectors differ from the student's by up to {difference:.2g}; "
-            f"allowed: {allowed or 0:g}; nothing was written"
-        )
-    cosine = (unit(found) * unit(expected)).sum(1)
-    return {
-        "max_difference": difference,
-        "cosine": {"mean": float(cosine.mean()), "min": float(cosine.min())},
-    }
+    reports: dict[str, Report] = {}
+    encoders: dict[str, Encode] = {}
+    for part in FORMATS[name].parts:
+        encode = part.open(folder)
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # of encode.py
+        report: Report = {"mib": (folder / part.file).stat().st_size / 2**20}
+        try:
+            report |= reference.compare(encode, part.tolerance)
+            if part.scored:
+                key = file_sha256(folder / part.file)
+                if key not in scored:
+                    scored[key] = reference.score(encode)
+                report["scores"] = scored[key]
+                if part.tolerance is None or reference.trimmed:
+                    report["dev"] = reference.check_loss(scored[key])
+        except Refused as error:
+            if part.tolerance is not None or part is FORMATS[name].parts[0]:
+                raise
+            (folder / part.file).unlink()
+            report = {"refused": str(error)}
+        else:
+            encoders[part.file] = encode
+        reports[part.file] = report
+    for file, times in race(encoders, reference.texts[:_TIMED], BATCH, passes=3).items():
+        reports[file] |= times
+    return reports
 
 
 def eval_settings(config: ExportConfig, source: Source) -> EvalConfig:
@@ -116,40 +138,58 @@ def eval_settings(config: ExportConfig, source: Source) -> EvalConfig:
     return chosen or EvalConfig(sets={"sts_dev": demo})
 
 
-def dev_scores(settings: EvalConfig, before: Encode, after: Encode) -> dict[str, float]:
-    """The selecting dev score of the student and of a format: ``student`` and ``export``."""
-    sets = [item for item in load_sets(settings) if item.split == "dev"]
-    return {
-        name: select_value(score(encode, sets, bootstrap=0))
-        for name, encode in (("student", before), ("export", after))
-    }
-
-
-def check_loss(name: ExportFormat, dev: dict[str, float], allowed: float) -> None:
-    """Refuse a format that scores too low.
+def in_languages(sets: list[EvalSet], languages: list[str]) -> list[EvalSet]:
+    """The sets whose both sides are in some languages.
 
     Raises:
-        UserError: It loses more dev points than allowed.
+        UserError: None of them is a dev set.
     """
-    loss = dev["student"] - dev["export"]
-    if loss > allowed:
+    pairs = {f"{a}-{b}" for a in languages for b in languages}
+    kept = [item for item in sets if item.pair in pairs]
+    if not any(item.split == "dev" for item in kept):
         raise UserError(
-            f"{name}: it loses {loss:.2f} points on dev ({dev['student']:.2f} to "
-            f"{dev['export']:.2f}); max_loss={allowed:g}; nothing was written"
+            f"trim.languages={languages}: no dev set of eval is in them; give eval=<option>"
         )
+    return kept
 
 
-def _table(reports: dict[str, dict[str, Any]]) -> Table:
-    table = Table("format", "MiB", "max difference", "mean cosine", "min cosine", "dev change")
-    for name, report in reports.items():
-        dev = report.get("dev")
-        cosine = report["cosine"]
-        table.add_row(
-            name,
-            f"{report['mib']:.2f}",
-            f"{report['max_difference']:.1e}",
-            f"{cosine['mean']:.5f}",
-            f"{cosine['min']:.5f}",
-            f"{dev['export'] - dev['student']:+.2f}" if dev else "-",
-        )
-    return table
+def _known_scores(source: Source) -> Scores | None:
+    """Scores of the student in its run's record, if they were measured as an export's are."""
+    metrics = source.record.get("metrics", {})
+    return metrics.get("scores") if metrics.get("precision") == "fp32" else None
+
+
+def _scores_of_the_run(source: Source, reference: Reference) -> dict[str, Scores]:
+    """Scores that the run measured, by the content of the weights that it measured them of."""
+    known = reference.known
+    if known is None or reference.trimmed or not reference.is_scored(known):
+        return {}
+    return {file_sha256(source.folder / "model.safetensors"): known}
+
+
+def _is_mean(model: SentenceTransformer) -> bool:
+    """Whether the vector is the mean of the last hidden states, but for its length."""
+    kinds = [type(module).__name__ for module in list(model)[1:]]
+    only = kinds in (["Pooling"], ["Pooling", "Normalize"])
+    return only and bool(model[1].pooling_mode == "mean")
+
+
+def table(reports: dict[str, dict[str, Report]]) -> Table:
+    """A line for each file of weights."""
+    result = Table("format", "weights", "MiB", "max difference", "min cosine", "dev change", "")
+    for name, parts in reports.items():
+        for file, report in parts.items():
+            if "refused" in report:
+                result.add_row(name, file, "-", "-", "-", "-", f"refused: {report['refused']}")
+                continue
+            dev = report.get("dev")
+            result.add_row(
+                name,
+                file,
+                f"{report['mib']:.2f}",
+                f"{report['max_difference']:.1e}",
+                f"{report['cosine']['min']:.5f}",
+                f"{dev['export'] - dev['student']:+.2f}" if dev else "-",
+                "kept",
+            )
+    return result

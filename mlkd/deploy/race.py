@@ -25,8 +25,8 @@ THREADS = (1, 2)
 def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict[str, Any]:
     """Let encoders take turns on the same sentences, with one thread and with two.
 
-    Sentence-transformers folders go through ``SentenceTransformer.encode``, ONNX folders through
-    their ``encode.py``.
+    Exported folders with an ``encode.py`` go through it, others through
+    ``SentenceTransformer.encode``.
 
     Args:
         folders: Encoders by name.
@@ -52,8 +52,8 @@ def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict
 
 
 def is_onnx(folder: Path) -> bool:
-    """Whether a folder is an exported ONNX encoder."""
-    return (folder / "model.onnx").is_file() and (folder / "encode.py").is_file()
+    """Whether a folder is an exported encoder that runs in ONNX Runtime."""
+    return (folder / "encode.py").is_file()
 
 
 def _contestant(folder: Path) -> Callable[[int], Encode]:

@@ -111,7 +111,8 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
     if not target.is_dir():
         raise UserError(f"output={target}: a file; give a new or an empty folder")
     others = set(get_args(ExportFormat)) - set(config.format)
-    found = sorted(path.name for path in target.iterdir() if path.name not in others)
+    names = (path.name for path in target.iterdir())
+    found = sorted(n for n in names if n not in others and not n.endswith(".part"))
     if found:
         raise UserError(f"output={target}: not empty ({found[0]}); give a new or an empty folder")
     return target
@@ -123,7 +124,7 @@ def check_packages(formats: Iterable[ExportFormat]) -> None:
     Raises:
         UserError: onnx or onnxruntime is missing.
     """
-    wanted = [name for name in formats if name.startswith("onnx")]
+    wanted = [name for name in formats if name in ("portable", "onnx_int8")]
     missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
     if wanted and missing:
         raise UserError(

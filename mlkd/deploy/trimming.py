@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig, EvalConfig
+from mlkd.config.schema import TrimConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
@@ -17,6 +22,7 @@ from mlkd.deploy.source import Source
 from mlkd.encoders.backbone import backbone_of
 from mlkd.metrics.sets import load_sets, sentences
 from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
 from mlkd.student.trim import Mask, is_kept, language_counts, pieces_to_keep, trimmed
 
 log = logging.getLogger(__name__)
@@ -43,13 +49,39 @@ def trim_vocabulary(
         raise UserError(
             "trim: a folder without a run does not say what its languages use; give data=<option>"
         )
-    cache = source.cache
+    with _cache(source) as cache:
+        return _trimmed(config.trim, data, settings, model, cache)
+
+
+@contextmanager
+def _cache(source: Source) -> Iterator[Path]:
+    """Where pairs and tokens are kept: with the run, or where that may only be read, nowhere."""
+    try:
+        source.cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=source.cache):
+            pass
+    except OSError as error:
+        log.info("%s: %s; the pairs are prepared anew", source.cache, reason_of(error))
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
+    else:
+        yield source.cache
+
+
+def _trimmed(
+    config: TrimConfig,
+    data: DataConfig,
+    settings: EvalConfig,
+    model: SentenceTransformer,
+    cache: Path,
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """See :func:`trim_vocabulary`; pairs and tokens go into ``cache``."""
     pairs = prepare_pairs(data, sentences(load_sets(settings)), cache)
     tokens = tokenise(pairs, model.tokenizer, data.max_tokens, cache)
     counts = language_counts(pairs, tokens, backbone_of(model).config.vocab_size)
-    keep = pieces_to_keep(model, counts, config.trim)
+    keep = pieces_to_keep(model, counts, config)
     small = trimmed(model, keep)
-    languages = config.trim.languages or list(counts)
+    languages = config.languages or list(counts)
     report = {
         "pieces": len(keep),
         "kept": int(keep.sum()),

@@ -11,9 +11,10 @@ from typing import Any
 from mlkd.metrics.summary import numbers
 from mlkd.reporting.collect import Cell, curves
 from mlkd.reporting.compare import comparable, group_seeds
-from mlkd.reporting.figures import draw
+from mlkd.reporting.figures import PICTURES, draw
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
+from mlkd.storage.files import replacing_files
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     groups = group_seeds(kept)
     references = references_of(kept)
     lines = curves(cell for group in groups for cell in group.cells)
-    pictures = draw(groups, {name: numbers(m) for name, m in references.items()}, lines, folder)
-    write_csv(folder / "table.csv", groups)
-    write_references(folder / "references.csv", references)
-    write_curves(folder / "curves.csv", lines)
-    write_markdown(folder / "report.md", groups, odd, references, pictures)
-    write_page(folder / "report.html", groups, odd, references, lines, title)
+    known = {name: numbers(m) for name, m in references.items()}
+    with replacing_files(folder, removed=[f"{name}.png" for name in PICTURES]) as part:
+        pictures = draw(groups, known, lines, part)
+        write_csv(part / "table.csv", groups)
+        write_references(part / "references.csv", references)
+        write_curves(part / "curves.csv", lines)
+        write_markdown(part / "report.md", groups, odd, references, pictures)
+        write_page(part / "report.html", groups, odd, references, lines, title)
     return folder / "report.html"
 
 

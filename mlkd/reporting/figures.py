@@ -19,6 +19,8 @@ from mlkd.storage.files import replacing
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by colour-blind people (Okabe and Ito, 2008); black last."""
 
+PICTURES = ("front", "heat-maps", "languages", "curves")
+"""Names of the pictures, in their order."""
 _DPI = 200
 
 
@@ -36,17 +38,13 @@ def draw(
         curves: By run folder.
         folder: Where the files go.
     """
-    pictures = {
-        "front": _front(groups, references),
-        "heat-maps": _heat_maps(groups),
-        "languages": _languages(groups),
-        "curves": _curves(curves),
-    }
+    figures = (
+        _front(groups, references), _heat_maps(groups), _languages(groups), _curves(curves)
+    )  # fmt: skip
     written = []
-    for name, figure in pictures.items():
+    for name, figure in zip(PICTURES, figures, strict=True):
         path = folder / f"{name}.png"
         if figure is None:
-            path.unlink(missing_ok=True)  # of an earlier report
             continue
         with replacing(path) as part:
             figure.savefig(part, format="png", dpi=_DPI)

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -156,11 +156,45 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
         # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
         if not _concerns(error, temporary):
             raise
         raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def replacing_files(folder: Path, removed: Collection[str] = ()) -> Iterator[Path]:
+    """Give a temporary folder; on success its files take the places of those in ``folder``.
+
+    All are on the disk before the first takes its place, so that none is beside one of another
+    time.
+
+    Args:
+        folder: Where they go; made if there is none.
+        removed: Names of files that go where the temporary folder has none of that name.
+
+    Raises:
+        UserError: They cannot be written; what was there before is as it was.
+    """
+    temporary = _temporary(folder / "new")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        files = [file for file in temporary.iterdir() if file.is_file()]
+        mode_of_new_files(files)
+        for file in files:
+            _flush(file)
+        for file in files:
+            file.replace(folder / file.name)
+        for name in set(removed) - {file.name for file in files}:
+            (folder / name).unlink(missing_ok=True)
+    except Exception as error:
+        if not _concerns(error, temporary):
+            raise
+        raise UserError(f"{folder}: cannot be written ({reason_of(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -222,8 +256,8 @@ def _temporary(path: Path) -> Path:
 
 def _concerns(error: Exception, folder: Path) -> bool:
     """Whether an error is about writing into the folder."""
-    if not isinstance(error, OSError):
-        return True
+    if not isinstance(error, OSError):  # as the libraries that are written in Rust fail
+        return isinstance(error, SafetensorError) or "os error" in str(error)
     named = [str(name) for name in (error.filename, error.filename2) if name is not None]
     if named:
         return any(str(folder) in name or str(folder).startswith(name) for name in named)

@@ -48,7 +48,7 @@ def test_notebooks_are_stored_without_outputs(path: Path) -> None:
 
 
 def test_the_search_of_the_pages_runs(student: Path, tmp_path: Path) -> None:
-    out = export(student, tmp_path / "out", "onnx") / "onnx"
+    out = export(student, tmp_path / "out", "portable", max_loss=100.0) / "portable"
     (snippet,) = (block for block in blocks("python") if block.startswith("from encode "))
     assert sum(bool(line) for line in snippet.splitlines()) == 5
     done = subprocess.run(

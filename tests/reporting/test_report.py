@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
 import shlex
 import shutil
@@ -343,6 +345,26 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;sweep&gt;" in page
     assert "a <sweep>" not in page
+
+
+def test_a_full_disk_leaves_no_tables_without_their_page(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page, the largest file, is the last: on a full disk, everything else is there by then."""
+    build(cells, tmp_path / "report", "before")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mlkd.reporting.build.write_page", full)
+    few = [cell for cell in cells if cell.measured][:1]
+    with pytest.raises(UserError, match=r"report: cannot be written \(No space left on device"):
+        build(few, tmp_path / "report", "after")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()} == before
+    monkeypatch.undo()
+    build(few, tmp_path / "report", "after")  # one cell has no heat map
+    assert not (tmp_path / "report/heat-maps.png").exists()
 
 
 def test_the_command_line_selects_and_says_how_to_export(

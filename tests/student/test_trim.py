@@ -173,18 +173,18 @@ def test_an_export_of_some_languages(chain: dict[str, Path], tmp_path: Path) -> 
     assert assistant_of(run) == assistant / "student"
     assert assistant_of(assistant) is None
     trim: Any = {"languages": ["en"], "min_share": 0.002}
-    out = export(run, tmp_path / "exported", "dense", "onnx_int8", trim=trim, max_loss=100.0)
-    report = json.loads((out / "dense/export.json").read_text())["trim"]
+    out = export(run, tmp_path / "exported", "portable", trim=trim, max_loss=100.0)
+    report = json.loads((out / "portable/export.json").read_text())["trim"]
     assert report["kept"] < report["pieces"]
     assert report["compared"] > 100
     assert report["tokens"] == {"en": pytest.approx(100)}
-    card = ModelCard.load(out / "dense/README.md")
+    card = ModelCard.load(out / "portable/README.md")
     assert card.data.language == ["en"]
     assert f"trimmed to {report['kept']:,} of {report['pieces']:,} pieces" in card.text
-    assert load_folder(out / "dense").tokenizer.vocab_size == report["kept"]
+    assert load_folder(out / "portable").tokenizer.vocab_size == report["kept"]
     texts = [f"{text} 7" for text in ENGLISH]
     expected = load_folder(run / "student").encode(texts)
-    assert np.abs(load_folder(out / "dense").encode(texts) - expected).max() <= 1e-5
+    assert np.abs(load_folder(out / "portable").encode(texts) - expected).max() <= 1e-5
 
 
 def test_a_student_may_be_trimmed(

@@ -1,0 +1,94 @@
+"""Exported folders that run in ONNX Runtime, as ``mlkd.evaluate`` takes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of
+
+_BLOCKS = {"words": "embedding", "projection": "embedding", "positions": "embedding",
+           "embeddings": "embedding", "layer": "encoder"}  # fmt: skip
+"""Block by the first part of a stored tensor's name."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph of an exported folder.
+
+    Attributes:
+        folder: With ``encode.py``.
+        file: In the folder.
+    """
+
+    folder: Path
+    file: str
+
+    @property
+    def precision(self) -> str:
+        """``int8`` or ``fp32``."""
+        return "int8" if "quantized" in self.file else "fp32"
+
+
+def exported(model: Path) -> Graph | None:
+    """The graph that a path names: a ``.onnx`` file, or the one that ``encode.py`` chooses.
+
+    Returns:
+        None for other folders.
+
+    Raises:
+        UserError: It is a graph without the folder of an export around it.
+    """
+    from mlkd.deploy.formats import FP32, INT8
+
+    if model.suffix == ".onnx":
+        folder = model.absolute().parents[1]
+        if not (model.is_file() and (folder / "encode.py").is_file()):
+            raise UserError(f"{model}: no graph of an exported folder, with encode.py above it")
+        return Graph(folder, model.absolute().relative_to(folder).as_posix())
+    files = [file for file in (INT8, FP32, "model.onnx") if (model / file).is_file()]
+    return Graph(model, files[0]) if files and (model / "encode.py").is_file() else None
+
+
+def stored_parameters(graph: Graph) -> dict[str, int]:
+    """Stored parameters of a graph, by block as in :func:`mlkd.metrics.size.parameters`.
+
+    Scales of int8 are not counted.
+
+    Raises:
+        UserError: It is no graph.
+    """
+    import onnx
+
+    counts = {"embedding": 0, "encoder": 0, "other": 0}
+    path = graph.folder / graph.file
+    try:
+        stored = onnx.load(path).graph.initializer
+    except Exception as error:  # protobuf raises its own
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
+    for tensor in stored:
+        if tensor.dims and not tensor.name.endswith(".scale"):
+            block = _BLOCKS.get(tensor.name.split(".")[0], "other")
+            counts[block] += math.prod(tensor.dims)
+    return {**counts, "total": sum(counts.values())}
+
+
+def measure(evaluation: Any, graph: Graph) -> dict[str, Any]:
+    """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder."""
+    from mlkd.deploy.formats import open_onnx
+    from mlkd.metrics.size import folder_mib
+
+    try:
+        encode = open_onnx(graph.folder, file=graph.file)
+    except Exception as error:  # a damaged file fails in any of two libraries
+        raise UserError(f"{graph.folder}: cannot be loaded ({reason_of(error)})") from None
+    return {
+        **evaluation.speed({"model": encode})["model"],
+        "scores": evaluation.scores(encode),
+        "precision": graph.precision,
+        "parameters": stored_parameters(graph),
+        "mib": folder_mib(graph.folder),
+    }

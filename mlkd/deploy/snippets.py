@@ -1,0 +1,114 @@
+"""Code of the model cards: how each tool opens the folder that a card lies in."""
+
+from __future__ import annotations
+
+from mlkd.config.commands import ExportFormat
+
+_ENCODE = """from encode import Encoder  # in this folder; pip install onnxruntime tokenizers numpy
+
+model = Encoder()
+"""
+
+_TORCH = """from sentence_transformers import SentenceTransformer  # 3 to 6
+
+model = SentenceTransformer(".")
+"""
+
+_COMPACT = """from mlkd.encoders.folder import load_folder  # needs mlkd
+
+model = load_folder(".")
+"""
+
+_USES = {
+    "Vectors": """{load}
+vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
+print(vectors.shape)
+""",
+    "Similarity": """import numpy as np
+{load}
+a, b = (v / np.linalg.norm(v) for v in model.encode(["Good morning!", "Guten Morgen!"]))
+print(float(a @ b))
+""",
+    "Search": """import numpy as np
+{load}
+texts = ["Wo ist mein Paket?", "Ich möchte bezahlen.", "Das Wetter ist schön."]
+index, query = (model.encode(x) for x in (texts, ["Where is my parcel?"]))
+cosines = (index @ query[0]) / np.linalg.norm(index, axis=1)
+print(texts[cosines.argmax()])
+""",
+}
+
+_PIPELINE = """import {{ env, pipeline }} from "@huggingface/transformers";
+
+env.localModelPath = "..";  // the folder that holds this one; or its name on the hub
+const encode = await pipeline("feature-extraction", "{folder}", {{ dtype: "{dtype}" }});
+const vectors = await encode(["Where is my parcel?"], {{ pooling: "mean", normalize: true }});
+console.log(vectors.tolist());
+"""
+
+_GRAPH = """import {{ AutoModel, AutoTokenizer, env }} from "@huggingface/transformers";
+
+env.localModelPath = "..";  // the folder that holds this one; or its name on the hub
+const tokenizer = await AutoTokenizer.from_pretrained("{folder}");
+const model = await AutoModel.from_pretrained("{folder}", {{ dtype: "{dtype}" }});
+const inputs = tokenizer(["Where is my parcel?"], {{ padding: true, truncation: true }});
+console.log((await model(inputs)).sentence_embedding.tolist());
+"""
+
+_FASTEMBED = """from fastembed import TextEmbedding
+from fastembed.common.model_description import ModelSource, PoolingType
+
+TextEmbedding.add_custom_model(
+    "{name}", pooling=PoolingType.DISABLED, output_name="sentence_embedding",
+    normalization=False, sources=ModelSource(url="local"), dim={width}, model_file="{file}",
+)
+model = TextEmbedding("{name}", specific_model_path=".")
+vectors = list(model.embed(["Where is my parcel?"]))
+"""
+
+_MTEB = """from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
+
+# The name under which mteb keeps scores: without one every local folder shares those of the first.
+card = SentenceTransformerModelCardData(model_name="{name}", local_files_only=True)
+model = SentenceTransformer(".", model_card_data=card)
+"""
+
+
+def python(name: ExportFormat) -> str:
+    """Pieces of Python; each runs by itself in the folder."""
+    loads = {"portable": _TORCH, "compact": _COMPACT}
+    load = loads.get(name, _ENCODE)
+    found = [f"{title}:\n\n```python\n{use.format(load=load)}```" for title, use in _USES.items()]
+    return "\n\n".join(found)
+
+
+def other_tools(name: ExportFormat, source: str, file: str, width: int, mean: bool) -> str:
+    """Sections on what else opens the folder.
+
+    Args:
+        name: Its format.
+        source: What the student is called.
+        file: The graph that is the smallest of the folder.
+        width: Of a vector.
+        mean: Whether the vector is the mean of the last hidden states, at length 1.
+    """
+    if name not in ("portable", "onnx_int8"):
+        return ""
+    dtype = "q8" if "quantized" in file else "fp32"
+    javascript = (_PIPELINE if mean else _GRAPH).format(folder=name, dtype=dtype)
+    called = f"mlkd/{source}"
+    fastembed = _FASTEMBED.format(name=called, width=width, file=file)
+    parts = [
+        f"### Transformers.js, from 3\n\n```js\n{javascript}```",
+        f"### fastembed, from 0.9\n\n```python\n{fastembed}```",
+    ]
+    if name == "portable":
+        small = f"### ONNX Runtime alone\n\n```python\n{_USES['Vectors'].format(load=_ENCODE)}```"
+        notes = (
+            "`encode.py` takes int8 where it is, else float32: "
+            '`Encoder(model="onnx/model.onnx")`. It needs itself, `onnx/`, `tokenizer.json` and '
+            "`tokenizer_config.json`."
+        )
+        mteb = f"### mteb\n\n```python\n{_MTEB.format(name=called)}```"
+        parts = [small, notes, *parts, mteb]
+    return "\n\n".join(["## Other tools", *parts])
