@@ -81,11 +81,14 @@ def below(value: int, fraction: float) -> bool:
     return value < fraction * 2.0**64
 
 
+def without_placeholders(text: str) -> str:
+    """A text without what programs fill in."""
+    return _PLACEHOLDER.sub("", text) if "%" in text or "{" in text else text
+
+
 def _has_letters(text: str) -> bool:
     """Whether there are letters beside placeholders."""
-    if "%" in text or "{" in text:
-        text = _PLACEHOLDER.sub("", text)
-    return any(map(str.isalpha, text))
+    return any(map(str.isalpha, without_placeholders(text)))
 
 
 def _tidy(text: str) -> str:

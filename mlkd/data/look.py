@@ -15,7 +15,7 @@ import numpy as np
 from mlkd.config.inputs import DataConfig
 from mlkd.data.account import direction_of
 from mlkd.data.cleaning import normal_form
-from mlkd.data.identify import can_tell, languages_of, passes_for
+from mlkd.data.identify import can_tell, other_languages
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.output.errors import UserError
 from mlkd.output.progress import progress
@@ -197,9 +197,8 @@ def _look_at_group(store: PairStore, number: int, drawn: np.ndarray) -> GroupLoo
 
 def _side(language: str, texts: list[str]) -> Side:
     middle, long = np.percentile([len(text) for text in texts], (50, 95)).astype(int).tolist()
-    found = languages_of(texts) if can_tell(language) else Counter[str]()
-    others = Counter({x: n for x, n in found.items() if not passes_for(x, language)})
-    share = others.total() / found.total() if found else None
+    judged, others = other_languages(texts, language) if can_tell(language) else (0, Counter[str]())
+    share = others.total() / judged if judged else None
     return Side(language, (middle, long), share, others)
 
 

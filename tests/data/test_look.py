@@ -15,7 +15,7 @@ import pytest
 from conftest import Command
 
 from mlkd.config.inputs import DataConfig
-from mlkd.data.identify import can_tell, languages_of, passes_for
+from mlkd.data.identify import can_tell, other_languages, passes_for
 from mlkd.data.look import TSV_HEADER, Look, look_at
 from mlkd.data.look_table import cells, to_table
 from mlkd.data.pairs import prepare_pairs
@@ -50,19 +50,30 @@ def write(root: Path, name: str, *sides: list[str]) -> None:
 
 @pytest.mark.parametrize("language", list(TEXTS))
 def test_text_in_its_language(language: str) -> None:
-    found = languages_of(TEXTS[language])
-    others = Counter({x: n for x, n in found.items() if not passes_for(x, language)})
-    assert found.total() >= len(TEXTS[language]) - 3
-    assert others.total() <= 0.01 * found.total()
+    judged, others = other_languages(TEXTS[language], language)
+    assert judged >= len(TEXTS[language]) - 3
+    assert others.total() == 0
+    for label in set(TEXTS) - {language}:
+        judged, others = other_languages(TEXTS[language], label)
+        assert others[language] >= 0.98 * judged
 
 
 def test_short_sentences_are_judged_together() -> None:
     words = ["Hund", "Katze", "Straße", "Fenster", "schön", "Mädchen", "Brötchen", "Äpfel"] * 10
-    assert languages_of(words).most_common(1)[0][0] == "de"
-    assert languages_of(["Hund", "12", "!"]) == Counter(), "too little to tell"
+    judged, others = other_languages(words, "de")
+    assert judged > 70
+    assert others.total() == 0
+    judged, others = other_languages(words, "tr")
+    assert others == {"de": judged}
+    assert other_languages(["Hund", "12", "!"], "fr") == (0, Counter()), "too little to tell"
     # 45 letters, and 15 that say as much each as three: both are judged alone.
     long = "Der Hund schläft heute den ganzen Tag im grünen Garten."
-    assert languages_of([long, "这是一个关于天气的很长的句子吗"]) == {"de": 1, "zh": 1}
+    assert other_languages([long, "这是一个关于天气的很长的句子吗"], "de") == (2, {"zh": 1})
+
+
+def test_placeholders_are_no_text() -> None:
+    texts = [f"%(objects_name_{i})s {{current_user_name}}" for i in range(10)]
+    assert other_languages(texts, "fr") == (0, Counter())
 
 
 @pytest.mark.parametrize(
