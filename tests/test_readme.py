@@ -99,18 +99,16 @@ def test_every_other_command_that_is_shown_composes(module: str, words: list[str
         validate(compose(module, overrides), OTHERS[module])
 
 
-def test_every_command_is_shown() -> None:
-    """A module with an entry point has a page that shows how to call it."""
-    modules = {path.stem for path in (REPOSITORY / "mlkd").glob("*.py")} - {"__init__"}
-    assert modules | {"runs"} >= {"train", *OTHERS}
-    for name in modules | {"runs"}:
-        if 'if __name__ == "__main__"' in source_of(name):
-            assert commands(f"mlkd.{name}"), name
-
-
-def source_of(module: str) -> str:
-    path = REPOSITORY / "mlkd" / f"{module}.py"
-    return (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text("utf-8")
+def test_every_command_is_in_its_table_and_shown() -> None:
+    package = REPOSITORY / "mlkd"
+    started = 'if __name__ == "__main__"'
+    modules = {p.stem for p in package.glob("*.py") if started in p.read_text("utf-8")}
+    modules |= {p.parent.name for p in package.glob("*/__main__.py")}
+    listed = re.findall(r"^\| `python -m mlkd\.(\w+)` \|", PAGES["conf/README.md"], re.M)
+    assert set(listed) == modules
+    assert len(listed) == len(modules)
+    for name in modules:
+        assert commands(f"mlkd.{name}"), name
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.split("\n")[0])
