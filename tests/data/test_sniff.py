@@ -49,6 +49,7 @@ def parquet() -> bytes:
         (TEXT.encode("utf-16-be"), "UTF-16 where UTF-8 is read; convert it"),
         (TEXT.encode("utf-32"), "UTF-32 where UTF-8 is read; convert it"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_is_called_what_it_is(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / "pairs.tsv"
