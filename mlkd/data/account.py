@@ -77,6 +77,14 @@ def too_small_for_mixing(config: DataConfig, counts: Sequence[Counts]) -> list[s
     ]
 
 
+def several_sources(counts: Sequence[Counts]) -> list[str]:
+    """A line where the corpora do not share one source language: the teacher reads that side."""
+    sources = sorted({str(count["source_lang"]) for count in counts})
+    if len(sources) < 2:
+        return []
+    return [f"the source side is {', '.join(sources)}: the teacher has to read each of them"]
+
+
 def _told(config: DataConfig, counts: Sequence[Counts]) -> str:
     """The sums over some directions."""
     bad, unfinished, dropped = Counter[str](), Counter[str](), Counter[str]()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlkd.config.inputs import DataConfig
-from mlkd.data.account import account, left, too_small_for_mixing
+from mlkd.data.account import account, left, several_sources, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
@@ -156,6 +156,8 @@ def _tell(config: DataConfig, counts: list[dict[str, Any]]) -> None:
         log.info("pairs of %s", line)
     for line in too_small_for_mixing(config, counts):
         log.warning("pairs of %s", line)
+    for line in several_sources(counts):
+        log.warning("pairs: %s", line)
     for count in counts:
         if not left(count):
             log.warning("no pairs are left of %s", *account(config, [count]))

@@ -126,3 +126,27 @@ def test_too_long_names_its_setting(tmp_path: Path) -> None:
     corpus = {"format": "tsv", "path": "de.tsv", "targets": ["de"]}
     with pytest.raises(UserError, match=r"\(too long 200: data\.max_chars=10\); allowed is"):
         prepare(tmp_path, {"c": corpus}, max_chars=10)
+
+
+def test_several_source_languages_are_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "x.tsv").write_text("\n".join(LINES))
+    german = {"format": "tsv", "path": "x.tsv", "targets": ["de"]}
+    swapped = german | {"source": "de", "targets": ["en"], "columns": [1, 0]}
+    with caplog.at_level(logging.WARNING, logger="mlkd"):
+        prepare(tmp_path, {"a": german})
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING, logger="mlkd"):
+        prepare(tmp_path, {"a": german, "b": swapped})
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "pairs: the source side is de, en: the teacher has to read each of them"
+    )
+
+
+def test_ten_draws_are_mentioned_and_nine_are_not(tmp_path: Path) -> None:
+    """Half of 200 draws are ten for each of ten pairs, half of 198 are 9.9."""
+    data = config(tmp_path, {"app": catalogue(tmp_path, "a.po", 1)})
+    assert len(too_small_for_mixing(data, [count("a", 10), count("b", 190)])) == 1
+    assert too_small_for_mixing(data, [count("a", 10), count("b", 188)]) == []
