@@ -1,6 +1,6 @@
 """Multilingual knowledge distillation: small cross-lingual sentence encoders.
 
-``mlkd.load``, ``configure``, ``evaluate`` and ``export`` are the Python door (:mod:`mlkd.api`);
+``mlkd.load``, ``mlkd.configure`` and ``mlkd.evaluate`` are the Python door (:mod:`mlkd.api`);
 each command, ``python -m mlkd.<name>``, is a module of its own. Importing mlkd imports nothing else
 and changes nothing in the process.
 """
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlkd.api import UserError as UserError
     from mlkd.api import configure as configure
+    from mlkd.api import evaluate as evaluate
     from mlkd.api import load as load
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "configure", "load"]
+__all__ = ["UserError", "configure", "evaluate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,10 @@ random numbers, threads, kernels.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlkd.output.errors import UserError
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from mlkd.config.schema import TrainConfig
 
-__all__ = ["UserError", "configure", "load"]
+__all__ = ["UserError", "configure", "evaluate", "load"]
 
 
 def load(folder: Path | str) -> SentenceTransformer:
@@ -39,11 +41,14 @@ def load(folder: Path | str) -> SentenceTransformer:
     return load_folder(place / "student" if (place / "run.json").is_file() else place)
 
 
-def configure(*overrides: str) -> TrainConfig:
+def configure(*overrides: str, **settings: Any) -> TrainConfig:
     """The configuration of ``python -m mlkd.train``, validated.
 
     Args:
         overrides: As on the command line: ``configure("experiment=headline", "seed=1")``.
+        settings: The same as values: ``configure(student={"layers": 2}, seed=1)``. A section is
+            the name of an option of ``conf/``, or a mapping whose values go into the default one;
+            a teacher is an option, a folder, or ``name@revision`` of the hub.
 
     Raises:
         UserError: There is no such option or key, a value is out of range, or a combination
@@ -52,4 +57,54 @@ def configure(*overrides: str) -> TrainConfig:
     from mlkd.config.compose import configured
     from mlkd.config.schema import TrainConfig
 
-    return configured("train", TrainConfig, overrides)
+    return configured("train", TrainConfig, overrides, _settings(settings))
+
+
+def evaluate(
+    model: Path | str, *overrides: str, output: Path | str | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Score a sentence encoder and measure its size and its speed.
+
+    Args:
+        model: A student, the folder of a run, any sentence-transformers folder, or a hub name as
+            ``name@revision``.
+        overrides: As after ``python -m mlkd.evaluate``.
+        output: JSON file to write as well; it must not hold another model's numbers.
+        settings: The same as values, as in :func:`configure`; ``eval={"root": …, "sets": {…}}``.
+
+    Returns:
+        What the command writes (see :func:`mlkd.deploy.judge.judge`): scores ×100, parameters,
+        MiB, sentences a second, milliseconds a sentence, and what they are of.
+
+    Raises:
+        UserError: There is no such model, teacher or set.
+    """
+    from mlkd.config.commands import EvaluateConfig
+    from mlkd.config.compose import configured
+
+    given = _settings({"model": model, "output": output, **settings})
+    config = configured("evaluate", EvaluateConfig, overrides, given)
+
+    from mlkd.deploy.judge import judge
+    from mlkd.machine.host import unchanged
+
+    with unchanged():
+        return judge(config, write=output is not None).content
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the configuration holds them."""
+    found = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in given.items()}
+    if isinstance(teacher := found.get("teacher"), str):
+        found["teacher"] = _encoder(teacher)
+    return found
+
+
+def _encoder(given: str) -> str | dict[str, str]:
+    """An option of ``conf/teacher``, or where an encoder is."""
+    if Path(given).expanduser().is_dir():
+        return {"path": given}
+    if "@" in given:
+        name, revision = given.rsplit("@", 1)
+        return {"name": name, "revision": revision}
+    return given

@@ -84,7 +84,8 @@ def test_commands_run_from_any_folder(
     assert "stage: contrastive\n" in shown.stdout
     words = [f"model={encoder_folder}", f"teacher.path={encoder_folder}", "teacher=folder"]
     python(installed, "-m", "mlkd.evaluate", *words, *sts_settings(corpus), at=tmp_path)
-    measured = json.loads((tmp_path / "outputs" / "evaluation.json").read_text())
+    (written,) = (tmp_path / "outputs").glob("evaluation-model-*.json")
+    measured = json.loads(written.read_text())
     assert 0 < measured["scores"]["mean"]["test"]["sts"] <= 100
 
 

@@ -29,7 +29,7 @@ class EvaluateConfig(Section):
     compare: list[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
     output: Folder | None = None
-    """JSON file to write; null = ``outputs/evaluation.json``."""
+    """JSON file to write; null = ``outputs/evaluation-<name of the model>-<hash>.json``."""
     accelerator: Accelerator = "auto"
     allow_download: bool = False
 

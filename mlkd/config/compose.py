@@ -8,9 +8,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn, TypeVar
 
 import hydra
@@ -21,12 +21,13 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.version import VersionBase
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlkd.config.explain import explain, one_line
 from mlkd.config.inputs import EncoderConfig
+from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
@@ -37,6 +38,8 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 """The configuration tree: a wheel brings it inside the package, in a checkout it lies beside it."""
 
 Config = TypeVar("Config", bound=BaseModel)
+_REPLACED = {"teacher", "encoder", "corpora", "sets"}
+"""Sections that values replace as a whole."""
 
 
 def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
@@ -56,20 +59,48 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
         job()
 
 
-def configured(name: str, schema: type[Config], overrides: Sequence[str]) -> Config:
+def configured(
+    name: str,
+    schema: type[Config],
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
     """Compose ``conf/<name>.yaml`` without a command line.
 
     Args:
         name: The command that the configuration is of.
         schema: What it is validated against.
         overrides: In Hydra's grammar, as after ``python -m mlkd.<name>``.
+        settings: Sections by name: an option of ``conf/``, or values. Values of a section go into
+            the one that was composed; encoders, corpora and sets take the place of it.
 
     Raises:
         UserError: There is no such option or key, a value is out of range, or a combination
             impossible.
     """
+    given = dict(settings or {})
+    options = {k: v for k, v in given.items() if isinstance(v, str) and (CONF_DIR / k).is_dir()}
     with composing(), _in_words(schema):
-        return validate(compose(name, list(overrides)), schema)
+        lines = [f"{key}={quoted(value)}" for key, value in options.items()]
+        composed = compose(name, [*overrides, *lines])
+        with open_dict(composed):
+            for key in given.keys() - options:
+                composed[key] = _filled(key, composed.get(key), given[key])
+        return validate(composed, schema)
+
+
+def _filled(key: str, before: Any, value: Any) -> Any:
+    """A section of a composed tree with values put into it, as plain values."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        kept = before if isinstance(before, DictConfig) and key not in _REPLACED else {}
+        return {**kept, **{k: _filled(k, kept.get(k), v) for k, v in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_filled(key, None, item) for item in value]
+    return value
 
 
 @contextmanager

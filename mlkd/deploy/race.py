@@ -42,12 +42,14 @@ def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict
         memory = encoding_mib(folder, sentences, THREADS[-1])
         result[name] = {"mib": folder_mib(folder), "memory_mib": memory}
     before = torch.get_num_threads()
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        encoders = {name: contestant(threads) for name, contestant in contestants.items()}
-        for name, measured in race(encoders, sentences, BATCH).items():
-            result[name][f"threads_{threads}"] = measured
-    torch.set_num_threads(before)
+    try:
+        for threads in THREADS:
+            torch.set_num_threads(threads)
+            encoders = {name: contestant(threads) for name, contestant in contestants.items()}
+            for name, measured in race(encoders, sentences, BATCH).items():
+                result[name][f"threads_{threads}"] = measured
+    finally:
+        torch.set_num_threads(before)
     return result
 
 

@@ -1,0 +1,226 @@
+"""All that ``python -m mlkd.evaluate`` finds out about one model, and of what that is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mlkd.config.commands import EvaluateConfig
+from mlkd.config.compose import CONF_DIR
+from mlkd.config.inputs import EncoderConfig, EvalConfig
+from mlkd.data.cleaning import normal_form
+from mlkd.deploy.exported import Graph, exported, measure
+from mlkd.deploy.race import assistant_of, compare_speed, is_onnx
+from mlkd.machine.hardware import describe, device_of
+from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
+from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.output.errors import UserError
+from mlkd.output.secrets import redacted
+from mlkd.runs.record import environment, now, read_record
+from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, write_json
+
+_TIMED = 320
+"""Sentences that ``latency=true`` times: ten batches."""
+_LONGEST = 64
+"""How many tokens a model without a run reads at most."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A measured model.
+
+    Attributes:
+        name: Id of the run of a student, else the name of the folder.
+        content: What :func:`judge` found, JSON-able.
+        file: Where it is written, unless nothing is.
+    """
+
+    name: str
+    content: dict[str, Any]
+    file: Path | None
+
+
+def judge(config: EvaluateConfig, *, write: bool) -> Judged:
+    """Score any sentence encoder, measure its size and its speed.
+
+    Args:
+        config: The model, and what it is judged on.
+        write: Write a JSON file: ``config.output``, or one in ``outputs/`` whose name holds that of
+            the model and a hash of model, teacher and sets.
+
+    Returns:
+        The numbers (see :meth:`Evaluation.measure` and :meth:`Evaluation.speed`), ``race`` with
+        ``latency``, ``not_kept_out`` (sets that its training may have seen), and what they are of:
+        ``model``, ``teacher``, ``eval``, ``max_tokens``, ``environment``, ``hardware``,
+        ``finished``.
+
+    Raises:
+        UserError: There is no such model, teacher or set, or the file holds something else.
+    """
+    folder = _folder(config)
+    graph = exported(folder)
+    if graph is not None:
+        _check_graph(config)
+    elif not (folder / "modules.json").is_file():
+        raise UserError(
+            f"model={config.model}: give a student folder, the folder of a finished run, a "
+            "sentence-transformers or an exported folder, an exported .onnx file, or a hub name as "
+            "name@revision"
+        )
+    sets = load_sets(config.eval)
+    training = _training_of(folder)
+    teacher = open_encoder_folder(_teacher(config, training), config.allow_download)
+    racers = _racers(config, folder, teacher) if config.latency else {}
+    evaluation = Evaluation(
+        sets,
+        bootstrap=config.eval.bootstrap,
+        max_tokens=config.max_tokens or (training["data"]["max_tokens"] if training else _LONGEST),
+        teacher=teacher,
+        accelerator=config.accelerator,
+        precision=config.eval.precision,
+    )
+    run, given = _run_of(folder), Path(config.model).expanduser()
+    # A model of the hub lies in a folder that is called by its revision.
+    name = run.name if run else (given.absolute() if given.exists() else given).name.split("@")[0]
+    model = {"asked": config.model} | _who(folder, graph)
+    about = {
+        "model": model,
+        "teacher": _who(teacher),
+        "eval": redacted(config.eval.model_dump(mode="json")),
+        "max_tokens": evaluation.max_tokens,
+    }
+    file = _file(config, name, model, digest([about, [s.content for s in sets]], 8))
+    if graph is not None:
+        content = measure(evaluation, graph)
+    else:
+        speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
+        content = evaluation.measure(folder) | speed
+    if config.latency:
+        content["race"] = _race(racers, [text for s in sets for text in s.left])
+    content["not_kept_out"] = _not_kept_out(sets, training) if training else []
+    content |= about | {
+        "environment": environment(),
+        "hardware": describe(device_of(config.accelerator)),
+        "finished": now(),
+    }
+    if write:
+        write_json(file, content)
+    return Judged(name, content, file if write else None)
+
+
+def _folder(config: EvaluateConfig) -> Path:
+    """The folder that ``model`` means."""
+    folder = Path(config.model).expanduser()
+    if (folder / "run.json").is_file():
+        folder = folder / "student"
+    if not folder.exists() and "@" in config.model:
+        name, revision = config.model.rsplit("@", 1)
+        hub = EncoderConfig(name=name, revision=revision)
+        folder = open_encoder_folder(hub, config.allow_download)
+    return folder
+
+
+def _check_graph(config: EvaluateConfig) -> None:
+    """Refuse what an exported graph does not follow, or where it cannot run."""
+    if config.max_tokens is not None:
+        raise UserError(f"max_tokens={config.max_tokens}: an exported folder cuts at its own")
+    if config.eval.precision != "fp32":
+        raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
+    if missing := [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]:
+        raise UserError(
+            f"model={config.model}: needs {missing[0]}; "
+            "pip install -c constraints.txt -e '.[export]'"
+        )
+
+
+def _who(folder: Path, graph: Graph | None = None) -> dict[str, str]:
+    """Which encoder it was: where it lies, and a hash of all that decides its vectors."""
+    if graph is None:
+        found = encoder_fingerprint(folder)
+        return {"folder": str(folder.absolute()), "fingerprint": found}
+    place = graph.folder.absolute()
+    key = digest([encoder_fingerprint(place), file_sha256(place / graph.file)], 32)
+    return {"folder": str(place), "file": graph.file, "fingerprint": key}
+
+
+def _file(config: EvaluateConfig, name: str, model: dict[str, str], key: str) -> Path:
+    """The JSON file to write, which must not hold another model's numbers."""
+    if config.output is None:
+        return Path("outputs", f"evaluation-{name}-{key}.json")
+    file = Path(config.output)
+    if not file.exists():
+        return file
+    try:
+        owner = json.loads(file.read_text(encoding="utf-8"))["model"]
+        if owner["fingerprint"] == model["fingerprint"]:
+            return file
+        holds = f"the evaluation of {owner['folder']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        holds = "something else"
+    raise UserError(f"output={file}: it holds {holds}; give another file, or remove it")
+
+
+def _run_of(student: Path) -> Path | None:
+    """The run whose hand-over a folder is."""
+    run = student.absolute().parent
+    return run if student.name == "student" and (run / "run.json").is_file() else None
+
+
+def _training_of(student: Path) -> dict[str, Any]:
+    """Configuration of the run whose hand-over a folder is; empty if it is none."""
+    run = _run_of(student)
+    return {} if run is None else dict(read_record(run)["config"])
+
+
+def _teacher(config: EvaluateConfig, training: dict[str, Any]) -> EncoderConfig:
+    """The teacher that was asked for, else that of the student's run, else the packaged one."""
+    if config.teacher is not None:
+        return config.teacher
+    packaged = OmegaConf.load(CONF_DIR / "teacher" / "minilm.yaml")
+    return EncoderConfig.model_validate(training.get("teacher", packaged))
+
+
+def _not_kept_out(sets: Sequence[EvalSet], training: dict[str, Any]) -> list[str]:
+    """Names of sets with sentences that the sets of the run's own command do not have."""
+    own = EvalConfig.model_validate(training["eval"])
+    try:
+        kept_out = {normal_form(text) for text in sentences(load_sets(own))}
+    except UserError:  # their files are gone
+        kept_out = set()
+    return sorted(
+        {s.name for s in sets if any(normal_form(t) not in kept_out for t in sentences([s]))}
+    )
+
+
+def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
+    """Teacher, assistant, student and whatever else is to be timed, by name."""
+    run = _run_of(student)
+    assistant = assistant_of(run) if run else None
+    folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
+    folders["student"] = student
+    for given in config.compare:
+        folder = Path(given).expanduser()
+        if not (is_onnx(folder) or (folder / "modules.json").is_file()):
+            raise UserError(
+                f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
+                "onnx folder"
+            )
+        if is_onnx(folder) and importlib.util.find_spec("onnxruntime") is None:
+            raise UserError(f"compare={given}: needs pip install -c constraints.txt -e '.[export]'")
+        name = "/".join(folder.absolute().parts[-2:])
+        if folders.setdefault(name, folder) != folder:
+            raise UserError(f"compare={given}: another folder is called {name} as well; rename one")
+    return folders
+
+
+def _race(folders: dict[str, Path], texts: list[str]) -> dict[str, Any]:
+    """Time encoders beside each other."""
+    distinct = sorted(set(texts))
+    spread = range(0, len(distinct), -(-len(distinct) // _TIMED))
+    return compare_speed(folders, [distinct[i] for i in spread])
