@@ -12,7 +12,7 @@ from students import export, small
 
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.schema import TrainConfig
-from mlkd.deploy.onnx_encoder import write_onnx
+from mlkd.deploy.formats import FORMATS
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
@@ -41,7 +41,8 @@ def test_encoders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_of_a_process_that_only_encodes(encoder_folder: Path, tmp_path: Path) -> None:
     student = small(encoder_folder, 4, layers=2, recurrence=2)
-    write_onnx(student, tmp_path / "onnx", int8=True)
+    (tmp_path / "onnx").mkdir()
+    FORMATS["onnx_int8"].write(student, tmp_path / "onnx")
     measured = encoding_mib(tmp_path / "onnx", ENGLISH, threads=1)
     assert measured is not None
     assert 10 < measured["libraries"] < 300  # torch alone would be more
