@@ -40,8 +40,7 @@ def source_files(
     folder = wanted.place(corpus.path, root)
     if hasattr(module, "SUFFIXES") and folder.is_dir():
         choice = _below(wanted, folder)
-        endings = " or ".join(module.SUFFIXES[::-1])
-        names = f"{target}{endings}"
+        names = " or ".join(f"*{suffix}" for suffix in module.SUFFIXES)
         if module.NAMED:
             names = f"{target}.po or {target}/LC_MESSAGES/*.po, {target}/*.po, *-{target}.po or .mo"
         unknown = f" ({choice.words()})" if choice.left else ""

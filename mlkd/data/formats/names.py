@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mlkd.data.formats.codes import best, speaks
 
-_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3}))*(?:@[a-z]+)?"
+_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3}))*(?:@[A-Za-z]+)?"
 _WHOLE = re.compile(_CODE)
 _AFTER = re.compile(rf"[-._]({_CODE})")
 

@@ -21,6 +21,8 @@ Element = Any
 """An element of lxml, whose classes have no public types."""
 LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _CHUNK = 1 << 16
+_CONTROLS = bytes({*range(32)} - set(b"\t\n\r"))
+"""Characters that XML does not allow, but that real files have."""
 _NATIVE = {"bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec"}
 """Inline elements of TMX and XLIFF that hold or stand for code of the original."""
 _NOTHING = {"sub", "sm", "em", "cp"}
@@ -42,10 +44,12 @@ def units(path: Path, names: set[str], containers: set[str]) -> Iterator[tuple[E
     parser = etree.XMLPullParser(
         ("end",), tag=tags, resolve_entities="internal", no_network=True, load_dtd=False
     )
+    wide = False
     try:
         with open_file(path) as file:
             while chunk := file.read(_CHUNK):
-                parser.feed(chunk)
+                wide = wide or (b"\0" in chunk[:4])  # UTF-16
+                parser.feed(chunk if wide else chunk.translate(None, _CONTROLS))
                 yield from _ended(parser, path, names)
             parser.close()
             yield from _ended(parser, path, names)
