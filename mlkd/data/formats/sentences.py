@@ -6,49 +6,30 @@ in the text stay there; inline elements that a format itself marks as native cod
 
 from __future__ import annotations
 
-import html
 import re
 
+from mlkd.data.formats.markup import ENTITY, without_markup
 from mlkd.data.rows import Pair, Reject, checked
 
-GAP = "\0"
-"""Stands for an inline element that left no text; :func:`close_gaps` makes white space of it."""
-
-# Scripts that are written without spaces: Thai to Myanmar, Khmer, CJK.
-_NO_SPACES = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
-    "\U00020000-\U0003ffff]"
-)
-_ENDS = ".!?:;,…)”»"
-
-_NAME = r"[A-Za-z][\w:.-]*"
-_TAG = re.compile(
-    rf"<!--.*?-->|<(?P<close>/)?(?P<name>{_NAME})"
-    r"(?P<attributes>(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(?P<empty>/)?>",
-    re.DOTALL,
-)
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_BLOCKS = set(
-    "p br hr li ul ol dl dt dd div table tr td th h1 h2 h3 h4 h5 h6 img para title listitem "
-    "itemizedlist orderedlist simplelist member entry row note tip warning important".split()
-)
-_VOID = {"br", "hr", "img", "p", "li"}
-
 _MARKS = {
-    "&": re.compile(rf"(?!{_ENTITY.pattern})(?<!&)&(?=[^\W_])(?!\w+=)"),
+    "&": re.compile(rf"(?!{ENTITY})(?<!&)&(?=[^\W_])(?!\w+=)"),
     "_": re.compile(r"(?<!_)_(?=[^\W\d_])"),
 }
+_MOST = 3
+"""A text with more such signs is no label."""
 _ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in _MARKS}
 """As Chinese and Japanese have it: ``文件(&F)``."""
 _WORD = re.compile(r"[\w&]+")
 
+_LONG = 5000
+"""Characters of what is no sentence anyway."""
 _CREDITS = {
     "translator-credits", "translator_credits", "translators-credits", "translator credits",
     "name of translators", "names of translators", "email of translators",
     "emails of translators", "your names", "your emails", "your name", "your email",
     "roles_of_translators", "credit_for_translators",
 }  # fmt: skip
-_MAIL = re.compile(r"[\w.+-]+(?:@|\s?\(at\)\s?|\s?\[at\]\s?)[\w-]+(?:\.[\w-]+)+")
+_MAIL = re.compile(r"[\w.+-]{1,64}(?:@|\s?\(at\)\s?|\s?\[at\]\s?)[\w-]+(?:\.[\w-]+)+")
 _CONTEXT = re.compile(r"^_: ?[^\n]*\n")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:(?:[._:]|::)[A-Za-z0-9-]+)+")
 _NO_ID = re.compile(
@@ -64,8 +45,10 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     pair = checked(source, target, place)
     if isinstance(pair, Reject):
         return pair
+    if max(len(pair.source), len(pair.target)) > _LONG:
+        return pair
     one, two = _CONTEXT.sub("", pair.source, count=1), pair.target
-    if one.strip().lower() in _CREDITS or (_MAIL.search(two) and not _MAIL.search(one)):
+    if one.strip().lower() in _CREDITS or (_has_mail(two) and not _has_mail(one)):
         return Reject("translators' credits", place, "")
     if _SELECTOR.search(one) or _SELECTOR.search(two):
         return Reject("selectors", place, one)
@@ -82,6 +65,8 @@ def without_marks(source: str, target: str) -> tuple[str, str]:
     otherwise; ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``.
     """
     for sign, pattern in _MARKS.items():
+        if sign not in source and sign not in target:
+            continue
         source, target = (
             _without_mark(source, target, sign, pattern),
             _without_mark(target, source, sign, pattern),
@@ -95,7 +80,7 @@ def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) ->
     if other_marked and aside.search(text) and not aside.search(other):
         return aside.sub("", text)
     found = list(pattern.finditer(text))
-    if sign == "_" and text.count("_") != 1:
+    if len(found) > _MOST or (sign == "_" and text.count("_") != 1):
         return text
     for match in reversed(found):
         if _is_mark(text, match.start(), other, other_marked):
@@ -113,44 +98,12 @@ def _is_mark(text: str, at: int, other: str, other_marked: bool) -> bool:
     return word not in _WORD.findall(other)
 
 
+def _has_mail(text: str) -> bool:
+    hint = "@" in text or "at)" in text or "at]" in text
+    return hint and _MAIL.search(text) is not None
+
+
 def is_symbolic(source: str) -> bool:
     """Whether a source is the name of a message rather than a message: ``app.title``."""
     text = source.strip()
     return bool(_ID.fullmatch(text)) and not _NO_ID.search(text)
-
-
-def without_markup(text: str) -> str:
-    """The text without tags and with entities decoded.
-
-    ``<file>`` in ``open <file>`` is no tag: a tag is closed, closes itself, has attributes, or is
-    one of those that HTML leaves open.
-    """
-    if "<" in text:
-        names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
-        closed = {name for name, close in names if close} & {n for n, close in names if not close}
-        text = close_gaps(_TAG.sub(lambda match: _instead(match, closed), text))
-    return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
-
-
-def _instead(match: re.Match[str], closed: set[str]) -> str:
-    name = match["name"]
-    if name is None:
-        return GAP
-    tag = name.lower()
-    is_tag = name in closed or match["empty"] or match["attributes"] or tag in _VOID
-    if not is_tag:
-        return match[0]
-    return GAP if tag in _BLOCKS or (match["empty"] and name not in closed) else ""
-
-
-def close_gaps(text: str) -> str:
-    """One space for an element without text between two words, nothing before punctuation."""
-    return re.sub(f"{GAP}+", _gap, text)
-
-
-def _gap(match: re.Match[str]) -> str:
-    text = match.string
-    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
-    if not after.isalpha() or not (before.isalpha() or (before and before in _ENDS)):
-        return ""
-    return "" if _NO_SPACES.match(before) and _NO_SPACES.match(after) else " "

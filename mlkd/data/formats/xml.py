@@ -12,7 +12,7 @@ from typing import Any
 
 from lxml import etree
 
-from mlkd.data.formats.sentences import GAP, close_gaps
+from mlkd.data.formats.markup import GAP, close_gaps
 from mlkd.data.rows import BROKEN, open_file
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of

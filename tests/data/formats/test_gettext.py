@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corpora import found, pairs, reasons, refused
 
-from mlkd.config.inputs import CorpusConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data.formats.sentences import sentence_pair
+from mlkd.data.pairs import prepare_pairs
 from mlkd.data.rows import Pair, Reject, Row
 from mlkd.data.sources import left_out
 
@@ -208,10 +210,25 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("one<!-- no -->, two", "one, two"),
         ("caf&#233; &lt;x&gt; &copy=1 &nonsense;", "café <x> &copy=1 &nonsense;"),
         ("%s of {0} in { $name }", "%s of {0} in { $name }"),
+        ("See :ref:`Nodes <doc_nodes>` and :doc:`index`.", "See Nodes and index."),
+        ("Read `the guide <https://x.org>`_, ``a*b*c``.", "Read the guide, a*b*c."),
+        ("A **bold** word, 2 ** 3 ** 4", "A bold word, 2 ** 3 ** 4"),
+        ("A [link](https://x.org/a) and [x](y)", "A link and [x](y)"),
+        ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x [method a.b]"),
     ],
 )
 def test_markup(text: str, expected: str) -> None:
     assert cleaned(text, "x") == (expected, "x")
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "<a ", "<!--", ":a", "`a", "[b]", "**a", "{a", "_a", "&a", "%1"]
+)
+def test_hostile_text_takes_no_time(part: str) -> None:
+    start = time.process_time()
+    for length in (4_900, 200_000):
+        sentence_pair(part * (length // len(part)), "x", "x:1")
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -267,3 +284,20 @@ def test_reasons_of_catalogues_are_not_bad_rows(tmp_path: Path) -> None:
     )
     items = found(tmp_path, format="gettext", path="de.po")
     assert [(x.source, x.target) for x in items if isinstance(x, Row)] == [("Print", "Drucken")]
+
+
+def test_what_a_folder_leaves_out_is_said_when_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = "".join(f'msgid "a text {i}"\nmsgstr "ein Text {i}"\n\n' for i in range(40))
+    for name in ("de.po", "messages.po", "de_AT.po"):
+        (tmp_path / name).write_text(entries)
+    corpus = CorpusConfig(format="gettext", path=".", targets=["de"])
+    config = DataConfig(root=str(tmp_path), corpora={"c": corpus}, dev_fraction=0.2)
+    for _ in range(2):
+        prepare_pairs(config, set(), tmp_path / "cache")
+    (line,) = [record.message for record in caplog.records if "left out" in record.message]
+    assert line == (
+        "data.corpora.c: 1 files for de; 2 left out, whose names say no language or another "
+        "region: de_AT.po, messages.po"
+    )
