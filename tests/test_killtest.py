@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from killtest import _finish, main
 
-from mlkd.config.commands import KillTestConfig
-from mlkd.config.compose import CONF_DIR
-from mlkd.killtest import _finish, main
 from mlkd.output.errors import UserError
 
 
@@ -19,9 +15,7 @@ from mlkd.output.errors import UserError
 @pytest.mark.timeout(1800)
 @pytest.mark.enable_socket
 def test_a_killed_chain_ends_with_the_same_weights(tmp_path: Path) -> None:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("killtest", ["kills=5", f"output={tmp_path / 'kills.md'}"])
-    main(KillTestConfig.model_validate(OmegaConf.to_container(composed)))
+    main(5, seed=0, path=tmp_path / "kills.md")
     table = (tmp_path / "kills.md").read_text()
     assert "5 kills (SIGKILL)" in table
     assert "12 of 12 results" in table

@@ -203,15 +203,3 @@ class RunsConfig(Section):
     output_dir: Folder = "outputs"
     ask: bool = True
     """Before anything is removed."""
-
-
-class KillTestConfig(Section):
-    """The whole of ``python -m mlkd.killtest``."""
-
-    kills: Positive
-    seed: Annotated[int, Field(ge=0)]
-    """Decides how long after each sign the kill comes."""
-    command: list[str]
-    """Arguments of ``python -m mlkd.train``."""
-    output: Folder
-    """Markdown file to write."""
