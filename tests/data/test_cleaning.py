@@ -118,3 +118,9 @@ def test_cleaning_is_final(source: str, target: str) -> None:
         assert clean(row, 50) == row
         assert unicodedata.is_normalized("NFC", row.source)
         assert normal_form(row.source) == normal_form(source)
+
+
+def test_salts_of_any_length_give_hashes_of_their_own() -> None:
+    salts = [b"", b"en", b"de", b"a" * 16, b"a" * 17, b"a" * 16 + b"b", b"sl-1994-biske-rozaj"]
+    assert len({hash64(b"text", salt) for salt in salts}) == len(salts)
+    assert hash64(b"text", b"a" * 17) == hash64(b"text", b"a" * 17)

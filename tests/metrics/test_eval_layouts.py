@@ -110,6 +110,9 @@ def test_a_source_other_than_english(tmp_path: Path) -> None:
     sts = load(tmp_path, kind="sts", path="sts.{lang}", source="de", languages=["fr", "de"])
     assert [item.pair for item in sts] == ["fr-fr", "de-de", "de-fr"]
 
+    without = load(tmp_path, kind="sts", path="sts.{lang}", languages=["fr", "de"])
+    assert [item.pair for item in without] == ["fr-fr", "de-de"], "English is not among them"
+
     # The teacher sees German alone; French lies at 60 degrees to it.
     seen: list[str] = []
 
