@@ -61,8 +61,8 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
 def without_marks(source: str, target: str) -> tuple[str, str]:
     """Both sides without the marks of keyboard shortcuts: ``_Open``, ``&File``, ``打开(_O)``.
 
-    A mark stands at the start of a word, or in a word that the other side, marked too, writes
-    otherwise; ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``.
+    A mark stands at the start of a word, or in a word that the other side writes otherwise;
+    ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``.
     """
     for sign, pattern in _MARKS.items():
         if sign not in source and sign not in target:
@@ -93,9 +93,9 @@ def _is_mark(text: str, at: int, other: str, other_marked: bool) -> bool:
     if not before[-1:].isalnum():
         return not (before.endswith("(") and before[0].isalnum())  # foo(&x)
     word = next(match[0] for match in _WORD.finditer(text) if at < match.end())
-    if not other_marked or word.isupper() or any(char.isdigit() for char in word):
+    if word.isupper() or any(char.isdigit() for char in word) or word in _WORD.findall(other):
         return False
-    return word not in _WORD.findall(other)
+    return other_marked or (text[at] == "&" and len(word) > 3 and text[at + 1].islower())
 
 
 def _has_mail(text: str) -> bool:

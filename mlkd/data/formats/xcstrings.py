@@ -62,7 +62,9 @@ def _entry(
         yield Reject("untranslated", place, key)
     else:
         for variation, (_, text) in sources.items():
-            state, translation = targets.get(variation, ("", ""))
+            # A key without forms of its own stands for many.
+            default = targets.get(".plural.other", ("", "")) if variation == "" else ("", "")
+            state, translation = targets.get(variation, default)
             if not translation.strip():
                 yield Reject("untranslated", place, text)
             elif state != "translated":

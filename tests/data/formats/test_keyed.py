@@ -155,6 +155,7 @@ def test_xcstrings(tmp_path: Path) -> None:
         "%lld trees": {
             "localizations": {"en": plural("%lld tree", "%lld trees"), "de": plural("%lld Bäume")}
         },
+        "%lld cats": {"localizations": {"de": plural("%lld Katze", "%lld Katzen")}},
         "": {},
     }  # fmt: skip
     (tmp_path / "x.xcstrings").write_text(catalogue(strings))
@@ -162,6 +163,7 @@ def test_xcstrings(tmp_path: Path) -> None:
     assert rows(items) == [
         ("Rain", "Regen"), ("Hello", "Hallo"), ("%lld file", "%lld Datei"),
         ("%lld files", "%lld Dateien"), ("%lld trees", "%lld Bäume"),
+        ("%lld cats", "%lld Katzen"),
     ]  # fmt: skip
     assert reasons(items) == {
         "symbolic id": 1, "unfinished": 2, "obsolete": 1, "not translatable": 1, "untranslated": 3

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from corpora import found, pairs, reasons, refused
 
+from mlkd.data.formats.xml import units
 from mlkd.data.rows import Row
 
 # --- XLIFF 1.x --------------------------------------------------------------------------------
@@ -163,3 +164,16 @@ def test_xliff_2(tmp_path: Path) -> None:
         ("I", "i"),
     ]  # fmt: skip
     assert reasons(items) == {"unfinished": 1, "untranslated": 2, "not translatable": 1}
+
+
+def test_a_large_job_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    unit = f"<group>{trans('Rain', 'Regen', 'final')}{trans('Snow', 'Schnee')}</group>"
+    (tmp_path / "x.xlf").write_text(xliff(*[unit] * 100))
+    number = 0
+    for element, _ in units(tmp_path / "x.xlf", {"trans-unit"}, {"group", "file"}):
+        number += 1
+        for item in (element, *element.iterancestors()):
+            before = list(item.itersiblings(preceding=True))
+            assert len(before) <= 1
+            assert not any(len(other) for other in before)
+    assert number == 200
