@@ -1,6 +1,6 @@
 """Multilingual knowledge distillation: small cross-lingual sentence encoders.
 
-``mlkd.load``, ``mlkd.configure`` and ``mlkd.evaluate`` are the Python door (:mod:`mlkd.api`);
+``mlkd.load``, ``configure``, ``evaluate`` and ``export`` are the Python door (:mod:`mlkd.api`);
 each command, ``python -m mlkd.<name>``, is a module of its own. Importing mlkd imports nothing else
 and changes nothing in the process.
 """
@@ -13,13 +13,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlkd.api import Exported as Exported
     from mlkd.api import UserError as UserError
     from mlkd.api import configure as configure
     from mlkd.api import evaluate as evaluate
+    from mlkd.api import export as export
     from mlkd.api import load as load
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "configure", "evaluate", "load"]
+__all__ = ["Exported", "UserError", "configure", "evaluate", "export", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,10 +7,8 @@ random numbers, threads, kernels.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkd.output.errors import UserError
 
@@ -19,7 +17,16 @@ if TYPE_CHECKING:
 
     from mlkd.config.schema import TrainConfig
 
-__all__ = ["UserError", "configure", "evaluate", "load"]
+__all__ = ["Exported", "UserError", "configure", "evaluate", "export", "load"]
+
+
+class Exported(NamedTuple):
+    """What :func:`export` wrote."""
+
+    folders: dict[str, Path]
+    """The folder of each format that passed its checks."""
+    reports: dict[str, dict[str, Any]]
+    """By format and file of weights what was measured, or ``refused`` and why."""
 
 
 def load(folder: Path | str) -> SentenceTransformer:
@@ -55,9 +62,10 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
             impossible.
     """
     from mlkd.config.compose import configured
+    from mlkd.config.given import sections
     from mlkd.config.schema import TrainConfig
 
-    return configured("train", TrainConfig, overrides, _settings(settings))
+    return configured("train", TrainConfig, overrides, sections(settings))
 
 
 def evaluate(
@@ -81,8 +89,9 @@ def evaluate(
     """
     from mlkd.config.commands import EvaluateConfig
     from mlkd.config.compose import configured
+    from mlkd.config.given import sections
 
-    given = _settings({"model": model, "output": output, **settings})
+    given = sections({"model": model, "output": output, **settings})
     config = configured("evaluate", EvaluateConfig, overrides, given)
 
     from mlkd.deploy.judge import judge
@@ -92,19 +101,39 @@ def evaluate(
         return judge(config, write=output is not None).content
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as the configuration holds them."""
-    found = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in given.items()}
-    if isinstance(teacher := found.get("teacher"), str):
-        found["teacher"] = _encoder(teacher)
-    return found
+def export(
+    run: Path | str, *overrides: str, output: Path | str | None = None, **settings: Any
+) -> Exported:
+    """Write folders that run in a product, each measured where it lies.
 
+    Args:
+        run: The folder of a finished run, or a student.
+        overrides: As after ``python -m mlkd.export``.
+        output: Folder of the results; None = ``outputs/export/<name of the run>``.
+        settings: The same as values: ``export(run, format=["portable"], max_loss=1.0)``.
 
-def _encoder(given: str) -> str | dict[str, str]:
-    """An option of ``conf/teacher``, or where an encoder is."""
-    if Path(given).expanduser().is_dir():
-        return {"path": given}
-    if "@" in given:
-        name, revision = given.rsplit("@", 1)
-        return {"name": name, "revision": revision}
-    return given
+    Returns:
+        The folders that were kept, and what was measured or refused.
+
+    Raises:
+        UserError: There is no such student, the output holds something else, or a package is
+            missing.
+    """
+    from mlkd.config.commands import ExportConfig
+    from mlkd.config.compose import configured
+    from mlkd.config.given import sections
+    from mlkd.deploy.source import check_packages, open_source, target_folder
+
+    given = sections({"run": run, "output": output, **settings})
+    config = configured("export", ExportConfig, overrides, given)
+    source = open_source(config.run)
+    target = target_folder(config, source)
+    check_packages(config.format)
+
+    from mlkd.deploy import package
+    from mlkd.machine.host import unchanged
+
+    with unchanged():
+        reports = package.export(config, source, target)
+    places = {name: target / name for name in config.format}
+    return Exported({name: at for name, at in places.items() if at.is_dir()}, reports)

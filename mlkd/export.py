@@ -15,9 +15,12 @@ def main(config: ExportConfig) -> None:
     target = target_folder(config, source)
     check_packages(config.format)
 
-    from mlkd.deploy.package import export  # torch and friends, only once the input is valid
+    from rich.console import Console
+
+    from mlkd.deploy.package import export, table  # torch and friends, once the input is valid
 
     reports = export(config, source, target)
+    Console(width=120).print(table(reports))
     kept = [name for name in config.format if (target / name).is_dir()]
     print(f"export: {target if kept else 'nothing was kept'}")
     if any("refused" in part for parts in reports.values() for part in parts.values()):

@@ -36,19 +36,26 @@ def state() -> dict[str, Any]:
     }
 
 
+Check = Callable[[], None]
+
+
 @pytest.fixture
-def caller() -> Iterator[Callable[[], None]]:
-    """A process with settings of its own; gives what compares it with how it was."""
+def caller() -> Iterator[Callable[[], Check]]:
+    """A process with settings of its own; gives what remembers it, and then compares it."""
     threads, before = torch.get_num_threads(), logging.getLogger("mlkd").level
     torch.set_num_threads(3)
     logging.getLogger("mlkd").setLevel(logging.CRITICAL)
-    known = state()
 
-    def unchanged() -> None:
-        for name, value in state().items():
-            assert value == known[name], name
+    def remembered() -> Check:
+        known = state()
 
-    yield unchanged
+        def unchanged() -> None:
+            for name, value in state().items():
+                assert value == known[name], name
+
+        return unchanged
+
+    yield remembered
     torch.set_num_threads(threads)
     logging.getLogger("mlkd").setLevel(before)
 
@@ -114,17 +121,18 @@ def test_evaluate_says_what_its_numbers_are_of(
     corpus: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caller: Callable[[], None],
+    caller: Callable[[], Check],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlkd.metrics.speed.SETTLE_SECONDS", 0.0)
     file = tmp_path / "numbers.json"
     settings = {"teacher": encoder_folder, "eval": sets(corpus), "accelerator": "cpu"}
+    unchanged = caller()
     found = mlkd.evaluate(encoder_folder, **settings)
     assert not (tmp_path / "outputs").exists()
     assert capsys.readouterr().out == ""
-    caller()
+    unchanged()
     assert found["model"]["folder"] == found["teacher"]["folder"] == str(encoder_folder)
     assert found["eval"]["root"] == str(corpus)
     assert len(found["scores"]["sets"]["test"]["content"]) == 3
@@ -142,9 +150,11 @@ def test_evaluate_says_what_its_numbers_are_of(
 
 
 def test_a_failed_or_interrupted_evaluation_gives_the_process_back(
-    encoder_folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, caller: Callable[[], None]
+    encoder_folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, caller: Callable[[], Check]
 ) -> None:
     from mlkd.metrics.evaluation import Evaluation
+
+    unchanged = caller()
 
     def disturbed(error: BaseException) -> Callable[..., Any]:
         def speed(*_: Any) -> Any:
@@ -162,7 +172,7 @@ def test_a_failed_or_interrupted_evaluation_gives_the_process_back(
         monkeypatch.setattr(Evaluation, "speed", disturbed(error))
         with pytest.raises(type(error)):
             mlkd.evaluate(encoder_folder, teacher=encoder_folder, eval=sets(corpus))
-        caller()
+        unchanged()
 
 
 def test_commands_and_functions_share_their_names() -> None:
@@ -170,3 +180,24 @@ def test_commands_and_functions_share_their_names() -> None:
     import mlkd.train
 
     assert mlkd.evaluate is mlkd.api.evaluate  # type: ignore[comparison-overlap]
+
+
+def test_export_writes_folders_that_load(
+    finished_assistant: Path,
+    tmp_path: Path,
+    caller: Callable[[], Check],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlkd.metrics.speed.SETTLE_SECONDS", 0.0)
+    (run,) = finished_assistant.glob("runs/assistant-*")
+    unchanged = caller()
+    written = mlkd.export(run, format=["compact"], output=tmp_path / "exported")
+    unchanged()
+    assert capsys.readouterr().out == ""
+    assert written.folders == {"compact": tmp_path / "exported" / "compact"}
+    assert written.reports["compact"]["model.safetensors"]["mib"] > 0
+    vectors = mlkd.load(written.folders["compact"]).encode(ENGLISH)
+    assert np.array_equal(vectors, mlkd.load(run).encode(ENGLISH))
+    with pytest.raises(mlkd.UserError, match="no such folder"):
+        mlkd.export(tmp_path / "nothing")

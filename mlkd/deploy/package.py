@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
@@ -82,7 +81,6 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
             reports[name] = {FORMATS[name].parts[0].file: {"refused": str(error)}}
     with suppress(OSError):
         target.rmdir()  # nothing passed
-    Console(width=120).print(table(reports))
     if config.push is not None and (target / config.format[0]).is_dir():
         log.info("pushed: %s", push(target / config.format[0], config.push))
     return reports
