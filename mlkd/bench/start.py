@@ -30,7 +30,8 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     number = config.benchmark.start_pairs
     with scratch(config.output_dir) as folder:
         write_pairs(folder / "pairs.en-de.tsv", number)
-        write_teacher(open_encoder_folder(config.teacher, allow_download=False), folder / "teacher")
+        teacher = open_encoder_folder(config.teacher, False, Path(config.output_dir, "cache"))
+        write_teacher(teacher, folder / "teacher")
         command = [
             *("stage=assistant", "stages.assistant.epochs=1", "stages.assistant.batch_size=8"),
             *("student.layers=1", "student.bottleneck=8"),

@@ -17,6 +17,10 @@ class EvaluateConfig(Section):
     model: str
     """Student folder, run folder, exported folder or an ``.onnx`` file in it, or hub name with
     ``@revision``."""
+    prompt: str | None = None
+    """Put before each sentence that the model reads; null = its default prompt, "" = none."""
+    prompt_name: str | None = None
+    """The same by its name among the prompts of the model."""
     teacher: EncoderConfig | None = None
     """Whose vectors the model's are compared with; null = the teacher of its run, all-MiniLM-L6-v2
     for a model without a run."""
@@ -35,6 +39,8 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _compare_is_read(self) -> EvaluateConfig:
+        if self.prompt is not None and self.prompt_name is not None:
+            raise ValueError("give at most one of prompt and prompt_name")
         if self.compare and not self.latency:
             raise ValueError("compare is only read with latency=true")
         return self

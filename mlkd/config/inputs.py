@@ -168,6 +168,11 @@ class EncoderConfig(Section):
     revision: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Expected SHA-256 of ``model.safetensors``; checked before use."""
+    prompt: str | None = None
+    """Put before each sentence, as ``query: ``; null = the encoder's default prompt, which most do
+    not have, "" = none. Students learn to do without it."""
+    prompt_name: str | None = None
+    """The same by its name among the prompts of the encoder."""
 
     @model_validator(mode="after")
     def _one_place(self) -> EncoderConfig:
@@ -177,6 +182,8 @@ class EncoderConfig(Section):
             raise ValueError(f"name={self.name} needs a revision")
         if self.name is None and self.revision is not None:
             raise ValueError(f"revision={self.revision} is only read with a name")
+        if self.prompt is not None and self.prompt_name is not None:
+            raise ValueError("give at most one of prompt and prompt_name")
         return self
 
 

@@ -29,6 +29,8 @@ _TIMED = 320
 """Sentences that ``latency=true`` times: ten batches."""
 _LONGEST = 64
 """How many tokens a model without a run reads at most."""
+_CACHE = Path("outputs", "cache")
+"""Gets folders of links to models that are read with another prompt than their own."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         )
     sets = load_sets(config.eval)
     training = _training_of(folder)
-    teacher = open_encoder_folder(_teacher(config, training), config.allow_download)
+    teacher = open_encoder_folder(_teacher(config, training), config.allow_download, _CACHE)
+    read = folder if graph is not None else _with_prompt(config, folder)
     racers = _racers(config, folder, teacher) if config.latency else {}
     evaluation = Evaluation(
         sets,
@@ -88,7 +91,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     run, given = _run_of(folder), Path(config.model).expanduser()
     # A model of the hub lies in a folder that is called by its revision.
     name = run.name if run else (given.absolute() if given.exists() else given).name.split("@")[0]
-    model = {"asked": config.model} | _who(folder, graph)
+    model = {"asked": config.model} | _who(read, graph)
     about = {
         "model": model,
         "teacher": _who(teacher),
@@ -99,8 +102,8 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     if graph is not None:
         content = measure(evaluation, graph)
     else:
-        speed = evaluation.speed({"model": evaluation.encoder(folder)})["model"]
-        content = evaluation.measure(folder) | speed
+        speed = evaluation.speed({"model": evaluation.encoder(read)})["model"]
+        content = evaluation.measure(read) | speed
     if config.latency:
         content["race"] = _race(racers, [text for s in sets for text in s.left])
     content["not_kept_out"] = _not_kept_out(sets, training) if training else []
@@ -122,14 +125,22 @@ def _folder(config: EvaluateConfig) -> Path:
     if not folder.exists() and "@" in config.model:
         name, revision = config.model.rsplit("@", 1)
         hub = EncoderConfig(name=name, revision=revision)
-        folder = open_encoder_folder(hub, config.allow_download)
+        folder = open_encoder_folder(hub, config.allow_download, _CACHE)
     return folder
+
+
+def _with_prompt(config: EvaluateConfig, folder: Path) -> Path:
+    """The folder, with another prompt where one is asked for."""
+    own = EncoderConfig(path=str(folder), prompt=config.prompt, prompt_name=config.prompt_name)
+    return open_encoder_folder(own, config.allow_download, _CACHE)
 
 
 def _check_graph(config: EvaluateConfig) -> None:
     """Refuse what an exported graph does not follow, or where it cannot run."""
     if config.max_tokens is not None:
         raise UserError(f"max_tokens={config.max_tokens}: an exported folder cuts at its own")
+    if config.prompt is not None or config.prompt_name is not None:
+        raise UserError("prompt and prompt_name: an exported graph reads sentences as they are")
     if config.eval.precision != "fp32":
         raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
     if missing := [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]:

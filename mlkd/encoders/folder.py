@@ -16,7 +16,15 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from mlkd.output.errors import UserError
-from mlkd.storage.files import mode_of_new_files, reason_of
+from mlkd.storage.files import (
+    PROMPTS,
+    default_prompt,
+    digest,
+    mode_of_new_files,
+    prompts_of,
+    reason_of,
+    replacing_folder,
+)
 
 _OURS = ("mlkd.encoders.compact.CompactTransformer", "mlkd.student.encoder.CompactTransformer")
 """The module of students; the second name is that of mlkd 0.1."""
@@ -69,7 +77,10 @@ def load_folder(folder: Path | str) -> SentenceTransformer:
         with quiet():
             if any(kind in _OURS for kind, _ in entries):
                 modules = [_load_module(folder, *entry) for entry in entries]
-                return SentenceTransformer(modules=modules, device="cpu").eval()
+                prompts, name = prompts_of(folder)
+                return SentenceTransformer(
+                    modules=modules, device="cpu", prompts=prompts, default_prompt_name=name
+                ).eval()
             return SentenceTransformer(
                 os.fspath(folder),
                 device="cpu",
@@ -80,6 +91,37 @@ def load_folder(folder: Path | str) -> SentenceTransformer:
             ).eval()
     except Exception as error:  # a damaged file fails in any of four libraries
         raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error
+
+
+def with_prompt(folder: Path, prompt: str, cache: Path) -> Path:
+    """An encoder folder that puts ``prompt`` before each sentence by default.
+
+    Args:
+        folder: Left as it is, and itself the result where it does so already.
+        prompt: Empty for none.
+        cache: Gets a folder of links to the files of ``folder``.
+    """
+    if default_prompt(folder) == prompt:
+        return folder
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    files = [path for path in files if path.parts[0] not in (PROMPTS, ".git", ".cache")]
+    key = [str(folder.resolve()), prompt, [str(path) for path in files]]
+    target = cache / f"prompted-{digest(key)}"
+    if not target.is_dir():
+        given = {"model_type": "SentenceTransformer", "prompts": {"default": prompt}}
+        with replacing_folder(target) as part:
+            for path in files:
+                (part / path).parent.mkdir(parents=True, exist_ok=True)
+                (part / path).symlink_to((folder / path).resolve())
+            text = json.dumps(given | {"default_prompt_name": "default"}, ensure_ascii=False)
+            (part / PROMPTS).write_text(text + "\n", encoding="utf-8")
+    return target
+
+
+def without_prompts(model: SentenceTransformer) -> SentenceTransformer:
+    """The model itself, which reads sentences as they are from now on."""
+    model.prompts, model.default_prompt_name = {}, None
+    return model
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlkd.encoders.compact import mean_pool
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import autocast, choose_kernels, device_of, resolve_precision
 from mlkd.output.progress import progress
-from mlkd.storage.files import encoder_fingerprint
+from mlkd.storage.files import default_prompt, encoder_fingerprint
 
 _TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
 """On a CPU what one layer hands to the next should stay in the cache (a quarter faster in fp32); a
@@ -35,6 +36,7 @@ class FrozenEncoder:
         embeddings_only: Give the masked mean of the embedding layer's output instead (A⁰ of Ding
             et al., 2022: the encoder with every layer removed).
         precision: ``fp32`` or ``bf16``.
+        prompt: What it reads before each sentence. Embeddings alone are those of the sentence.
     """
 
     model: Any  # a SentenceTransformer
@@ -43,6 +45,7 @@ class FrozenEncoder:
     embeddings_only: bool
     precision: str
     device: torch.device
+    prompt: str = ""
 
     @classmethod
     def open(
@@ -55,7 +58,10 @@ class FrozenEncoder:
         embeddings_only: bool = False,
         as_it_comes: bool = False,
     ) -> FrozenEncoder:
-        """Load an encoder folder for inference, ``as_it_comes`` with torch's usual kernels."""
+        """Load an encoder folder for inference, ``as_it_comes`` with torch's usual kernels.
+
+        It reads the default prompt of the folder (see :func:`mlkd.encoders.folder.with_prompt`).
+        """
         device = device_of(accelerator)
         precision = resolve_precision(precision, device)
         model = load_folder(folder).to(device).requires_grad_(False)
@@ -64,7 +70,8 @@ class FrozenEncoder:
         identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
-        return cls(model, identity, max_tokens, embeddings_only, precision, device)
+        prompt = "" if embeddings_only else default_prompt(folder)
+        return cls(model, identity, max_tokens, embeddings_only, precision, device, prompt)
 
     @property
     def dimension(self) -> int:
@@ -96,7 +103,7 @@ class FrozenEncoder:
             return collected
         tokenizer = self.model.tokenizer
         ids = tokenizer(
-            list(sentences),
+            [self.prompt + sentence for sentence in sentences],
             truncation=True,
             max_length=self.max_tokens,
             return_token_type_ids=False,
@@ -118,6 +125,13 @@ class FrozenEncoder:
             bar.close()
         return collected
 
+    @cached_property
+    def _prompt_tokens(self) -> int:
+        """Tokens before those of the sentence."""
+        tokenizer = self.model.tokenizer
+        ids = tokenizer(self.prompt)["input_ids"]
+        return len(ids) - (ids[-1] in tokenizer.all_special_ids)
+
     @torch.inference_mode()
     def _forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Vectors ``(batch, d)`` of padded ids ``(batch, length)``, float32."""
@@ -127,6 +141,8 @@ class FrozenEncoder:
                 hidden = backbone_of(self.model).embeddings(input_ids=ids)
                 return mean_pool(hidden.float(), mask)
             features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+            if self.prompt:  # some models leave it out of their mean
+                features["prompt_length"] = self._prompt_tokens
             vectors: Tensor = self.model(features)["sentence_embedding"]
             return vectors.float()
 

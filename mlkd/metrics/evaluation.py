@@ -15,6 +15,7 @@ import torch
 
 from mlkd.config.compose import encoder_folder
 from mlkd.config.inputs import EncoderConfig
+from mlkd.encoders.folder import with_prompt
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import describe, device_of, resolve_precision
 from mlkd.metrics.scoring import Encode, Scores, score
@@ -23,7 +24,14 @@ from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
 from mlkd.runs.record import code_digest, now
-from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, reason_of, write_json
+from mlkd.storage.files import (
+    digest,
+    encoder_fingerprint,
+    file_sha256,
+    prompts_of,
+    reason_of,
+    write_json,
+)
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
 
@@ -37,11 +45,17 @@ _BATCH = 32
 """and how many of them are encoded at once."""
 
 
-def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
+def open_encoder_folder(config: EncoderConfig, allow_download: bool, cache: Path) -> Path:
     """Local folder of an encoder; a hub model comes from the local cache or is downloaded.
 
+    Args:
+        config: Where it is, and its prompt, which is the default one of the folder.
+        allow_download: Whether it may be downloaded.
+        cache: Folder of all caches; gets a folder of links where there is another prompt.
+
     Raises:
-        UserError: It cannot be had, or its weights are not the expected ones.
+        UserError: It cannot be had, its weights are not the expected ones, or it has no prompt of
+            that name.
     """
     folder = encoder_folder(config)
     if folder is None:
@@ -68,7 +82,16 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool) -> Path:
             raise UserError(
                 f"{folder / 'model.safetensors'}: SHA-256 {found}, expected {config.sha256}"
             )
-    return folder
+    prompt = config.prompt
+    if config.prompt_name is not None:
+        prompts, _ = prompts_of(folder)
+        prompt = prompts.get(config.prompt_name)
+        if prompt is None:
+            allowed = ", ".join(sorted(prompts)) or "it has none; give the prompt itself"
+            raise UserError(
+                f"prompt_name={config.prompt_name}: {folder} has no such prompt; allowed: {allowed}"
+            )
+    return folder if prompt is None else with_prompt(folder, prompt, cache)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.schema import StageName, TrainConfig
 from mlkd.data.pairs import PairStore
-from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.encoders.folder import load_folder, save_folder, without_prompts
 from mlkd.machine import ranks
 from mlkd.metrics.evaluation import Evaluation
 from mlkd.metrics.scoring import select_value, share_of
@@ -311,7 +311,7 @@ def _fit(
 def _model(chain: Chain, run: Run, name: StageName, start: Run | None) -> SentenceTransformer:
     """What the link trains: the assistant, a new student, or the student of the link before."""
     if STAGES[name].starts_from == "assistant":
-        return load_folder(chain.assistant)
+        return without_prompts(load_folder(chain.assistant))
     if start is not None and start.stage != "assistant":
         return load_folder(start.student)
     # Kept until the run is finished: what is not trained is in no checkpoint, and a decomposition

@@ -69,7 +69,7 @@ def prepare(config: TrainConfig) -> Prepared:
     sets = load_sets(config.eval)
     if not any(s.split == "dev" for s in sets):
         raise UserError("eval.sets: selection needs a set with split=dev")
-    teacher = open_encoder_folder(config.teacher, config.allow_download)
+    teacher = open_encoder_folder(config.teacher, config.allow_download, cache)
     # Encoder folders are written by the first process only.
     with ranks.first_ahead(), Lock(cache / "prepare.lock", waiting_for="data preparation"):
         for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
@@ -145,7 +145,7 @@ def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base
 def _base(config: TrainConfig, pairs: PairStore, teacher: Path, cache: Path) -> Path:
     """Folder of the assistant before stage 1, made from the teacher unless it is a ready one."""
     if config.assistant.encoder is not None:
-        return open_encoder_folder(config.assistant.encoder, config.allow_download)
+        return open_encoder_folder(config.assistant.encoder, config.allow_download, cache)
     vocabulary = config.assistant.vocabulary
     assert vocabulary is not None
     key = [_FORMAT, encoder_fingerprint(teacher), vocabulary.model_dump(), pairs.fingerprint]

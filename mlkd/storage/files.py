@@ -30,7 +30,9 @@ VERIFIED = ".verified.json"
 """Beside them: size and time of the files when they were last compared with their checksums."""
 _ABANDONED = 24 * 3600.0
 """Temporary files of other machines are left alone until nobody has written for so long (s)."""
-_NO_FINGERPRINT = {"config_sentence_transformers.json", "evaluation.json", SEAL, VERIFIED}
+PROMPTS = "config_sentence_transformers.json"
+"""Prompts of an encoder folder, beside the versions of what wrote it."""
+_NO_FINGERPRINT = {PROMPTS, "evaluation.json", SEAL, VERIFIED}
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -46,7 +48,7 @@ def file_sha256(path: Path) -> str:
 
 
 def encoder_fingerprint(folder: Path) -> str:
-    """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer.
+    """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer, prompt.
 
     A chain asks for those of a few folders some dozens of times; a process reads a file again only
     if it has changed.
@@ -58,7 +60,33 @@ def encoder_fingerprint(folder: Path) -> str:
         for p in folder.glob(f"{place}.{suffix}")
         if p.name not in _NO_FINGERPRINT
     )
-    return digest([(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names], 32)
+    parts = [(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names]
+    if prompt := default_prompt(folder):
+        parts.append(("prompt", prompt))
+    return digest(parts, 32)
+
+
+def prompts_of(folder: Path) -> tuple[dict[str, str], str | None]:
+    """Prompts of an encoder folder by name, and the name of the one that is used by default.
+
+    Raises:
+        UserError: Its file of prompts is damaged.
+    """
+    path = folder / PROMPTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given = {str(k): str(v) for k, v in (content.get("prompts") or {}).items() if v is not None}
+        return given, content.get("default_prompt_name")
+    except FileNotFoundError:
+        return {}, None
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{path}: not the configuration of an encoder") from None
+
+
+def default_prompt(folder: Path) -> str:
+    """What an encoder folder puts before each sentence by default; mostly nothing."""
+    prompts, name = prompts_of(folder)
+    return prompts.get(name, "") if name is not None else ""
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -147,7 +175,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        files = [file for file in temporary.rglob("*") if file.is_file()]
+        files = [p for p in temporary.rglob("*") if p.is_file() and not p.is_symlink()]
         mode_of_new_files(files)
         for file in files:
             _flush(file)

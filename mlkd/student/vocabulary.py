@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mlkd.config.schema import VocabularyConfig
 from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.folder import without_prompts
 from mlkd.output.errors import UserError
 from mlkd.student.word_alignment import aligned_rows
 from mlkd.student.wordpiece import (
@@ -35,7 +36,7 @@ def assistant_from_teacher(
     sentences: Callable[[], Iterable[tuple[str, str]]],
     pairs: Callable[[], Iterable[tuple[str, str]]],
 ) -> SentenceTransformer:
-    """Give a copy of the teacher a vocabulary learned from the pairs.
+    """Give a copy of the teacher a vocabulary learned from the pairs; it reads no prompt.
 
     Args:
         teacher: A sentence encoder with a fast tokenizer; it is left as it is.
@@ -60,7 +61,7 @@ def assistant_from_teacher(
         new = learned_wordpiece(old, config.size, sentences(), keep=config.keep_teacher)
     else:
         new = _learned_anew(old, config.size, sentences())
-    assistant: Any = copy.deepcopy(teacher)
+    assistant: Any = without_prompts(copy.deepcopy(teacher))
     backbone = backbone_of(assistant)
     rows = subword_rows(backbone.get_input_embeddings().weight.detach(), old, new)
     if config.rows == "aligned":
