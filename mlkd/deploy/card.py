@@ -15,6 +15,7 @@ from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.deploy.snippets import other_tools, python
 from mlkd.deploy.source import Source
 from mlkd.metrics.scoring import HEADLINE
+from mlkd.storage.files import default_prompt
 
 _LIBRARY = {
     "portable": "sentence-transformers",
@@ -63,6 +64,7 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
         folder: What the card is for.
     """
     data, trim = source.section("data", DataConfig), folder.report.get("trim")
+    prompt = default_prompt(source.folder)
     languages = sorted(trim["tokens"]) if trim else _languages(data)
     parts = [
         f"---\n{_metadata(config, source, folder, languages)}\n---",
@@ -75,7 +77,8 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
             "into these has the vectors of the whole student, other text is cut smaller."
         )
     parts += [
-        f"A text is cut at {folder.longest} tokens, its start and end token among them.",
+        f"A text is cut at {folder.longest} tokens, its start and end token among them. "
+        + (f"It is read with the prompt {prompt!r}." if prompt else "It needs no prompt."),
         "## Use\n\nEach of these runs by itself in this folder.\n\n" + python(folder.name),
         other_tools(folder.name, source.name, list(folder.parts)[-1], folder.width, folder.mean),
         _weights(folder),
@@ -130,7 +133,9 @@ def _origin(
     if teacher is not None:
         name = teacher.name or teacher.package or Path(teacher.path or "").name
         revision = f" at {teacher.revision}" if teacher.revision else ""
-        lines.append(f"- Teacher: {name}{revision} (licence: {teacher_license(teacher)})")
+        read = teacher.prompt or teacher.prompt_name
+        prompt = f", read with the prompt {read!r}" if read else ""
+        lines.append(f"- Teacher: {name}{revision}{prompt} (licence: {teacher_license(teacher)})")
     if languages:
         lines.append(f"- Languages: {', '.join(languages)}")
     if data is not None:

@@ -58,7 +58,8 @@ def write_dense(model: SentenceTransformer, folder: Path) -> None:
     ]
     _write(folder / "modules.json", entries)
     _write(folder / "config_sentence_transformers.json",
-           {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+           {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name,
+            "similarity_fn_name": "cosine"},
     )  # fmt: skip
 
 

@@ -54,7 +54,9 @@ class Reference:
         found = sorted(sentences(load_sets(EvalConfig(sets={"demo": demo}))))
         spread = np.linspace(0, len(found) - 1, min(_COMPARED, len(found))).astype(int)
         # A sentence that is cut, one of a single letter, and letters that no vocabulary knows.
-        return [found[i] for i in spread] + [" ".join(found[:60]), "a", "ꙮ ᚠᚢᚦ 漢字"]
+        # And a word without spaces, longer than the longest that some tokenizers read.
+        odd = [" ".join(found[:60]), "a", "ꙮ ᚠᚢᚦ 漢字", "มนุษย์ทั้งหลายเกิดมามีอิสระ" * 5]
+        return [found[i] for i in spread] + odd
 
     @cached_property
     def vectors(self) -> np.ndarray:

@@ -63,6 +63,8 @@ def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
     Raises:
         Refused: The encoder has a part that the graph cannot express.
     """
+    if prompt := model.prompts.get(model.default_prompt_name or ""):
+        raise Refused(f"onnx: a graph reads sentences as they are, not behind {prompt!r}")
     graph = Graph(int8=int8)
     hidden, vectors = _sentence_vector(graph, model)
     widths = {"last_hidden_state": backbone_of(model).config.hidden_size}

@@ -75,11 +75,11 @@ def prompts_of(folder: Path) -> tuple[dict[str, str], str | None]:
     path = folder / PROMPTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        given = {str(k): str(v) for k, v in (content.get("prompts") or {}).items() if v is not None}
-        return given, content.get("default_prompt_name")
-    except FileNotFoundError:
+        given = {str(name): str(text) for name, text in content["prompts"].items() if text}
+        return given, content["default_prompt_name"]
+    except (FileNotFoundError, KeyError):  # of versions that knew no prompts
         return {}, None
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not the configuration of an encoder") from None
 
 
