@@ -127,17 +127,19 @@ def look_at(
         lenient = config.model_copy(update={"max_rejected": 1.0})
         store = prepare_pairs(lenient, exclude, cache, allow_download=allow_download)
         stops = str(error)
-    members = [np.flatnonzero(store.group == number) for number in range(len(store.groups))]
-    groups = []
-    bar = progress("look at the text", total=len(members), unit=" groups")
-    for number, group in enumerate(members):
-        drawn = np.random.default_rng((0, number)).permutation(group)[:_LOOKED_AT]
-        groups.append(_look_at_group(store, number, np.sort(drawn)))
+    groups, shown = [], []
+    bar = progress("look at the text", total=len(store.groups), unit=" groups")
+    for number in range(len(store.groups)):
+        members = np.flatnonzero(store.group == number)
+        shown.append(_drawn(members, show, (1, number)))
+        groups.append(
+            _look_at_group(store, number, np.sort(_drawn(members, _LOOKED_AT, (0, number))))
+        )
         bar.update()
     bar.close()
     if output is not None:
         write_tsv(store, output)
-    sample = list(_sample(store, members, show))
+    sample = list(_sample(store, shown, show))
     warnings = [line for found in groups for line in _warnings(found)]
     return Look(config, store, groups, sample, warnings, stops)
 
@@ -174,10 +176,15 @@ def _shown(store: PairStore, chosen: np.ndarray) -> Iterator[Shown]:
         yield Shown(source, target, group.source_lang, group.target_lang, group.corpus, domain)
 
 
-def _sample(store: PairStore, members: list[np.ndarray], number: int) -> Iterator[Shown]:
-    """Pairs of each group in turn, in random order, until there are so many."""
-    orders = [np.random.default_rng((1, i)).permutation(m) for i, m in enumerate(members)]
-    turns = zip_longest(*(order[:number].tolist() for order in orders))
+def _drawn(members: np.ndarray, number: int, seed: tuple[int, int]) -> np.ndarray:
+    """At most so many of the members, in random order."""
+    generator = np.random.default_rng(seed)
+    return members[generator.choice(len(members), min(number, len(members)), replace=False)]
+
+
+def _sample(store: PairStore, drawn: list[np.ndarray], number: int) -> Iterator[Shown]:
+    """Pairs of each group in turn until there are so many."""
+    turns = zip_longest(*(group.tolist() for group in drawn))
     found = [index for turn in turns for index in turn if index is not None]
     return _shown(store, np.sort(np.array(found[:number], int)))
 

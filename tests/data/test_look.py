@@ -168,6 +168,19 @@ def test_the_sample_is_drawn_evenly(tmp_path: Path) -> None:
     assert len(look(tmp_path, "de", "fr", show=10_000).sample) == len(TEXTS["en"]) + 40
 
 
+def test_a_group_of_which_nothing_is_left(tmp_path: Path) -> None:
+    write(tmp_path, "de", TEXTS["en"], TEXTS["de"])
+    (tmp_path / "app.po").write_text('#, fuzzy\nmsgid "Open"\nmsgstr "Auf"\n' * 3)
+    tsv = {"format": "tsv", "path": "de.tsv", "targets": ["de"]}
+    corpora = {"app": {"format": "gettext", "path": "app.po", "targets": ["de"]}, "c": tsv}
+    found = look(tmp_path, "de", show=3, corpora=corpora)
+    app, full = found.groups
+    assert app.sides is None
+    assert full.sides is not None
+    assert cells(found, app)[2:] == ["3", "0", "fuzzy 3", "0", "0", "0", "-", "-", "-"]
+    assert [pair.corpus for pair in found.sample] == ["c"] * 3
+
+
 @pytest.mark.parametrize("name", ["out/pairs.tsv", "pairs.tsv.gz"])
 def test_the_cleaned_pairs_are_a_corpus_again(tmp_path: Path, name: str) -> None:
     write(tmp_path, "de", [f"  {text}  " for text in TEXTS["en"]], TEXTS["de"])
