@@ -88,7 +88,7 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
     """Stop at a first row that names its columns, for it would be trained as a pair."""
     words = _HEADER_WORDS | language_names(wanted.source) | language_names(wanted.target)
     parts = [re.findall(r"[^\W\d_]+", text.strip('"').lower()) for text in texts]
-    if len(texts) > 1 and all(part and set(part) <= words for part in parts):
+    if len(set(texts)) > 1 and all(part and set(part) <= words for part in parts):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
             f"set data.corpora.{wanted.name}.header=true",

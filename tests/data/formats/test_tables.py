@@ -113,7 +113,9 @@ def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> Non
         assert pairs(tmp_path, format=kind, path=f"x.{kind}", header=True) == [("Rain", "Regen")]
 
 
-@pytest.mark.parametrize("first", ["Source\tQuelle", "text\tText me", "A dog\tdeutsch", "1\t2"])
+@pytest.mark.parametrize(
+    "first", ["Source\tQuelle", "text\tText me", "A dog\tdeutsch", "1\t2", "text\ttext"]
+)
 def test_a_pair_is_no_header(tmp_path: Path, first: str) -> None:
     (tmp_path / "x.tsv").write_text(first + "\n")
     assert pairs(tmp_path, format="tsv", path="x.tsv") == [tuple(first.split("\t"))]
