@@ -6,31 +6,57 @@ With ``-m`` it is a sweep: many chains (see :mod:`mlkd.sweeps.driver`).
 from __future__ import annotations
 
 import argparse
+import sys
 
-from mlkd.config.compose import run
+from hydra.core.hydra_config import HydraConfig
+
+from mlkd.config.compose import reporting, run
 from mlkd.config.schema import TrainConfig
+from mlkd.machine.processes import together
+from mlkd.output.errors import UserError
+from mlkd.output.started import started_processes
+
+_HELP = {"-h", "--help", "--hydra-help", "--version"}
+"""Options of Hydra that show something else than a configuration."""
 
 
 def main(config: TrainConfig) -> float:
     """Run the chain; gives the selecting dev score of its last link, for sweepers."""
-    from mlkd.recipes.chain import (
-        run_chain,  # torch and friends, only once the configuration is valid
-    )
+    if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
+        raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
+    with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
+        from mlkd.recipes.chain import (
+            run_chain,  # torch and friends, only once the configuration is valid
+        )
 
-    return run_chain(config)
+        return run_chain(config)
 
 
 def start() -> None:
     """Take the command line to the sweep's driver, or to Hydra."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     known, rest = parser.parse_known_args()
-    if known.multirun and not any(word.startswith("-") for word in rest):
-        from mlkd.sweeps.driver import main as sweep
+    options = [word for word in rest if word.startswith("-")]
+    if known.multirun and not _HELP.intersection(options):
+        with reporting(TrainConfig):
+            if options:
+                raise UserError(
+                    f"-m plans a sweep and takes no option beside it; leave out {options[0]}, or "
+                    "-m for a look at one chain"
+                )
+            if started_processes() > 1:
+                raise UserError(
+                    "-m starts the processes of a sweep itself, without torchrun or srun"
+                )
+            from mlkd.sweeps.driver import main as sweep
 
-        sweep(rest)
-    else:
-        run("train", TrainConfig, main)
+            sweep(rest)
+        return
+    with reporting(TrainConfig):
+        if any(word.lstrip("+").startswith("hydra.mode=") for word in rest):
+            raise UserError("hydra.mode: -m starts a sweep, nothing else does")
+    run("train", TrainConfig, main)
 
 
 if __name__ == "__main__":

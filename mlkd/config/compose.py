@@ -31,6 +31,7 @@ from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
+from mlkd.output.started import is_first_here
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGED = _PACKAGE / "conf"
@@ -150,23 +151,26 @@ def reporting(schema: type[BaseModel]) -> Iterator[None]:
     """End the process with one line where there is nothing to show a traceback for.
 
     Wrong input and files that cannot be read or written have status 2, an interruption 130 or 143.
+    Of the processes that train together on a machine the first one speaks.
     """
+    quiet = schema is TrainConfig and not is_first_here()
     stopped = signal.signal(signal.SIGTERM, _terminate)
     try:
         with _in_words(schema):
             yield
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), quiet)
     except ValueError as error:
         if not str(error).startswith("Only one of --"):  # Hydra's answer to -m with --cfg
             raise
-        _fail(str(error))
+        _fail(str(error), quiet)
     except OSError as error:  # a folder that cannot be read or written, a full disk
         reason = error.strerror or str(error)
-        _fail(f"{error.filename}: {reason}" if error.filename is not None else reason)
+        _fail(f"{error.filename}: {reason}" if error.filename is not None else reason, quiet)
     except (KeyboardInterrupt, Interrupted) as error:
         reason = str(error) or "SIGINT"
-        print(f"interrupted ({reason}); the same command goes on from here", file=sys.stderr)
+        if not quiet:
+            print(f"interrupted ({reason}); the same command goes on from here", file=sys.stderr)
         sys.exit(130 if reason == "SIGINT" else 143)
     finally:
         signal.signal(signal.SIGTERM, stopped)
@@ -273,7 +277,8 @@ def _terminate(number: int, frame: Any) -> None:
     raise Interrupted("SIGTERM")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, quiet: bool) -> NoReturn:
     logging.shutdown()
-    print(f"error: {UserError(message)}", file=sys.stderr)  # one line, without secrets
+    if not quiet:
+        print(f"error: {UserError(message)}", file=sys.stderr)  # one line, without secrets
     sys.exit(2)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
@@ -18,11 +19,10 @@ from torch import Tensor
 from mlkd.config.schema import TrainerConfig
 from mlkd.machine.hardware import device_of
 from mlkd.output.errors import UserError
+from mlkd.output.started import by_srun, by_torchrun, started_processes
 
 _PATIENCE = datetime.timedelta(hours=24)
 """The others wait so long for the first process, which prepares and evaluates alone."""
-_TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK"}
-"""What torchrun tells each process."""
 
 
 @contextmanager
@@ -33,17 +33,19 @@ def joined(config: TrainerConfig) -> Iterator[None]:
         UserError: There are not as many processes as the configuration says, or the first one has
             ended before this one.
     """
-    wanted = config.processes
-    if wanted == 1 or dist.is_initialized():
+    wanted, world = config.processes, started_processes()
+    if dist.is_initialized():
         yield
         return
-    place = environment()
-    world = 1 if place is None else place.world_size()
-    if place is None or world != wanted:
+    if world != wanted:
         raise UserError(
             f"trainer.devices={config.devices} trainer.nodes={config.nodes}: needs {wanted} "
             f"processes, not {world}; start them with -m and hydra/launcher=slurm, srun or torchrun"
         )
+    place = environment()
+    if wanted == 1 or place is None:
+        yield
+        return
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = place.main_address, str(place.main_port)
     backend = "gloo"
     if device_of(config.accelerator).type == "cuda":
@@ -134,9 +136,11 @@ def environment() -> ClusterEnvironment | None:
     Raises:
         UserError: srun was told less than Lightning has to know.
     """
-    if "SLURM_PROCID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
-        try:
-            return SLURMEnvironment(auto_requeue=False)
-        except RuntimeError as error:
-            raise UserError(str(error)) from None
-    return TorchElasticEnvironment() if os.environ.keys() >= _TORCHRUN else None
+    if by_torchrun():
+        return TorchElasticEnvironment()
+    if not by_srun():  # maybe in a batch script, of which Lightning would think otherwise
+        return LightningEnvironment() if "SLURM_PROCID" in os.environ else None
+    try:
+        return SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:
+        raise UserError(str(error)) from None

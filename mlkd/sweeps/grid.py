@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,13 @@ from mlkd.output.errors import UserError
 from mlkd.recipes.links import link_keys
 
 T = TypeVar("T", bound=Section)
+
+_LAUNCHERS: dict[str, type[LocalConfig] | type[SlurmConfig] | None] = {
+    "basic": None,
+    "local": LocalConfig,
+    "slurm": SlurmConfig,
+}
+"""Options of ``hydra/launcher`` and their schemas. mlkd reads them; Hydra itself starts no cell."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,16 @@ def read_request(overrides: Sequence[str]) -> Request:
         UserError: The sweep or its launcher has wrong settings, or nothing is swept.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        key = override.get_key_element().lstrip("+~")
+        value = "" if override.is_delete() else override.get_value_string().strip("'\"")
+        if key == "hydra/launcher" and value not in _LAUNCHERS:
+            raise UserError(f"{override.input_line}: allowed: {', '.join(_LAUNCHERS)}")
+        if re.match(r"hydra[./](mode|sweep|sweeper)\b", key):
+            raise UserError(
+                f"{override.input_line}: mlkd plans its sweeps itself; of hydra's own settings -m "
+                "reads hydra/launcher and hydra.launcher.*"
+            )
     swept: dict[str, list[Value]] = {
         o.get_key_element(): list(o.sweep_string_iterator())
         for o in parsed
@@ -145,19 +163,14 @@ def _launcher(composed: DictConfig) -> Launcher:
     """The launcher that ``hydra/launcher`` names.
 
     Raises:
-        UserError: It is none of ours, or has wrong settings.
+        UserError: It has wrong settings.
     """
     settings = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
     name = composed.hydra.runtime.choices["hydra/launcher"]
-    if name == "basic":
+    kind = _LAUNCHERS[name]
+    if kind is None:
         return None
-    kinds: dict[str, type[LocalConfig] | type[SlurmConfig]] = {
-        "local": LocalConfig,
-        "slurm": SlurmConfig,
-    }
-    if name not in kinds:
-        raise UserError(f"hydra/launcher={name}: allowed: basic, {', '.join(kinds)}")
-    checked: LocalConfig | SlurmConfig = _check(kinds[name], settings, "hydra.launcher")
+    checked: LocalConfig | SlurmConfig = _check(kind, settings, "hydra.launcher")
     return checked
 
 

@@ -74,7 +74,7 @@ def queued_jobs() -> dict[str, Place]:
         UserError: There is no cluster, or it does not answer.
     """
     if shutil.which("sbatch") is None:
-        raise UserError("hydra/launcher=slurm: no sbatch here; give hydra/launcher=local")
+        raise UserError("SLURM: there is no sbatch here; hydra/launcher=local needs none")
     listed = _ask("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r")
     jobs = (line.split("|", 2) for line in listed.splitlines() if line.count("|") >= 2)
     return {number.strip(): Place(state, reason.strip()) for number, state, reason in jobs}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from mlkd.storage.process import machine, started
 from mlkd.sweeps.queue import Place, meaning_of, queued_jobs
 from mlkd.sweeps.record import SweepRecord
 
-WORDS = ("finished", "running", "queued", "failed", "missing")
-"""All that a job may be. Missing: nobody works on it, and it waits nowhere."""
+WORDS = ("finished", "running", "queued", "failed", "missing", "unknown")
+"""All that a job may be. Missing: nobody works on it, and it waits nowhere. Unknown: it was given
+to SLURM, which does not answer."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,27 @@ def driver_of(content: Mapping[str, Any]) -> str | None:
 
 
 def standings(record: SweepRecord) -> list[Standing]:
-    """All jobs of a sweep, what several cells share first.
-
-    Raises:
-        UserError: Jobs are on SLURM, and it does not answer.
-    """
+    """All jobs of a sweep, what several cells share first."""
     content = record.read()
     entries = [*content["shared"], *content["cells"]]
     open_jobs = [e for e in entries if e["status"] == "missing" and e["job"]]
-    queued = queued_jobs() if open_jobs and shutil.which("squeue") else {}
+    silence, queued = None, {}
+    if open_jobs:
+        try:
+            queued = queued_jobs()
+        except UserError as error:
+            silence = str(error)
     is_driven = driver_of(content) is not None and content["launcher"] != "slurm"
-    return [_standing(record, entry, queued, is_driven) for entry in entries]
+    found = [_standing(record, entry, queued, is_driven) for entry in entries]
+    if silence is None:
+        return found
+    lost = {entry["id"] for entry in open_jobs}
+    return [
+        replace(standing, word="unknown", detail=silence)
+        if standing.id in lost and standing.word == "missing"
+        else standing
+        for standing in found
+    ]
 
 
 def counts(found: list[Standing]) -> str:

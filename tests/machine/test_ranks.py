@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import tiny_settings, weights
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
 from mlkd.config.schema import LossConfig, TrainConfig, TrainerConfig
@@ -24,7 +25,9 @@ from mlkd.encoders.folder import load_folder
 from mlkd.losses import build_loss
 from mlkd.losses.vectors import PairVectors
 from mlkd.machine import ranks
+from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
+from mlkd.output.started import is_first_here, started_processes
 from mlkd.recipes.chain import open_chain
 from mlkd.runs.record import Run
 from mlkd.training.fit import Job, fit
@@ -176,6 +179,19 @@ def ended(processes: list[subprocess.Popen[str]], status: int) -> str:
     return printed[0]
 
 
+@pytest.mark.enable_socket
+def test_the_first_process_does_not_wait_for_one_that_has_failed() -> None:
+    code = (
+        "import time; from mlkd.config.schema import TrainerConfig; "
+        "from mlkd.machine import processes; processes._GRACE = 0.1\n"
+        "with processes.together(TrainerConfig(devices=3), ['-c', 'raise SystemExit(3)']): "
+        "time.sleep(100)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "process 1 of this run ended with status 3\n"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.enable_socket
@@ -191,11 +207,13 @@ def test_a_chain_of_two_processes_is_a_chain_of_one(
         expected, found = weights(alone, stage), weights(two, stage)
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
-    assert ended(run_chain(both, places()), 0).count(": reused (") == 4
-    # What the first one refuses ends the other one too.
+    # A plain command starts the other process itself. What the first one refuses ends the other.
+    assert ended(run_chain(both, [{}]), 0).count(": reused (") == 4
     (damaged,) = two.glob("runs/assistant-*/student/model.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert "model.safetensors" in ended(run_chain(both, places()), 2)
+    refused = ended(run_chain(both, [{}]), 2)
+    assert refused.count("error: ") == 1 and "model.safetensors" in refused
+    assert "Traceback" not in refused
 
 
 @pytest.mark.slow
@@ -219,6 +237,81 @@ def test_two_processes_stop_together_and_go_on(tiny_overrides: list[str], tmp_pa
     assert "assistant: resumed (" in ended(run_chain(command, places()), 0)
     expected, found = weights(calm, "assistant"), weights(disturbed, "assistant")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("around", "found", "speaks"),
+    [
+        ({}, 1, True),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, 2, False),
+        ({"RANK": "4", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}, 8, True),
+        (STEP, 2, False),
+        (STEP | {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, 4, True),
+        # A batch script without srun, as SLURM 22.05 has it.
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, 1, True),
+    ],
+)
+def test_how_a_process_was_started(
+    around: dict[str, str], found: int, speaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in around.items():
+        monkeypatch.setenv(name, value)
+    assert (started_processes(), is_first_here()) == (found, speaks)
+    if found == 1:
+        assert type(ranks.environment()) in (type(None), LightningEnvironment)
+    else:
+        with (
+            pytest.raises(UserError, match=f"needs 1 processes, but .* has started {found}"),
+            together(TrainerConfig(), []),
+        ):
+            pass
+        with pytest.raises(UserError, match="needs 1 processes"), ranks.joined(TrainerConfig()):
+            pass
+    with together(TrainerConfig(devices=found), []):
+        assert started_processes() == found
+
+
+@pytest.mark.enable_socket
+def test_a_refusal_is_one_line_of_all_processes(tiny_overrides: list[str]) -> None:
+    """Two processes where one is asked for, a wrong setting, a sweep."""
+    for words in ([], ["trainer.devices=2", "student.layers=9"], ["-m", "seed=0,1"]):
+        processes = run_chain([*tiny_overrides, *words], places())
+        said = [process.communicate(timeout=100)[0] for process in processes]
+        assert [process.returncode for process in processes] == [2, 2]
+        assert said[0].startswith("error: ") and said[0].count("\n") == 1
+        assert said[1] == ""
+
+
+@pytest.mark.enable_socket
+def test_the_first_process_starts_and_ends_the_others(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; folder, seconds = sys.argv[1:]; "
+        "names = 'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT'; "
+        "text = ' '.join(os.environ[name] for name in names); "
+        "Path(folder, os.environ['RANK']).write_text(text); time.sleep(float(seconds))"
+    )
+    before = dict(os.environ)
+    config = TrainerConfig(devices=3)
+    with together(config, ["-c", code, str(tmp_path), "0"]):
+        assert started_processes() == 3 and ranks.environment() is not None
+        port = os.environ["MASTER_PORT"]
+    assert dict(os.environ) == before
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"1": f"1 1 3 {port}", "2": f"2 2 3 {port}"}
+    # They may wait for a first one that has failed.
+    started = time.monotonic()
+    with pytest.raises(UserError, match="x"), together(config, ["-c", code, str(tmp_path), "99"]):
+        raise UserError("x")
+    assert time.monotonic() - started < 20
+    assert dict(os.environ) == before
+    with (
+        pytest.raises(UserError, match="needs 6 processes; start them with"),
+        together(TrainerConfig(devices=3, nodes=2), []),
+    ):
+        pass
 
 
 def test_the_number_of_processes_is_checked(tiny: Callable[..., TrainConfig]) -> None:

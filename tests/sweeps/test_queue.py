@@ -161,5 +161,5 @@ def test_without_a_cluster_the_queue_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="no sbatch here"):
+    with pytest.raises(UserError, match="there is no sbatch here"):
         queue.queued_jobs()

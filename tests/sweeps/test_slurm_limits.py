@@ -26,6 +26,7 @@ from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.slurm import submit, watch
+from mlkd.sweeps.status import standings
 from mlkd.sweeps.tree import Job, make_jobs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -101,17 +102,23 @@ def test_why_jobs_wait_is_said(
     cluster: dict[str, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One job asks for more time than its partition gives, one is held: neither ever starts."""
+    """Three jobs that never start: too long and too large for the partition, and held."""
     caplog.set_level(logging.INFO)
-    record, (endless, held) = sweep("seed=0,1")
+    record, jobs = sweep("seed=0,1,2")
+    endless, wide, held = jobs
     submit(record, [endless], settings(partition="short", timeout_min=20))
+    submit(record, [wide], settings().model_copy(update={"cpus_per_task": 99}))
     submit(record, [held], settings(additional_parameters={"hold": True}))
-    (long, _), (waits, _) = numbers(record, [endless, held])
-    watcher = Thread(target=watch, args=(record, [endless, held]))
+    long, large, waits = (number for number, _ in numbers(record, jobs))
+    watcher = Thread(target=watch, args=(record, jobs))
     watcher.start()
+    wait_for(lambda: f"waiting on SLURM: {large}: PartitionConfig (they ask" in caplog.text, 30)
     wait_for(lambda: f"waiting on SLURM: {long}: PartitionTimeLimit (hydra" in caplog.text, 30)
     wait_for(lambda: f"waiting on SLURM: {waits}: JobHeldUser (held by" in caplog.text, 30)
-    slurm(cluster, "scancel", long)
+    stands = {standing.id: standing for standing in standings(record)}
+    assert stands[endless.id].word == stands[held.id].word == "queued"
+    assert stands[held.id].detail.startswith(f"SLURM job {waits}: JobHeldUser (held by")
+    slurm(cluster, "scancel", long, large)
     slurm(cluster, "scontrol", "release", waits)
     watcher.join(60)
     assert not watcher.is_alive()

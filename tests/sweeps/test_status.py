@@ -106,6 +106,17 @@ def test_what_waits_for_its_driver_is_queued(record: SweepRecord) -> None:
     assert driver_of(record.read()) is None
 
 
+def test_without_an_answer_of_slurm_its_jobs_are_unknown(
+    record: SweepRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.update("c2", job="7_0")
+    monkeypatch.setenv("PATH", str(tmp_path))  # as on a machine that is not of the cluster
+    found = {standing.id: standing for standing in standings(record)}
+    words = [found[name].word for name in ("c0", "c1", "c2", "c3", "c4")]
+    assert words == ["finished", "failed", "unknown", "missing", "missing"]
+    assert found["c2"].detail == "SLURM: there is no sbatch here; hydra/launcher=local needs none"
+
+
 def test_sweeps_are_found(record: SweepRecord, tmp_path: Path) -> None:
     for place in (record.path, record.folder, tmp_path / "out"):
         assert [found.folder for found in sweeps_of(place)] == [record.folder]

@@ -249,7 +249,7 @@ def test_launchers_are_settings() -> None:
     assert launcher() is None
     local = launcher("hydra/launcher=local", "hydra.launcher.processes=3")
     assert isinstance(local, LocalConfig) and local.processes == 3
-    slurm = launcher("hydra/launcher=slurm", "hydra.launcher.partition=gpu")
+    slurm = launcher("hydra/launcher='slurm'", "hydra.launcher.partition=gpu")
     assert isinstance(slurm, SlurmConfig) and slurm.partition == "gpu"
     for wrong in ("hydra.launcher.timeout_min=2", "+hydra.launcher.partitions=gpu"):
         with pytest.raises(UserError, match=r"hydra\.launcher"):
@@ -264,15 +264,35 @@ def test_launchers_are_settings() -> None:
         (["student.recurrences=1,2"], "did you mean student.recurrence"),
         (["student.layers=8,9"], "no cell is possible"),
         (["seed=0,1", "trainer.devices=2"], "need hydra/launcher=slurm"),
+        (["seed=0,1", "hydra/launcher=joblib"], "joblib: allowed: basic, local, slurm"),
+        (["seed=0,1", "hydra/launcher=local,slurm"], "slurm: allowed: basic, local, slurm"),
+        (["seed=0,1", "~hydra/launcher"], "allowed: basic, local, slurm"),
+        (["seed=0,1", "hydra/sweeper=basic"], "mlkd plans its sweeps itself"),
+        (["seed=0,1", "hydra.sweep.dir=here"], "mlkd plans its sweeps itself"),
+        (["seed=0,1", "--cfg", "job"], "-m plans a sweep and takes no option beside it; leave out"),
+        (["--resolve", "seed=0,1"], "leave out --resolve"),
     ],
 )
 def test_a_wrong_sweep_is_refused_in_a_line(
     overrides: list[str], message: str, command: Command
 ) -> None:
-    done = command("mlkd.train", "-m", *overrides)
+    flag = "--multi" if "--resolve" in overrides else "-m"  # Hydra takes either
+    done = command("mlkd.train", flag, *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("hydra/launcher=slurm", "hydra/launcher=slurm starts the cells of a sweep; give -m"),
+        ("hydra.mode=MULTIRUN", "hydra.mode: -m starts a sweep, nothing else does"),
+    ],
+)
+def test_words_of_a_sweep_need_its_flag(word: str, message: str, command: Command) -> None:
+    done = command("mlkd.train", word)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n"), done.stdout
 
 
 @pytest.fixture
