@@ -7,22 +7,27 @@ from pathlib import Path
 from mlkd.config.commands import BaselinesConfig
 from mlkd.config.compose import run
 from mlkd.deploy.source import check_packages
+from mlkd.output.errors import UserError
+from mlkd.recipes.recipe import links
 
 
 def main(config: BaselinesConfig) -> None:
     """Measure all of them, print the table and write it with its provenance."""
     check_packages(["onnx_int8"])
+    last = links(config)[-1]
+    if not (last.trains_student and last.settings.whole):
+        raise UserError(f"stage={config.stage} leaves no trained student to compare")
 
     from rich.console import Console
 
-    from mlkd.bench.baselines import measure_rivals
+    from mlkd.bench.baselines import measure_baselines
     from mlkd.machine.hardware import describe, device_of
     from mlkd.metrics.table import records_of, rows_of, rows_to_table, to_markdown
     from mlkd.output.secrets import redacted
     from mlkd.runs.record import environment, now
     from mlkd.storage.files import replacing, write_json, write_rows
 
-    name, measured = measure_rivals(config)
+    name, measured = measure_baselines(config)
     rows = rows_of(measured)
     Console(width=160).print(rows_to_table(rows))
     given = config.output

@@ -15,6 +15,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
 from mlkd.output.started import started_processes
+from mlkd.recipes.recipe import links
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
 """Options of Hydra that show something else than a configuration."""
@@ -24,10 +25,9 @@ def main(config: TrainConfig) -> float:
     """Run the chain; gives the selecting dev score of its last link, for sweepers."""
     if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
+    links(config)  # refused before torch and friends are imported
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
-        from mlkd.recipes.chain import (
-            run_chain,  # torch and friends, only once the configuration is valid
-        )
+        from mlkd.recipes.run import run_chain
 
         return run_chain(config)
 

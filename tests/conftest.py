@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from mlkd.config.compose import configured
 from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import StageSettings, known_stages
 from mlkd.output.errors import Interrupted
 
 # The process that hands out the tests reads this file too and runs none of them: what takes
@@ -44,7 +45,7 @@ LONGEST = (
     "test_resume.py", "test_ranks.py", "test_hub_models.py", "test_wandb.py",
 )  # fmt: skip
 
-STAGES = ("assistant", "bottleneck", "recurrent", "contrastive")
+LINKS = ("assistant", "bottleneck", "recurrent", "contrastive")
 ENGLISH = [
     "the red dog runs home",
     "a small cat sleeps here",
@@ -245,7 +246,7 @@ def tiny_settings(encoder: Path, corpus: Path, output: Path, steps: int = 6) -> 
         "trainer.precision=fp32",
         "trainer.threads=1",
         f"output_dir={output}",
-        *(f"stages.{stage}.{size}" for stage in STAGES for size in sizes),
+        *(f"stages.{link}.{size}" for link in LINKS for size in sizes),
     ]
 
 
@@ -258,6 +259,13 @@ def stored_tokens(model: SentenceTransformer, texts: list[str]) -> TokenStore:
     rows = model.tokenizer(texts, truncation=True, max_length=16)["input_ids"]
     offsets = np.cumsum([0, *map(len, rows)])
     return TokenStore(np.concatenate(rows), offsets, model.tokenizer.pad_token_id)
+
+
+def link_settings(stage: str, loss: dict[str, Any], **optim: float) -> StageSettings:
+    """A link of three pairs a step."""
+    budget = {"epochs": 1, "batch_size": 3, "lr": 0.01, "optim": optim}
+    values = {"stage": stage, "inputs": {"start": "base", "target": "teacher"}, "loss": loss}
+    return known_stages()[stage].model_validate(values | budget)
 
 
 def configure(*overrides: str) -> TrainConfig:
@@ -277,7 +285,7 @@ def tiny(encoder_folder: Path, corpus: Path, tmp_path: Path) -> Callable[..., Tr
 
 def run_tiny(encoder: Path, output: Path, stage: str) -> Path:
     """Run ``tiny(stage=stage)`` with a corpus beside its outputs."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     corpus = output.with_name("corpus")
     if not corpus.exists():
@@ -301,6 +309,20 @@ def finished_chain(encoder_folder: Path, finished_assistant: Path, once: Once) -
         return run_tiny(encoder_folder, output, "contrastive")
 
     return once("chain", make)
+
+
+def new_student(config: TrainConfig) -> SentenceTransformer:
+    """The student of a chain before any training; its assistant is trained if it is not yet."""
+    from mlkd.recipes.chain import open_chain
+    from mlkd.recipes.link import run_link
+    from mlkd.recipes.recipe import New, links
+
+    opened = open_chain(config)
+    for link in links(config):
+        if isinstance(start := link.inputs["start"], New):
+            return opened.new_student(start)
+        run_link(opened, link)
+    raise AssertionError("no link makes a student")
 
 
 @pytest.fixture
@@ -390,7 +412,7 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_until(config: TrainConfig, step: int, number: signal.Signals = signal.SIGTERM) -> None:
     """Run a chain that gets a signal in the middle of a step, which it finishes and saves."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     with pytest.MonkeyPatch.context() as patch:
         at_steps(patch, {step}, lambda *_: os.kill(os.getpid(), number))

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from conftest import STAGES, configure, tiny_settings
+from conftest import LINKS, configure, tiny_settings
 
 from mlkd.config.schema import TrainConfig
-from mlkd.recipes.chain import run_chain
+from mlkd.recipes.run import run_chain
 
 CELLS = [(e, r, seed) for e in (4, 8) for r in (1, 2) for seed in (0,)] + [(4, 2, 1)]
 """Bottleneck, recurrence and seed of the chains that are trained."""
@@ -30,13 +30,15 @@ def make_records(encoder: Path, corpus: Path, output: Path) -> Path:
         config = configure(*settings, *(f"{k}={v}" for k, v in chosen.items()))
         before = _finished(output)
         run_chain(config)
-        made = sorted(_finished(output) - before, key=lambda p: STAGES.index(_stage(p)))
+        made = sorted(_finished(output) - before, key=lambda p: LINKS.index(_stage(p)))
         entries.append(_entry(f"cell{len(entries)}", chosen, [p.name for p in made], config, sweep))
     last = made[-1]
     failed = last.with_name("contrastive-00000000failed00")
     failed.mkdir()
     record = json.loads((last / "run.json").read_text())
-    kept = {k: v for k, v in record.items() if k in {"stage", "identity", "config", "started"}}
+    kept = {
+        k: v for k, v in record.items() if k in {"link", "stage", "identity", "config", "started"}
+    }
     kept["config"]["student"]["recurrence"] = 3
     broken = {"id": failed.name, "status": "failed", "reason": "OutOfMemoryError('no memory left')"}
     (failed / "run.json").write_text(json.dumps(kept | broken))

@@ -12,7 +12,7 @@ from conftest import ENGLISH, GERMAN, stored_tokens
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
-from mlkd.config.schema import InitConfig, StudentConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder
 from mlkd.storage.files import encoder_fingerprint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from mlkd.config.schema import InitConfig, LossConfig, PairMSEConfig, TrainConfig
+from mlkd.config.compose import compose_recipe
+from mlkd.config.schema import TrainConfig
+from mlkd.config.student import InitConfig
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import FORMATS, encoder, open_onnx
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib, parameters
-from mlkd.recipes.chain import Chain, open_chain, run_links
-from mlkd.recipes.links import links
-from mlkd.runs.record import read_record
+from mlkd.recipes.chain import Chain, open_chain
+from mlkd.recipes.recipe import New, links
+from mlkd.recipes.run import run_links
 from mlkd.student.static import static_encoder
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _STATIC_WIDTH = 256
 """Width of the static vectors, model2vec's default, where the assistant is as wide."""
 
 
-def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
+def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run the chain, then everything that it is compared with.
 
     All are scored in fp32 (int8 in its own arithmetic) and timed in one race.
@@ -51,7 +52,7 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
     width = min(_STATIC_WIDTH, int(assistant.get_embedding_dimension() or 0))
     static = static_encoder(assistant, _frequency(chain, assistant), width)
     with tempfile.TemporaryDirectory() as temporary:
-        made = {"start": chain.new_student(), "layer cut": _layer_cut(chain).new_student()}
+        made = {"start": chain.new_student(_start(chain)), "layer cut": _layer_cut(chain)}
         for name, model in made.items():
             folders[name] = Path(temporary, name)
             save_folder(model, folders[name])
@@ -74,26 +75,24 @@ def measure_rivals(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]
 
 
 def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:
-    """The same student, trained in one stage as Reimers and Gurevych (2020) do.
+    """The same student by ``recipe=mse``, as Reimers and Gurevych (2020) train it.
 
-    The loss is the mean squared error of both sides to the teacher's vector of the source, and the
-    learning rate that of stage 3, which trains new students.
+    The assistant's link stays what it is in the chain, so that both have one assistant.
 
     Args:
         config: The chain it is compared with.
         pairs: How many pairs it is trained on.
     """
-    values = config.model_dump() | {"stage": "contrastive"}
-    stages = values["stages"]
-    for name in ("bottleneck", "recurrent"):
-        stages[name]["enabled"] = False
-    stages["contrastive"] |= {
-        "enabled": True,
-        "loss": LossConfig(pair_mse=PairMSEConfig()).model_dump(),
-        "lr": config.stages["recurrent"].lr,
+    recipe = compose_recipe("mse")
+    stages: dict[str, Any] = recipe["stages"]
+    stages |= {name: link for name, link in config.model_dump()["stages"].items() if name in stages}
+    last, batch_size = recipe["stage"], config.stages[config.stage].batch_size
+    stages[last] |= {
         "epochs": 1000.0,
-        "max_steps": max(1, pairs // config.stages["contrastive"].batch_size),
+        "batch_size": batch_size,
+        "max_steps": max(1, pairs // batch_size),
     }
+    values = config.model_dump() | {"recipe": "mse", "stage": last, "stages": stages}
     return TrainConfig.model_validate({key: values[key] for key in TrainConfig.model_fields})
 
 
@@ -106,13 +105,18 @@ def _finished(config: TrainConfig) -> Chain:
 
 
 def _pairs_taken(chain: Chain) -> int:
-    """On how many pairs the student was trained, in all stages; those of stage 2 are cheaper."""
-    taken = 0
-    for name in links(chain.config):
-        if name != "assistant":
-            steps = read_record(chain.folders[name].parent)["training"]["steps"]
-            taken += steps * chain.config.stages[name].batch_size
-    return taken
+    """On how many pairs the student was trained; those of links that train a part are cheaper."""
+    students = [link for link in links(chain.config) if link.trains_student]
+    return sum(
+        chain.runs[link.name].read()["training"]["steps"] * link.settings.batch_size
+        for link in students
+    )
+
+
+def _start(chain: Chain) -> New:
+    """The student before any training."""
+    starts = (link.inputs["start"] for link in links(chain.config))
+    return next(start for start in starts if isinstance(start, New))
 
 
 def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
@@ -121,13 +125,13 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
     return torch.from_numpy(tokens.frequency(backbone_of(model).config.vocab_size))
 
 
-def _layer_cut(chain: Chain) -> Chain:
-    """The same chain with a student that has the assistant's whole layers and word table."""
+def _layer_cut(chain: Chain) -> SentenceTransformer:
+    """A student that has the assistant's whole layers and word table."""
     config = chain.config
     whole = {"bottleneck": None, "intermediate": None, "trim": None, "recurrence": 1}
     size = config.student.model_copy(update=whole)
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
-    return replace(chain, config=config.model_copy(update={"student": size, "init": init}))
+    return chain.new_student(_start(chain), size, init)
 
 
 def _measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,8 @@ import time
 from mlkd.bench.contest import Line
 from mlkd.output.errors import UserError
 
-_FIRST_STEP = "stage assistant:"
-"""What the first stage's bar begins with, which opens when its first step begins."""
+_FIRST_STEP = re.compile(r"link \w+:")
+"""What the first link's bar begins with, which opens when its first step begins."""
 
 
 def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = False) -> Line:
@@ -39,7 +40,7 @@ def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = Fals
         assert process.stderr is not None
         while part := process.stderr.read1(4096):  # type: ignore[attr-defined]
             tail = (tail + part.decode(errors="replace"))[-4000:]
-            if first is None and _FIRST_STEP in tail:
+            if first is None and _FIRST_STEP.search(tail):
                 first = time.perf_counter() - start
                 if stop:
                     process.terminate()

@@ -10,4 +10,4 @@ from mlkd.config.commands import BenchmarkConfig
 def measure(config: BenchmarkConfig) -> list[Line]:
     """English and German (or the first language that the data offers)."""
     chain = open_for_training(with_languages(config, 1, "de"))
-    return contest(config, chain, chain.base)
+    return contest(config, chain, chain.given["base"])

@@ -10,4 +10,4 @@ from mlkd.config.commands import BenchmarkConfig
 def measure(config: BenchmarkConfig) -> list[Line]:
     """English with German, French and Czech (or the first languages that the data offers)."""
     chain = open_for_training(with_languages(config, 3, "de", "fr", "cs"))
-    return contest(config, chain, chain.base)
+    return contest(config, chain, chain.given["base"])

@@ -78,7 +78,7 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     """The assistant stage of the case ``minilm``, in each precision."""
     chain = open_for_training(with_languages(config, 1, "de"))
     place = device(chain.config)
-    lesson = Lesson(chain.config, chain, chain.base, config.benchmark.clock)
+    lesson = Lesson(chain.config, chain, chain.given["base"], config.benchmark.clock)
     lines: list[Line] = []
     for precision in dict.fromkeys(("fp32", resolve_precision(config.trainer.precision, place))):
         watched = Profile(place)

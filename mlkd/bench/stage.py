@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from torch import Tensor
 
 from mlkd.bench.contest import Turn
 from mlkd.bench.machine import finish, seconds
-from mlkd.config.schema import LossConfig, PairMSEConfig, StageName, TrainConfig
+from mlkd.config.losses import LossConfig, PairMSEConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import device_of
-from mlkd.output.errors import Interrupted
+from mlkd.output.errors import Interrupted, UserError
 from mlkd.recipes.chain import Chain
+from mlkd.recipes.recipe import Made, links, references
 from mlkd.runs.record import Run
-from mlkd.training.fit import Job, fit
+from mlkd.training.fit import Training, fit
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,23 @@ class Report:
     losses: list[float] = field(default_factory=list)
 
 
-def one_stage(config: TrainConfig, stage: StageName, batch_size: int, steps: int) -> TrainConfig:
-    """A stage of some steps with the peer's loss: the mean squared error over both sides."""
-    values = config.model_dump()
+def assistant_link(config: TrainConfig) -> str:
+    """Name of the link that trains the assistant.
+
+    Raises:
+        UserError: None does.
+    """
+    found = references(config)["assistant"]
+    if not isinstance(found, Made):
+        raise UserError(
+            f"recipe={config.recipe}: no link trains the assistant; assistant.train=true"
+        )
+    return found.link
+
+
+def one_stage(config: TrainConfig, batch_size: int, steps: int) -> TrainConfig:
+    """The assistant's link alone, with the peer's loss: the mean squared error over both sides."""
+    values, stage = config.model_dump(), assistant_link(config)
     values["stages"][stage] |= {
         "loss": LossConfig(pair_mse=PairMSEConfig(weight=0.5)).model_dump(),
         "batch_size": batch_size,
@@ -103,10 +119,11 @@ def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> Report:
     config = lesson.config.model_copy(update={"trainer": trainer})
     chain, meter = lesson.chain, Meter(lesson.clock)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), config.stage, {})
-        stores = chain.pairs, chain.cache, chain.teacher, chain.assistant
-        job = Job(config, *stores, run, config.stage, deadline=None)
-        _, asked = fit(job, load_folder(lesson.model), meter, *callbacks)
+        link = links(config)[-1]
+        run = Run(Path(folder), link.name, link.settings.stage, {})
+        reads = replace(chain, config=config).reads(link)
+        training = Training(reads, run, False, config.logger, {}, deadline=None)
+        *_, asked = fit(training, load_folder(lesson.model), meter, *callbacks)
     if asked is not None:
         raise Interrupted(asked)
     pairs = np.stack(meter.pairs)

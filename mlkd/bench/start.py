@@ -14,6 +14,7 @@ from mlkd.bench.command import train
 from mlkd.bench.contest import Line
 from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
+from mlkd.bench.stage import assistant_link
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.metrics.evaluation import open_encoder_folder
 
@@ -27,13 +28,13 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     The teacher is a tiny random one, because the first of the two has to make all target vectors;
     the second only looks them up.
     """
-    number = config.benchmark.start_pairs
+    number, link = config.benchmark.start_pairs, assistant_link(config)
     with scratch(config.output_dir) as folder:
         write_pairs(folder / "pairs.en-de.tsv", number)
         teacher = open_encoder_folder(config.teacher, False, Path(config.output_dir, "cache"))
         write_teacher(teacher, folder / "teacher")
         command = [
-            *("stage=assistant", "stages.assistant.epochs=1", "stages.assistant.batch_size=8"),
+            *(f"stage={link}", f"stages.{link}.epochs=1", f"stages.{link}.batch_size=8"),
             *("student.layers=1", "student.bottleneck=8"),
             *("teacher=folder", f"teacher.path={folder / 'teacher'}"),
             *("eval=demo", "eval.bootstrap=0", "data=tsv", f"data.root={folder}"),

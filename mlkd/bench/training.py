@@ -45,7 +45,7 @@ def with_languages(config: BenchmarkConfig, number: int, *wanted: str) -> Benchm
 def open_for_training(config: BenchmarkConfig) -> Chain:
     """Data and assistant of a case, from the caches where they are there."""
     settings = config.benchmark
-    return open_chain(one_stage(config, "assistant", settings.batch_size, settings.steps))
+    return open_chain(one_stage(config, settings.batch_size, settings.steps))
 
 
 def contest(config: BenchmarkConfig, chain: Chain, model: Path) -> list[Line]:
@@ -100,4 +100,6 @@ def teacher_vectors(lesson: Lesson, pairs: np.ndarray) -> np.ndarray:
 
 def derived(chain: Chain, name: str, *key: object) -> Path:
     """Cache folder of an encoder that a case makes from the chain's assistant."""
-    return chain.cache / f"benchmark-{name}-{digest([encoder_fingerprint(chain.base), *key])}"
+    return (
+        chain.cache / f"benchmark-{name}-{digest([encoder_fingerprint(chain.given['base']), *key])}"
+    )

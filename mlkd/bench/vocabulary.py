@@ -23,7 +23,7 @@ def enlarged(chain: Chain, rows: int) -> Path:
     """The chain's assistant with so many rows in its word table."""
     folder = derived(chain, "rows", rows)
     if not folder.is_dir():
-        model = load_folder(chain.base)
+        model = load_folder(chain.given["base"])
         backbone_of(model).resize_token_embeddings(rows, mean_resizing=False)
         with replacing_folder(folder) as part:
             save_folder(model, part)

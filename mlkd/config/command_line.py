@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose
@@ -15,12 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from mlkd.config.compose import CONF_DIR, composing
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Decides, is_below, undecided
 
 _GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer", "eval")
 """Config groups whose options fill the section of the same name."""
 
-_LEFT_OUT = {"logger"}
-"""Sections that change nothing about a run."""
+_LEFT_OUT = undecided(TrainConfig, {*Decides} - {Decides.NOTHING})
+"""Settings that change nothing about a result."""
 
 Tree = dict[str, Any]
 
@@ -34,8 +36,11 @@ def command_of(config: Tree) -> str:
     Args:
         config: ``TrainConfig`` as JSON, from a run record.
     """
-    choices = [f"stage={config['stage']}"]
-    default = json.loads(_composed(choices[0]))
+    usual = json.loads(_composed())["recipe"]
+    recipe = config.get("recipe", usual)
+    choices = [] if recipe == usual else [f"recipe={recipe}"]
+    choices.append(f"stage={config['stage']}")
+    default = json.loads(_composed(*choices))
     for group in _GROUPS:
         if _completed(group, default[group]) == config[group]:
             continue
@@ -44,19 +49,25 @@ def command_of(config: Tree) -> str:
         best = min(distance, key=lambda name: distance[name])  # the default one comes first
         if best != next(iter(options)):
             choices.append(f"{group}={best}")
+    common = _overrides(choices, {k: v for k, v in config.items() if k != "stages"})
+    links = _overrides([*choices, *common], {"stages": config["stages"]})  # they copy the others
+    return shlex.join(["python", "-m", "mlkd.train", *choices, *common, *links])
+
+
+def _overrides(choices: Sequence[str], config: Tree) -> list[str]:
+    """What turns the composed values of some sections into recorded ones."""
     raw = json.loads(_composed(*choices))
     start = {name: _completed(name, value) for name, value in raw.items() if name in config}
-    overrides = _difference(start, config)
     known = _keys(raw)
     lines = []
-    for key, value in overrides.items():
-        if key.split(".")[0] in _LEFT_OUT:
+    for key, value in _difference(start, config).items():
+        if is_below(key, _LEFT_OUT):
             continue
         if value is _ABSENT:
             lines.append(f"~{key}")
         else:
             lines.append(f"{'' if key in known else '++'}{key}={_written(value)}")
-    return shlex.join(["python", "-m", "mlkd.train", *choices, *lines])
+    return lines
 
 
 _ABSENT = object()

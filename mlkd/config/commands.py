@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
-from mlkd.config.schema import Accelerator, TrainConfig, TrimConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Folder, Positive, Section
+from mlkd.config.student import TrimConfig
+from mlkd.config.training import Accelerator
 
 
 class EvaluateConfig(Section):
@@ -153,8 +155,6 @@ class BaselinesConfig(TrainConfig):
     def _is_a_fair_contest(self) -> BaselinesConfig:
         if self.output is not None and self.output.endswith((".csv", ".md")):
             raise ValueError(f"output={self.output}: a JSON file; .csv and .md go beside it")
-        if self.stage not in ("recurrent", "contrastive"):
-            raise ValueError(f"stage={self.stage} leaves no trained student to compare")
         if self.eval.precision != "fp32":
             raise ValueError("eval.precision: what is compared is scored in fp32")
         if self.trainer.processes > 1:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_origin
 
 from hydra.errors import OverrideParseException
 from pydantic import BaseModel
 
 from mlkd.config.quoting import how_to_quote
+from mlkd.config.stages import StageSettings, known_stages
 
 
 def explain(error: Any, schema: type[BaseModel]) -> str:
@@ -44,12 +45,21 @@ def _keys(schema: type[BaseModel], path: Sequence[str], prefix: str = "") -> set
             chosen = named or (path[1:2] if path[:1] == [name] else [])
             found |= {f"{prefix}{name}.{key}" for key in chosen}
             places = [f"{prefix}{name}.{key}." for key in chosen]
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                for place in places:
-                    rest = path[place.removeprefix(prefix).count(".") :]
-                    found |= _keys(kind, rest, place)
+        for kind in _schemas(field.annotation):
+            for place in places:
+                rest = path[place.removeprefix(prefix).count(".") :]
+                found |= _keys(kind, rest, place)
     return found
+
+
+def _schemas(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Schemas that a field may hold."""
+    if annotation is StageSettings:
+        yield from known_stages().values()
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _schemas(inner)
 
 
 def one_line(error: Exception, schema: type[BaseModel]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -126,18 +126,21 @@ class CorpusConfig(Section):
 class DataConfig(Section):
     """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
 
-    root: Folder | None = None
+    version: ClassVar[int] = 1
+    """Of batches, tokens and target vectors."""
+
+    root: Annotated[Folder | None, Decides.PAIRS] = None
     """Folder that relative corpus paths start from."""
-    corpora: dict[str, CorpusConfig] = Field(min_length=1)
-    languages: list[Language] | None = None
+    corpora: Annotated[dict[str, CorpusConfig], Field(min_length=1), Decides.PAIRS]
+    languages: Annotated[list[Language] | None, Decides.PAIRS] = None
     """Translation languages to use; null = all that the corpora offer."""
-    max_chars: Positive = 250
+    max_chars: Annotated[Positive, Decides.PAIRS] = 250
     """Pairs with a longer side are rejected."""
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 128
     """Longer sentences are cut, for every encoder alike (tokens, special ones included)."""
-    max_rejected: Fraction = 0.05
+    max_rejected: Annotated[Fraction, Decides.PAIRS] = 0.05
     """Share of bad rows of a corpus above which the run stops."""
-    dev_fraction: Annotated[float, Field(gt=0.0, le=0.5)] = 0.02
+    dev_fraction: Annotated[float, Field(gt=0.0, le=0.5), Decides.PAIRS] = 0.02
     """Share of the source sentences, chosen by hash, that is held out as dev."""
     max_dev_pairs: Positive = 2000
     """At most so many dev pairs are used to select."""
@@ -146,7 +149,7 @@ class DataConfig(Section):
     size to the power of ``1 / temperature``."""
     temperature: Annotated[float, Field(ge=1.0)] = 1.0
     """Used by ``mixing: temperature``; 1 = proportional, larger = more even."""
-    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    fraction: Annotated[float, Field(gt=0.0, le=1.0), Decides.PAIRS] = 1.0
     """Share of the training pairs that is used, by hash of the source side."""
 
     @model_validator(mode="after")

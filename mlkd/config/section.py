@@ -25,8 +25,13 @@ class Decides(Enum):
 
     NOTHING = "nothing"
     """Where and how fast something runs, what is shown or kept beside the result."""
+    CHAIN = "chain"
+    """Which links a chain has, how they follow each other, and with which seeds: what a link is
+    made from, but no setting of its training."""
     SCORES = "scores"
     """The scores of a run, not its training."""
+    PAIRS = "pairs"
+    """Which pairs there are, and so what is trained; where they are known their content counts."""
     DOMAINS = "domains"
     """What is trained, where a link reads the domains of the pairs."""
 
@@ -78,6 +83,19 @@ def undecided(schema: type[BaseModel], also: Collection[Decides] = ()) -> set[st
         for kind, prefix in _sections(field.annotation, name):
             found |= {f"{prefix}.{key}" for key in undecided(kind, also)}
     return found
+
+
+def is_below(key: str, known: Collection[str]) -> bool:
+    """Whether a dotted key, or what it is a part of, is among keys of :func:`undecided`."""
+    parts = key.split(".")
+    beginnings = [parts[:end] for end in range(1, len(parts) + 1)]
+    return any(_fits(beginning, name.split(".")) for beginning in beginnings for name in known)
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    return len(parts) == len(pattern) and all(
+        p in ("*", part) for part, p in zip(parts, pattern, strict=True)
+    )
 
 
 def _sections(annotation: Any, name: str) -> list[tuple[type[BaseModel], str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning as L
 import numpy as np
@@ -38,12 +38,14 @@ class PairBatch:
     """Row of each pair's source sentence ``(B,)``."""
     translation: Tensor
     """Row of each pair's translation ``(B,)``."""
-    source_target: Tensor
-    """Target of the source side ``(B, d)``."""
-    translation_target: Tensor
+    source_target: Tensor | None
+    """Target of the source side ``(B, d)``; None where the stage reads no cached vectors."""
+    translation_target: Tensor | None
     """Target of the translation side ``(B, d)``."""
     pairs: Tensor
     """Index of each pair in the pair store ``(B,)``."""
+    domain: Tensor
+    """Index of each pair's domain in the pair store ``(B,)``."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class PairSource:
 
     pairs: PairStore
     tokens: TokenStore
-    targets: TargetTable
-    translation_target: str
+    targets: TargetTable | None = None
+    """None = no vectors are read."""
+    translation_target: Literal["source", "translation"] = "source"
     """``source``: both sides aim at the source sentence's vector (stages 1 and 4 of Ding et al.,
     2022); ``translation``: each side aims at its own (stages 2 and 3)."""
 
@@ -63,11 +66,11 @@ class PairSource:
         translation = self.pairs.translation[pairs].astype(np.int64)
         sentences, rows = np.unique(np.concatenate([source, translation]), return_inverse=True)
         ids, mask = self.tokens.padded(sentences)
-        source_target = torch.from_numpy(self.targets.vectors(source))
-        if self.translation_target == "source":
-            translation_target = source_target
-        else:
-            translation_target = torch.from_numpy(self.targets.vectors(translation))
+        source_target = translation_target = None
+        if self.targets is not None:
+            source_target = translation_target = torch.from_numpy(self.targets.vectors(source))
+            if self.translation_target == "translation":
+                translation_target = torch.from_numpy(self.targets.vectors(translation))
         return PairBatch(
             ids=torch.from_numpy(ids),
             mask=torch.from_numpy(mask),
@@ -77,6 +80,7 @@ class PairSource:
             source_target=source_target,
             translation_target=translation_target,
             pairs=torch.from_numpy(pairs.astype(np.int64)),
+            domain=torch.from_numpy(self.pairs.domain[pairs].astype(np.int64)),
         )
 
 

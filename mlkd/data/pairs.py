@@ -43,7 +43,8 @@ class PairStore:
 
     Attributes:
         folder: Where the files are.
-        fingerprint: SHA-256 of the content.
+        fingerprint: SHA-256 of the content but for the domains,
+        domain_hash: and of these.
         languages: Language codes.
         groups: Corpora in one language direction each.
         domains: Names of the domains.
@@ -69,6 +70,7 @@ class PairStore:
         """Map the files of a complete folder; users call :meth:`open`."""
         self.folder = folder
         self.fingerprint: str = meta["fingerprint"]
+        self.domain_hash: str = meta["domain_hash"]
         self.languages: list[str] = meta["languages"]
         self.domains: list[str] = meta["domains"]
         self.groups = [Group(**group) for group in meta["groups"]]
@@ -226,12 +228,14 @@ def _write(
     _check_left(config, counts)
     domains = list(collector.domains)
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".npy", ".bin"})
-    content = [[name, file_sha256(folder / name)] for name in names]
+    content = {name: file_sha256(folder / name) for name in names}
+    of_domains = content.pop("domain.npy")
     write_json(
         folder / "meta.json",
         {
             "format": _FORMAT,
-            "fingerprint": digest([content, languages, domains, groups], length=64),
+            "fingerprint": digest([content, languages, groups], length=64),
+            "domain_hash": digest([of_domains, domains], length=64),
             "train": int(train.sum()),
             "dev": int(dev.sum()),
             "languages": languages,

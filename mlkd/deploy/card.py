@@ -151,7 +151,7 @@ def _origin(
 
 def teacher_license(teacher: EncoderConfig) -> str:
     """What the card in the teacher's folder says; of a hub model only its own page does."""
-    from mlkd.config.compose import encoder_folder
+    from mlkd.config.backbone import encoder_folder
     from mlkd.output.errors import UserError
 
     try:

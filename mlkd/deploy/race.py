@@ -97,5 +97,5 @@ def assistant_of(run: Path) -> Path | None:
     link = run
     while (before := link_before(link, records)) is not None:
         link = before
-    found = link != run and records[link].get("stage") == "assistant"
+    found = link != run and not records[link].get("trains_student", True)
     return link / "student" if found else None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
-from mlkd.runs.record import check_student, read_record
+from mlkd.runs.record import check_outputs, read_record
 
 Config = TypeVar("Config", bound=Section)
 
@@ -94,7 +94,7 @@ def _of_run(folder: Path) -> Source:
             f"run={folder}: the run is unfinished ({status}); "
             "the command that started it goes on with it"
         )
-    check_student(folder, record)
+    check_outputs(folder, record)
     return Source(name, folder / "student", record)
 
 

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig, EvalConfig
-from mlkd.config.schema import TrimConfig
+from mlkd.config.student import TrimConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder

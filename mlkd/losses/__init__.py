@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlkd.config.schema import LossConfig
+from mlkd.config.losses import LossConfig
 from mlkd.losses.mcl import MultilingualContrastive
 from mlkd.losses.pair_mse import PairMSE
 from mlkd.losses.vectors import PairVectors

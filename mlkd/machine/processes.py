@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mlkd.config.schema import TrainerConfig
+from mlkd.config.training import TrainerConfig
 from mlkd.output.errors import UserError
 from mlkd.output.started import started_processes
 

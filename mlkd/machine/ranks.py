@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
-from mlkd.config.schema import TrainerConfig
+from mlkd.config.training import TrainerConfig
 from mlkd.machine.hardware import device_of
 from mlkd.output.errors import UserError
 from mlkd.output.started import by_srun, by_torchrun, started_processes

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlkd.config.compose import encoder_folder
+from mlkd.config.backbone import encoder_folder
 from mlkd.config.inputs import EncoderConfig
+from mlkd.config.versions import code_versions
 from mlkd.encoders.folder import with_prompt
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import describe, device_of, resolve_precision
@@ -23,7 +24,7 @@ from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
-from mlkd.runs.record import code_digest, now
+from mlkd.runs.record import now
 from mlkd.storage.files import (
     digest,
     encoder_fingerprint,
@@ -157,7 +158,7 @@ class Evaluation:
         """
         hardware = describe(device_of(self.accelerator))
         encoders = {name: encoder_fingerprint(folder) for name, folder in folders.items()}
-        how = [self.max_tokens, _BATCH, hardware, torch.__version__, code_digest()]
+        how = [self.max_tokens, _BATCH, hardware, torch.__version__, code_versions()]
         key = digest([encoders, self._timed(), *how])
 
         def make() -> dict[str, Any]:

@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
-from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.folder import load_folder
 from mlkd.machine import ranks
-from mlkd.recipes.chain import Announce, Chain, open_chain, run_links
-from mlkd.recipes.links import links
-from mlkd.stages import STAGES
-from mlkd.training.reads import batch_plan, dev_pairs, target_sentences, target_vectors
+from mlkd.recipes.chain import Chain, open_chain
+from mlkd.recipes.recipe import Link, links
+from mlkd.recipes.run import Announce, run_links
+from mlkd.stages import stage_of
+from mlkd.stages.signals import Vectors
+from mlkd.training.reads import Reads
 
 
-def prepare(config: TrainConfig, upto: StageName | None, announce: Announce | None = None) -> None:
-    """Run the links up to ``upto`` (None = no link) and compute all targets of the whole chain.
+def run_shared(config: TrainConfig, upto: str | None, announce: Announce | None = None) -> None:
+    """Run the links up to ``upto`` (None = no link) and compute the targets of the whole chain.
 
-    The teacher sees every sentence of all stages in one pass, before the first of them.
+    Each target encoder sees the sentences of all links in one pass, as soon as it is there.
     """
-    names = links(config)
-    teacher = [name for name in names if STAGES[name].target_encoder == "teacher"]
+    wanted = links(config)
     with ranks.joined(config.trainer):
         chain = open_chain(config)
         chain.measure_references()
         if ranks.is_first():
-            _targets(chain, teacher)
-        run_links(chain, names[: names.index(upto) + 1] if upto else [], announce)
-        if ranks.is_first() and ("assistant" not in names or upto is not None):
-            for name in names:
-                if name not in teacher:
-                    _targets(chain, [name])
+            _targets(chain, wanted)
+        if upto is not None:
+            names = [link.name for link in wanted]
+            run_links(chain, wanted[: names.index(upto) + 1], announce)
+            if ranks.is_first():
+                _targets(chain, wanted)
 
 
-def _targets(chain: Chain, names: list[StageName]) -> None:
-    """Compute the targets of some stages, which have the same target encoder, in one pass."""
-    if not names:
-        return
-    config, pairs = chain.config, chain.pairs
-    # That of every link but those of a trimmed student: with its batches of other lengths a cell
-    # may ask for a few sentences more.
-    tokenizer = load_folder(chain.base).tokenizer
-    tokens = tokenise(pairs, tokenizer, config.data.max_tokens, chain.cache)
-    dev = dev_pairs(config, pairs, tokens)
-    wanted = []
-    for name in names:
-        plan, steps = batch_plan(config, pairs, tokens, name)
-        wanted.append(target_sentences(pairs, name, plan.pairs_until(steps), dev))
-    sentences = np.unique(np.concatenate(wanted))
-    encoders = {"teacher": chain.teacher, "assistant": chain.assistant}
-    target_vectors(config, pairs, chain.cache, encoders, names[0], sentences)
+def _targets(chain: Chain, wanted: Sequence[Link]) -> None:
+    """Compute the vectors that links read of encoders that are there by now."""
+    # The tokenizer of every link but those of a trimmed student: with its batches of other lengths
+    # a cell may ask for a few sentences more.
+    tokenizer = load_folder(chain.given["base"]).tokenizer
+    tokens = tokenise(chain.pairs, tokenizer, chain.config.data.max_tokens, chain.cache)
+    asked: dict[tuple[Path, bool], list[tuple[Reads, Vectors, np.ndarray]]] = {}
+    for link in wanted:
+        vectors, reads = stage_of(link.settings).signals(link.settings).vectors, chain.reads(link)
+        if vectors is None or vectors.role not in reads.encoders:
+            continue
+        plan, steps = reads.batch_plan(tokens)
+        sentences = reads.sentences(vectors, plan.pairs_until(steps), reads.dev_pairs(tokens))
+        encoder = reads.encoders[vectors.role].folder, vectors.layers
+        asked.setdefault(encoder, []).append((reads, vectors, sentences))
+    for several in asked.values():
+        reads, vectors, _ = several[0]
+        reads.targets(vectors, np.unique(np.concatenate([found for *_, found in several])))

@@ -24,7 +24,7 @@ from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
-from mlkd.recipes.links import links
+from mlkd.recipes.recipe import Given, references
 from mlkd.storage.files import digest, encoder_fingerprint, sweep, write_json
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
@@ -85,7 +85,7 @@ def prepare(config: TrainConfig) -> Prepared:
         coverage = _coverage(pairs, assistant.tokenizer, cache)
     _check_widths(teacher, base)
     _check_sources(sets, pairs)
-    if "assistant" not in links(config):
+    if references(config)["assistant"] == Given("base"):
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)

@@ -202,10 +202,10 @@ def _run_cells(folders: Iterable[Path]) -> list[Cell]:
         config = record.get("config") or {}
         status, error = _status(record)
         stops = status == "finished" and "references" not in record
-        if stops and config.get("stage", record["stage"]) != record["stage"]:
-            status, error = "missing", f"the chain stopped after {record['stage']}"
+        if stops and config.get("stage", record["link"]) != record["link"]:
+            status, error = "missing", f"the chain stopped after {record['link']}"
         elif config:
-            config = config | {"stage": record["stage"]}
+            config = config | {"stage": record["link"]}
         cells.append(Cell(folder.name, status, config, record, tuple(chain), error=error))
     return cells
 

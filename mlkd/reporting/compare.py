@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Decides, is_below, undecided
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.output.errors import UserError
 from mlkd.reporting.collect import Cell
 from mlkd.runs.record import flatten
 
-_UNIMPORTANT = {"logger", "eval", "output_dir", "allow_download", "trainer"}
-"""Sections that do not decide a result,"""
-_IMPORTANT = ("trainer.precision", "trainer.validations")
-"""but for these settings in them (see :func:`mlkd.recipes.chain.identity`)."""
-_SEEDS = {"seed", "assistant.seed"}
+_BESIDE = undecided(TrainConfig, {Decides.CHAIN, Decides.PAIRS, Decides.DOMAINS})
+"""Settings that do not decide the result of a chain."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ def group_seeds(cells: Sequence[Cell]) -> list[Group]:
     varying = _varying(list(settings.values()))
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = {k: v for k, v in settings[cell.id].items() if k not in _SEEDS}
+        key = {k: v for k, v in settings[cell.id].items() if not _is_seed(k)}
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(cell)
     names = _short_names(varying)
     made = []
     for members in groups.values():
         values = settings[members[0].id]
-        shown = {names[key]: values[key] for key in names if key in values and key not in _SEEDS}
+        shown = {names[key]: values[key] for key in names if key in values and not _is_seed(key)}
         made.append(
             Group(
                 label=" ".join(f"{k}={text(v)}" for k, v in shown.items()) or members[0].id,
@@ -127,7 +126,7 @@ def select(cells: Sequence[Cell], budget_mib: float) -> Cell:
     Raises:
         UserError: No student is small enough, or the cells were scored on different dev sets.
     """
-    students = [cell for cell in cells if cell.measured and cell.record["stage"] != "assistant"]
+    students = [cell for cell in cells if cell.measured and cell.record.get("trains_student", True)]
     if not students:
         raise UserError("no finished student in the sources")
     dev = {frozenset(e for e in cell.evaluation if e[1] == "dev") for cell in students}
@@ -148,7 +147,7 @@ _AXES = ("bottleneck", "recurrence")
 def _field(group: Group) -> tuple[Any, Any]:
     """Bottleneck and recurrence of a group; (None, None) for a model that is no student."""
     cell = group.cells[0]
-    if cell.record.get("stage") == "assistant":
+    if not cell.record.get("trains_student", True):
         return None, None
     known = _settings(cell)
     return known.get("student.bottleneck"), known.get("student.recurrence")
@@ -164,13 +163,23 @@ def _settings(cell: Cell, like: dict[str, Any] | None = None, auto: str = "auto"
     found = {
         key: value
         for key, value in every.items()
-        if key in _IMPORTANT or key.split(".")[0] not in _UNIMPORTANT
+        if not is_below(key, _BESIDE) and not _is_common(key, value, every)
     }
     if "training" in cell.record:
         found["trainer.precision"] = cell.record["training"]["precision"]
     elif found.get("trainer.precision") == "auto":
         found["trainer.precision"] = auto
     return found or {**(like or {}), **cell.overrides}
+
+
+def _is_seed(key: str) -> bool:
+    return key.split(".")[-1] == "seed"
+
+
+def _is_common(key: str, value: Any, every: dict[str, Any]) -> bool:
+    """Whether a setting of a link's optimiser is that of the chain, which is shown once."""
+    parts = key.split(".")
+    return parts[2:3] == ["optim"] and every.get(".".join(parts[2:]), value) == value
 
 
 def _varying(settings: list[dict[str, Any]]) -> list[str]:

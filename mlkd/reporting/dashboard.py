@@ -14,6 +14,7 @@ from mlkd.metrics.summary import pair_scores
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redact
 from mlkd.reporting.collect import Cell
+from mlkd.runs.record import link_of
 from mlkd.storage.files import reason_of, write_json
 from mlkd.training.wandb_logger import may_send
 
@@ -60,7 +61,7 @@ def define(cells: Sequence[Cell], entity: str | None) -> wr.Report:
     (project,) = projects
     groups = sorted({g for cell in known if (g := cell.config["logger"]["group"])})
     last = known[-1].config["stage"]
-    stages = list(dict.fromkeys(link.name.split("-")[0] for c in known for link in c.links))
+    stages = list(dict.fromkeys(link_of(link) for c in known for link in c.links))
     pairs = dict.fromkeys("/".join(("pair", *k)) for c in known for k in pair_scores(c.measured))
     owner: dict[str, str] = {} if entity is None else {"entity": entity}
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mlkd.metrics.summary import MEASURES
 from mlkd.reporting.collect import Curve
 from mlkd.reporting.compare import Group, Spread, front, heat_maps
+from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -140,7 +141,7 @@ def _curves(curves: Mapping[Path, Curve]) -> Figure | None:
     stages: dict[str, list[Any]] = {}
     for folder, known in curves.items():
         if points := known.get("dev/loss"):
-            stages.setdefault(folder.name.split("-")[0], []).append(points)
+            stages.setdefault(link_of(folder), []).append(points)
     if not stages:
         return None
     figure = Figure(figsize=(3.2 * len(stages), 3.0), layout="constrained")

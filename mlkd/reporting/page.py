@@ -19,6 +19,7 @@ from mlkd.reporting.collect import Cell, Curve
 from mlkd.reporting.compare import Group, front, heat_maps, text
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
+from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 
 COLUMNS = ("parameters", "mib", "latency_ms", "dev_sts", "test_sts", "test_bitext", "kept")
@@ -146,7 +147,7 @@ def _data(
             for item in heat_maps(groups)
         ],
         "curves": [
-            {"run": link.name, "stage": link.name.split("-")[0], "values": values}
+            {"run": link.name, "stage": link_of(link), "values": values}
             for link, values in curves.items()
             if values
         ],

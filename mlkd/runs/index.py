@@ -16,7 +16,8 @@ class Finished:
     """A finished run."""
 
     id: str
-    stage: str
+    link: str
+    """Its name in the recipe."""
     seconds: float
     """Wall time of its training."""
     steps: int
@@ -26,9 +27,7 @@ class Finished:
     mib: float | None
     """Size of its student on disk."""
     budget: dict[str, Any]
-    """Settings of its stage."""
-    fraction: float
-    """Share of the data that its stage trained on."""
+    """Settings that decided its link."""
     depth: int
     """Layers that a sentence passes in its student."""
     is_reported: bool
@@ -36,7 +35,7 @@ class Finished:
 
 
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
-    """Finished runs by the settings that lead to them (see :func:`mlkd.recipes.links.link_keys`).
+    """Finished runs by what leads to them (see :func:`mlkd.recipes.identity.link_keys`).
 
     A damaged run is none of them: the chain that needs it says so. Of several runs, as after a
     change of mlkd itself, it is the latest.
@@ -45,7 +44,7 @@ def finished_runs(output_dir: Path) -> dict[str, Finished]:
     for path in (output_dir / "runs").glob("*/run.json"):
         with suppress(UserError):
             record = read_record(path.parent)
-            if record.get("status") == "finished":
+            if record.get("status") == "finished" and "link" in record:
                 records.append(record)
     found: dict[str, Finished] = {}
     for record in sorted(records, key=lambda record: str(record["finished"])):
@@ -57,13 +56,12 @@ def _finished(record: dict[str, Any]) -> Finished:
     student = record["config"]["student"]
     return Finished(
         id=record["id"],
-        stage=record["stage"],
+        link=record["link"],
         seconds=record["training"]["seconds"],
         steps=record["training"]["steps"],
         score=record.get("selected"),
         mib=record.get("metrics", {}).get("mib"),
-        budget=record["identity"]["stage"],
-        fraction=record["identity"].get("fraction", 1.0),
+        budget=record["identity"]["link"],
         depth=student["layers"] * student["recurrence"],
         is_reported="references" in record,
     )

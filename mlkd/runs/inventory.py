@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.output.errors import UserError
-from mlkd.runs.record import read_record
+from mlkd.runs.record import inputs_of, read_record
 from mlkd.storage.files import remove_folder
 from mlkd.storage.lock import Lock, holder
 
 _UNFINISHED = {"cut off", "interrupted", "failed", "empty", "superseded"}
-_FINGERPRINTS = ("target", "assistant", "base")
-"""Keys of an identity that hold fingerprints of encoders, which may be those of other runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class Entry:
 
     Attributes:
         folder: Where it is.
-        stage: Its stage.
+        link: Its name in the recipe.
         status: ``finished``, ``running``, ``interrupted``, ``failed``, ``cut off`` (its process was
             killed), ``empty``, ``superseded`` or ``damaged``.
         size: Bytes on disk.
@@ -34,7 +32,7 @@ class Entry:
     """
 
     folder: Path
-    stage: str
+    link: str
     status: str
     size: int
     means: dict[str, dict[str, float | None]]
@@ -43,7 +41,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Stage and hash."""
+        """Name of the link and hash."""
         return self.folder.name
 
 
@@ -52,13 +50,7 @@ def inventory(output: Path) -> list[Entry]:
     runs = output / "runs"
     places = [*runs.glob("*-*"), *runs.glob("superseded/*-*")]
     folders = sorted((p for p in places if p.is_dir() and p.name[0] != "."), key=lambda p: p.name)
-    records = {folder: _record(folder) for folder in folders}
-    made_by = {
-        str(record["student"]): folder.name
-        for folder, record in records.items()
-        if record and "student" in record and folder.parent == runs
-    }
-    return [_entry(folder, record, made_by) for folder, record in records.items()]
+    return [_entry(folder, _record(folder)) for folder in folders]
 
 
 def needed_by(entries: list[Entry]) -> dict[str, list[str]]:
@@ -116,21 +108,18 @@ def _record(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _entry(folder: Path, record: dict[str, Any] | None, made_by: dict[str, str]) -> Entry:
+def _entry(folder: Path, record: dict[str, Any] | None) -> Entry:
     status = _status(folder, record)
     record = record or {}
-    stage = folder.name.rpartition("-")[0] if status != "superseded" else str(record.get("stage"))
-    config, metrics, identity = (
-        value if isinstance(value := record.get(key), dict) else {}
-        for key in ("config", "metrics", "identity")
+    link = str(record.get("link", folder.name.rpartition("-")[0]))
+    config, metrics = (
+        value if isinstance(value := record.get(key), dict) else {} for key in ("config", "metrics")
     )
-    needs = {str(identity["start"])} if "start" in identity else set()
-    needs |= {made_by[f] for k in _FINGERPRINTS if (f := str(identity.get(k))) in made_by}
     means = metrics.get("scores", {}).get("mean", {})
     # References are there once a chain ended here, also if it was begun as a part of another one.
-    is_result = "references" in record or config.get("stage", stage) == stage
-    needed = tuple(sorted(needs - {folder.name}))
-    return Entry(folder, stage, status, size_of(folder), means, is_result, needed)
+    is_result = "references" in record or config.get("stage", link) == link
+    needed = tuple(sorted(set(inputs_of(record).values())))
+    return Entry(folder, link, status, size_of(folder), means, is_result, needed)
 
 
 def _status(folder: Path, record: dict[str, Any] | None) -> str:

@@ -18,7 +18,6 @@ from mlkd.output.secrets import redacted
 from mlkd.storage.files import (
     digest,
     encoder_fingerprint,
-    file_sha256,
     reason_of,
     remove_folder,
     write_json,
@@ -30,21 +29,23 @@ _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hyd
 
 
 class Run:
-    """One link of a chain: ``<runs>/<stage>-<hash of its identity>/``.
+    """One link of a chain: ``<runs>/<link>-<hash of its identity>/``.
 
     Attributes:
+        link: Its name in the recipe.
+        stage: How it trains.
         identity: Everything that decides the result, JSON-able.
         folder: The run folder.
-        student: The hand-over to the next link, complete once the run is finished.
+        student: The encoder that it trained, complete once the run is finished.
         checkpoint: Training state, there only while the run is unfinished.
         start: The student before any training in a link that makes a new one, for as long.
     """
 
-    def __init__(self, runs: Path, stage: str, identity: dict[str, Any]) -> None:
-        self.stage, self.identity = stage, identity
-        self.id = f"{stage}-{digest(identity)}"
+    def __init__(self, runs: Path, link: str, stage: str, identity: dict[str, Any]) -> None:
+        self.link, self.stage, self.identity = link, stage, identity
+        self.id = f"{link}-{digest(identity)}"
         self.folder = runs / self.id
-        self.student = self.folder / "student"
+        self.student = self.output("student")
         self.checkpoint = self.folder / "last.ckpt"
         self.start = self.folder / "start"
 
@@ -52,6 +53,10 @@ class Run:
     def file(self) -> Path:
         """The run record."""
         return self.folder / "run.json"
+
+    def output(self, name: str) -> Path:
+        """Folder of what the link hands over under a name."""
+        return self.folder / name
 
     def best(self, step: int) -> Path:
         """Weights of the best validation, there only while the run is unfinished."""
@@ -71,29 +76,31 @@ class Run:
         return content
 
     def add_settings(self, key: str) -> None:
-        """Note that settings lead to this run (see :func:`mlkd.recipes.links.link_keys`)."""
+        """Note that settings lead to this run (see :func:`mlkd.recipes.identity.link_keys`)."""
         known = self.read().get("settings", [])
         if key not in known:
             self.write("finished", settings=[*known, key])
 
-    def state(self, upstream: str | None) -> tuple[State, str]:
+    def state(self, inputs: Mapping[str, Mapping[str, Any]]) -> tuple[State, str]:
         """What to do with the run, and why.
 
         Args:
-            upstream: Fingerprint of the student that the link starts from, if it does.
+            inputs: By role the run of what the link starts from or aims at, if it is one, and a
+                hash of its files.
         """
         try:
             record = self.read()
             if record.get("status") == "finished":
                 if record.get("identity") != json.loads(json.dumps(self.identity)):
                     raise Damaged(f"{self.file}: damaged (its identity is not that of its name)")
-                check_student(self.folder, record)
+                check_outputs(self.folder, record)
         except Damaged as error:
             return "damaged", str(error)
         if not record and self.student.exists():
             return "damaged", f"{self.file}: missing"
-        if record.get("upstream", upstream) != upstream:
-            return "superseded", "the student that it started from is another one now"
+        for role, now_there in inputs.items():
+            if record and record.get("inputs", {}).get(role) != now_there:
+                return "superseded", f"the {role} that it was trained with is another one now"
         if record.get("status") == "finished":
             return "reuse", f"finished {record['finished']}"
         if self.checkpoint.is_file():
@@ -101,9 +108,9 @@ class Run:
         return "run", f"it was {record.get('status')}" if record else self._why_new()
 
     def _why_new(self) -> str:
-        """What makes this run another one than the most similar run of its stage."""
+        """What makes this run another one than the most similar run of the same name."""
         differences = []
-        for other in self.folder.parent.glob(f"{self.stage}-*/run.json"):
+        for other in self.folder.parent.glob(f"{self.link}-*/run.json"):
             with suppress(UserError, KeyError, AttributeError):
                 theirs = flatten(read_record(other.parent)["identity"])
                 mine = flatten(json.loads(json.dumps(self.identity)))
@@ -132,7 +139,8 @@ class Run:
 
     def write(self, status: str, **more: Any) -> None:
         """Update ``run.json``."""
-        record = self.read() | {"id": self.id, "stage": self.stage, "status": status}
+        names = {"id": self.id, "link": self.link, "stage": self.stage}
+        record = self.read() | names | {"status": status}
         record = redacted(record | more) | {"identity": self.identity}
         record = json.loads(json.dumps(record))  # as it will be read, for the checksum
         write_json(self.file, record | {"checksum": digest(record, 64)})
@@ -162,32 +170,46 @@ def read_record(folder: Path) -> dict[str, Any]:
     return content
 
 
-def check_student(folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare the student of a finished run with the record of the run.
+def check_outputs(folder: Path, record: Mapping[str, Any]) -> None:
+    """Compare what a finished run handed over with the record of the run.
 
     Raises:
-        Damaged: It is not the one that the run wrote, or the record is none of a finished run.
+        Damaged: It is not what the run wrote, or the record is none of a finished run.
     """
-    student, files = folder / "student", record.get("files", {})
-    if not isinstance(files, dict):
-        raise Damaged(f"{folder / 'run.json'}: damaged (its checksums are none)")
-    compare(student, files)
-    known = record.get("student"), record.get("finished")
-    if known[0] != encoder_fingerprint(student) or not isinstance(known[1], str):
-        raise Damaged(f"{student}: not the folder that the run wrote")
+    outputs = record.get("outputs")
+    if not isinstance(outputs, dict) or "student" not in outputs:
+        raise Damaged(f"{folder / 'run.json'}: damaged (it names no outputs)")
+    for name, output in outputs.items():
+        if not isinstance(output, dict) or not isinstance(output.get("files"), dict):
+            raise Damaged(f"{folder / 'run.json'}: damaged (its checksums are none)")
+        compare(folder / name, output["files"])
+        if output.get("content") != encoder_fingerprint(folder / name):
+            raise Damaged(f"{folder / name}: not the folder that the run wrote")
+    if not isinstance(record.get("finished"), str):
+        raise Damaged(f"{folder / 'run.json'}: damaged (it does not say when it was finished)")
+
+
+def inputs_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the runs that a run started from or learned from, by role."""
+    inputs = record.get("inputs")
+    known = inputs.items() if isinstance(inputs, dict) else ()
+    return {role: entry["run"] for role, entry in known if entry.get("run")}
 
 
 def link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path | None:
-    """The link that a run goes on from, as far as its folder is among those of ``records``."""
-    identity = records[folder].get("identity", {})
-    if "start" in identity:
-        start = folder.parent / identity["start"]
-        return start if start in records else None
-    for other, record in records.items():
-        made = record.get("stage") == "assistant" and record.get("student")
-        if made and made == identity.get("assistant") and other.parent == folder.parent:
-            return other
-    return None
+    """The link that a run goes on from, as far as its folder is among those of ``records``.
+
+    That is the run of its start, or the one whose weights its new student copied.
+    """
+    inputs = inputs_of(records[folder])
+    name = inputs.get("start", inputs.get("source"))
+    before = folder.parent / name if name else None
+    return before if before in records else None
+
+
+def link_of(folder: Path) -> str:
+    """The recorded name of the link whose run a folder is."""
+    return str(read_record(folder).get("link", folder.name))
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,13 +230,6 @@ def environment() -> dict[str, Any]:
     """Code and library versions."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **versions, "code": _code_version()}
-
-
-def code_digest() -> str:
-    """Hash of the package's own source files, committed or not."""
-    root = Path(__file__).parent.parent
-    files = sorted(root.rglob("*.py"))
-    return digest([(str(path.relative_to(root)), file_sha256(path)) for path in files])
 
 
 def peak_memory_mib() -> int:

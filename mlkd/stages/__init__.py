@@ -1,17 +1,18 @@
-"""The stages: one LightningModule each."""
+"""The stages: how one training learns, one LightningModule each.
+
+Their settings are in :mod:`mlkd.config.stages`, one file a stage too.
+"""
 
 from __future__ import annotations
 
-from mlkd.stages.assistant import AssistantStage
-from mlkd.stages.base import Stage
-from mlkd.stages.bottleneck import BottleneckStage
-from mlkd.stages.contrastive import ContrastiveStage
-from mlkd.stages.recurrent import RecurrentStage
+import importlib
 
-STAGES: dict[str, type[Stage]] = {
-    "assistant": AssistantStage,
-    "bottleneck": BottleneckStage,
-    "recurrent": RecurrentStage,
-    "contrastive": ContrastiveStage,
-}
-"""Name in ``conf/stage`` and class, in the order of the chain."""
+from mlkd.config.stages import StageSettings
+from mlkd.stages.base import Stage
+
+
+def stage_of(settings: StageSettings) -> type[Stage]:
+    """The class whose settings these are."""
+    module, _, name = settings.implementation.partition(":")
+    found: type[Stage] = getattr(importlib.import_module(module), name)
+    return found

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 
-from mlkd.config.schema import OptimConfig, StageConfig
+from mlkd.config.stages import StageSettings
 from mlkd.data.module import PairBatch
 from mlkd.encoders.forward import encode
-from mlkd.losses import build_loss
-from mlkd.losses.mcl import cosines
-from mlkd.losses.vectors import PairVectors
 from mlkd.machine import ranks
+from mlkd.stages.signals import Signals
+from mlkd.targets.live import LiveEncoder
 
 
 @dataclass(frozen=True)
@@ -33,113 +33,132 @@ class StepOutput:
     """Scalars to log, without gradients."""
 
 
-class Stage(L.LightningModule):
-    """One distillation stage (Ding et al., 2022, figure 2).
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are trained alike."""
 
-    A subclass states which targets it needs; most need nothing else. It may restrict what is
-    trained (:meth:`trained`) and how vectors are made (:meth:`encode`), or replace :meth:`step`.
+    parameters: list[nn.Parameter]
+    rate: float = 1.0
+    """Their learning rate, in parts of the link's."""
+    decay: float | None = None
+    """Weight decay of all of them; None = that of the optimiser for matrices, none for vectors."""
+    turn: Callable[[int], bool] | None = None
+    """Whether a step is theirs; in other steps they stay as they are. None = every step is."""
+
+
+class Stage(L.LightningModule):
+    """How one training learns.
+
+    A subclass says which signals it needs (:meth:`signals`) and what it minimises
+    (:meth:`objective`). It may restrict what is trained (:meth:`trained`), add modules of its own,
+    train parts differently (:meth:`parameter_groups`), select by another value (``selects``) and
+    hand over more than the encoder (:meth:`outputs`). Whatever modules it has are in checkpoints
+    and among the best weights.
     """
 
-    name: ClassVar[str]
-    starts_from: ClassVar[Literal["assistant", "student"]] = "student"
-    """What the stage trains: the assistant, or the student of the link before."""
-    target_encoder: ClassVar[Literal["teacher", "assistant", "assistant_embeddings"]]
-    """Whose vectors are the targets."""
-    translation_target: ClassVar[Literal["source", "translation"]]
-    """Whose vector the translation side aims at: the source sentence's or its own."""
+    selects: ClassVar[str] = "dev/loss"
+    """The logged value that decides which weights are the best,"""
+    selects_largest: ClassVar[bool] = False
+    """and whether larger is better."""
 
     def __init__(
-        self, model: SentenceTransformer, config: StageConfig, optim: OptimConfig, steps: int
+        self,
+        model: SentenceTransformer,
+        settings: StageSettings,
+        steps: int,
+        live: Mapping[str, LiveEncoder] | None = None,
     ) -> None:
         """Set up a stage.
 
         Args:
             model: The encoder to train, changed in place.
-            config: Step size and loss.
-            optim: Optimiser and schedule.
+            settings: Those of the link.
             steps: Optimiser steps of the whole run.
+            live: Frozen encoders that run in the step, by role; they are no part of the module.
         """
         super().__init__()
-        self.model = model
-        self.loss = build_loss(config.loss)
-        self._config, self._optim, self._steps = config, optim, steps
+        self.model, self.settings, self.live = model, settings, dict(live or {})
+        self._steps = steps
         model.requires_grad_(False)
         self.trained().requires_grad_(True)
-        self.dev = MetricCollection(
-            {name: MeanMetric() for name in ("loss", "accuracy", *self.loss.terms)}
-        )
+        self._groups: list[ParameterGroup] = []
+        self._dev: dict[str, MeanMetric] = {}
         self._gradient_norm: Tensor | None = None
         self._rng: Tensor | None = None
         self._cuda_rng: Tensor | None = None
 
+    @classmethod
+    def signals(cls, settings: StageSettings) -> Signals:
+        """What the stage reads besides the pairs."""
+        raise NotImplementedError
+
+    def objective(self, batch: PairBatch) -> StepOutput:
+        """Loss of one batch, in training and on dev."""
+        raise NotImplementedError
+
     def trained(self) -> nn.Module:
-        """The part whose parameters are trained."""
+        """The part of the encoder whose parameters are trained."""
         return self.model
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters that are trained, each once; the stage's own modules too."""
+        return [ParameterGroup([p for p in self.parameters() if p.requires_grad])]
+
+    def outputs(self) -> dict[str, Callable[[Path], None]]:
+        """What is handed over besides the encoder: names, and what writes each into a folder."""
+        return {}
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Sentence vectors ``(U, d)`` of token ids and mask ``(U, S)``."""
         return encode(self.model, ids, mask).sentence
 
-    def vectors(self, batch: PairBatch) -> PairVectors:
-        """Encode each distinct sentence once and hand out its vector to both sides."""
-        encoded = self.encode(batch.ids, batch.mask).float()  # (U, d)
-        return PairVectors(
-            encoded[batch.source],
-            encoded[batch.translation],
-            batch.source_target,
-            batch.translation_target,
-            batch.sentences[batch.source],
-            batch.sentences[batch.translation],
-        )
-
-    def step(self, batch: PairBatch) -> StepOutput:
-        """Loss of one batch, and on dev how often a translation finds its source in it."""
-        vectors = self.vectors(batch)
-        # Mixed precision is for the encoder: the products of a similarity matrix are fp32.
-        with torch.autocast(self.device.type, enabled=False):
-            loss, logs = self.loss(vectors)
-            if not self.training:
-                logs["accuracy"] = _retrieval(vectors)
-        return StepOutput(loss, logs)
-
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Log and return the loss."""
-        output = self.step(batch)
+        output = self.objective(batch)
         logs = {"train/loss": output.loss.detach()}
         logs |= {f"train/{name}": value for name, value in output.logs.items()}
         logs["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict(logs, batch_size=len(batch.source), sync_dist=True)
+        self.log_dict(logs, batch_size=len(batch.pairs), sync_dist=True)
         return output.loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add a dev batch to the means."""
-        output = self.step(batch)
+        output = self.objective(batch)
         for name, value in {"loss": output.loss, **output.logs}.items():
-            self.dev[name].update(value, weight=len(batch.source))
+            mean = self._dev.setdefault(name, MeanMetric().to(self.device))
+            mean.update(value, weight=len(batch.pairs))
 
     def on_validation_epoch_end(self) -> None:
         """Log the dev means."""
-        values = {f"dev/{name}": value for name, value in self.dev.compute().items()}
-        self.log_dict(values)
-        self.dev.reset()
+        self.log_dict({f"dev/{name}": mean.compute() for name, mean in self._dev.items()})
+        for mean in self._dev.values():
+            mean.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with decay on matrices only, linear warm-up, linear or cosine decay to 0."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        optim, self._groups = self.settings.optim, self.parameter_groups()
+        groups: list[dict[str, Any]] = []
+        for group in self._groups:
+            for parameters in (
+                [p for p in group.parameters if p.ndim > 1],
+                [p for p in group.parameters if p.ndim <= 1],
+            ):
+                if parameters:
+                    decay = self._decay(group, parameters[0])
+                    rate = self.settings.lr * group.rate
+                    groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
         optimizer = torch.optim.AdamW(
-            groups,
-            lr=self._config.lr,
-            betas=self._optim.betas,
-            eps=self._optim.eps,
-            weight_decay=self._optim.weight_decay,
-            fused=True,
+            groups, lr=self.settings.lr, betas=optim.betas, eps=optim.eps, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_after_backward(self) -> None:
+        """Pass over the groups whose turn it is not."""
+        for group in self._groups:
+            if group.turn is not None and not group.turn(self.trainer.global_step):
+                for parameter in group.parameters:
+                    parameter.grad = None
 
     def gradient_norm(self) -> Tensor:
         """Norm of all gradients before clipping, computed once a step."""
@@ -156,25 +175,39 @@ class Stage(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradient norm here: Lightning refuses to do it for a fused optimiser."""
         norm, self._gradient_norm = self.gradient_norm(), None  # the next step has another one
-        nn.utils.clip_grads_with_norm_(self.parameters(), self._optim.clip, norm)
+        nn.utils.clip_grads_with_norm_(self.parameters(), self.settings.optim.clip, norm)
         self.log("train/gradient_norm", norm)
 
     def _rate(self, step: int) -> float:
         """Learning rate at a step, as a share of its peak."""
-        warmup = max(1, round(self._optim.warmup * self._steps))
+        optim = self.settings.optim
+        warmup = max(1, round(optim.warmup * self._steps))
         if step < warmup:
             return (step + 1) / warmup
         left = max(0.0, (self._steps - step) / max(1, self._steps - warmup))
-        return left if self._optim.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+        return left if optim.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
-    def decay_until(self, step: int, skipped: Collection[int]) -> float:
-        """Factor that weight decay puts on a matrix entry without gradient by some step.
+    def decay_until(self, parameter: nn.Parameter, step: int, skipped: Collection[int]) -> float:
+        """Factor that weight decay puts on an entry without gradient by some step.
 
-        The optimiser passes over everything in the steps that were ``skipped``.
+        The optimiser passes over everything in the steps that were ``skipped``, and over a group in
+        steps that are not its turn.
         """
-        taken = (earlier for earlier in range(step) if earlier not in skipped)
-        rates = (self._config.lr * self._rate(earlier) for earlier in taken)
-        return math.prod(1 - rate * self._optim.weight_decay for rate in rates)
+        for group in self._groups:
+            if any(parameter is other for other in group.parameters):
+                break
+        else:  # it is not trained
+            return 1.0
+        turn = group.turn or (lambda step: True)
+        taken = (earlier for earlier in range(step) if earlier not in skipped and turn(earlier))
+        peak, decay = self.settings.lr * group.rate, self._decay(group, parameter)
+        return math.prod(1 - peak * self._rate(earlier) * decay for earlier in taken)
+
+    def _decay(self, group: ParameterGroup, parameter: nn.Parameter) -> float:
+        """Weight decay of a parameter."""
+        if group.decay is not None:
+            return group.decay
+        return self.settings.optim.weight_decay if parameter.ndim > 1 else 0.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, of every process, so that dropout goes on where it stopped."""
@@ -205,9 +238,3 @@ class Stage(L.LightningModule):
             if self._cuda_rng is not None:
                 torch.cuda.set_rng_state(self._cuda_rng, self.device)
             self._rng = self._cuda_rng = None
-
-
-def _retrieval(vectors: PairVectors) -> Tensor:
-    """Share of translations whose nearest source by cosine is their own."""
-    nearest = cosines(vectors.translation, vectors.source).argmax(1)
-    return (vectors.source_id[nearest] == vectors.source_id).float().mean()

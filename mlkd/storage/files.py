@@ -36,8 +36,8 @@ _NO_FINGERPRINT = {PROMPTS, "evaluation.json", SEAL, VERIFIED}
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """Hash of a JSON-able value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    """Hash of a JSON-able value, independent of key order; others are a TypeError."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from mlkd.config.schema import InitConfig, StudentConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import (
     Backbone,
     backbone_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.schema import TrainConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.backbone import backbone_of
@@ -18,25 +18,34 @@ from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 
 
 def new_student(
-    config: TrainConfig, source: Path, pairs: PairStore, cache: Path
+    source: Path,
+    size: StudentConfig,
+    init: InitConfig,
+    seed: int,
+    max_tokens: int,
+    pairs: PairStore,
+    cache: Path,
 ) -> SentenceTransformer:
     """Trim, narrow and copy an encoder.
 
     Args:
-        config: Shape and start of the student.
         source: Folder of the assistant, before or after its training.
+        size: Shape of the student.
+        init: What it copies.
+        seed: Decides what is random.
+        max_tokens: Longer inputs are cut.
         pairs: Their text, that of held-out pairs too: which pieces it has and how often decides
             the word table, what its sentences activate the narrow layers.
         cache: Folder of recomputable files.
     """
-    encoder, max_tokens = load_folder(source), config.data.max_tokens
+    encoder = load_folder(source)
     tokens = tokenise(pairs, encoder.tokenizer, max_tokens, cache)
-    if config.student.trim is not None:
+    if size.trim is not None:
         counts = language_counts(pairs, tokens, backbone_of(encoder).config.vocab_size)
-        encoder = trimmed(encoder, pieces_to_keep(encoder, counts, config.student.trim))
+        encoder = trimmed(encoder, pieces_to_keep(encoder, counts, size.trim))
         tokens = tokenise(pairs, encoder.tokenizer, max_tokens, cache)
-    if config.student.intermediate is not None and config.init.source != "scratch":
-        encoder = narrowed(encoder, tokens, config.student.intermediate)
+    if size.intermediate is not None and init.source != "scratch":
+        encoder = narrowed(encoder, tokens, size.intermediate)
     frequency = torch.from_numpy(tokens.frequency(backbone_of(encoder).config.vocab_size))
-    torch.manual_seed(config.seed)
-    return build_student(encoder, config.student, config.init, frequency, max_tokens)
+    torch.manual_seed(seed)
+    return build_student(encoder, size, init, frequency, max_tokens)

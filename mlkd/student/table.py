@@ -46,13 +46,15 @@ class OccurringRows(nn.Module):
         return F.embedding(self.position[ids], self.weight, self.padding_idx)
 
 
-@dataclass(frozen=True)
+@dataclass
 class WholeTable:
     """The word table of a model in whose place :class:`OccurringRows` are trained."""
 
     backbone: Backbone
     table: nn.Embedding
     rows: OccurringRows
+    decay: float = 1.0
+    """What weight decay has made of an entry of the other rows, as a factor."""
 
     @classmethod
     def take_out(cls, backbone: Backbone, occurs: Tensor) -> WholeTable:
@@ -63,10 +65,10 @@ class WholeTable:
         return whole
 
     @torch.no_grad()
-    def put_back(self, decay: float) -> None:
-        """Put the table back, its trained rows updated and the others multiplied with ``decay``."""
+    def put_back(self) -> None:
+        """Put the table back, its trained rows updated and the others decayed."""
         trained = self.rows.position >= 0
-        self.table.weight.mul_(decay)
+        self.table.weight.mul_(self.decay)
         self.table.weight[trained] = self.rows.weight
         _set_table(self.backbone, self.table)
 

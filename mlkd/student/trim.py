@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from mlkd.config.schema import TrimConfig
+from mlkd.config.student import TrimConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, longest_input

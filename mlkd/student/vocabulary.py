@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mlkd.config.schema import VocabularyConfig
+from mlkd.config.student import VocabularyConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import without_prompts
 from mlkd.output.errors import UserError

@@ -17,7 +17,8 @@ from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
-from mlkd.recipes.links import link_keys, links
+from mlkd.recipes.identity import link_keys
+from mlkd.recipes.recipe import links
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.storage.files import digest
 from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
@@ -167,7 +168,7 @@ def finish(record: SweepRecord) -> bool:
 def _finished(job: Job, known: Mapping[str, Finished]) -> dict[str, Any]:
     """Entry of a job whose last run exists."""
     assert job.upto is not None
-    names, keys = links(job.config), link_keys(job.config)
+    names, keys = [link.name for link in links(job.config)], link_keys(job.config)
     upto = [keys[name] for name in names[: names.index(job.upto) + 1]]
     runs = [known[key].id for key in upto if key in known]
     score = known[job.key].score

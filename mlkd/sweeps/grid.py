@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from mlkd.config.compose import validate
 from mlkd.config.explain import explain
-from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section
 from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
 from mlkd.output.errors import UserError
-from mlkd.recipes.links import link_keys
+from mlkd.recipes.identity import link_keys
 
 T = TypeVar("T", bound=Section)
 
@@ -39,9 +39,9 @@ class Cell:
     overrides: dict[str, str]
     """What sets this cell apart, as on the command line."""
     config: TrainConfig
-    links: tuple[tuple[StageName | None, str], ...]
-    """Its links and the hashes of their settings (see :func:`mlkd.recipes.links.link_keys`); before
-    them the settings of all links, without a name."""
+    links: tuple[tuple[str | None, str], ...]
+    """Its links and what decides each (see :func:`mlkd.recipes.identity.link_keys`); before them
+    what all of them share, without a name."""
 
     @property
     def id(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mlkd.config.compose import reporting
 from mlkd.config.schema import TrainConfig
+from mlkd.config.versions import code_versions
 from mlkd.machine.cluster import (
     TIMEOUT_SIGNAL,
     NotRequeued,
@@ -27,7 +28,7 @@ from mlkd.machine.cluster import (
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
 from mlkd.output.secrets import redact, redacted
-from mlkd.runs.record import code_digest, environment
+from mlkd.runs.record import Run, environment
 from mlkd.storage.files import write_json
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.tree import Job
@@ -52,7 +53,7 @@ def write_job(record: SweepRecord, job: Job) -> None:
         "upto": job.upto,
         "name": job.name if job.is_cell else None,
         "parent": job.parent,
-        "code": code_digest(),
+        "code": code_versions(),
         "version": environment()["code"],
     }
     write_json(record.job(job.id), content)
@@ -71,11 +72,11 @@ def run_job(folder: Path, identity: str) -> None:
     started = time.monotonic()
     runs: list[str] = []
 
-    def announce(run: str) -> None:
-        runs.append(run)
+    def announce(run: Run) -> None:
+        runs.append(run.id)
         enter(identity, runs=runs)
-        if job["name"] and run.startswith(job["upto"]) and rank() == 0:
-            record.link(job["name"], Path(job["config"]["output_dir"], "runs", run))
+        if job["name"] and run.link == job["upto"] and rank() == 0:
+            record.link(job["name"], run.folder)
 
     path = record.log(identity)
     if rank() > 0:
@@ -133,23 +134,23 @@ def _check_parent(record: SweepRecord, parent: str) -> None:
 
 
 def _work(
-    record: SweepRecord, job: dict[str, Any], announce: Callable[[str], None]
+    record: SweepRecord, job: dict[str, Any], announce: Callable[[Run], None]
 ) -> float | None:
     """Run the chain, or what several chains share."""
-    if job["code"] != code_digest():
+    if job["code"] != code_versions():
         raise UserError(
             f"the code has changed since this job was submitted (then {job['version']}, now "
             f"{environment()['code']}); give the command of the sweep again"
         )
     if job["parent"] is not None:
         _check_parent(record, job["parent"])
-    from mlkd.recipes.ahead import prepare
-    from mlkd.recipes.chain import run_chain  # torch and friends
+    from mlkd.recipes.ahead import run_shared  # torch and friends
+    from mlkd.recipes.run import run_chain
 
     config = TrainConfig.model_validate(job["config"])
     if job["name"]:
         return run_chain(config, announce)
-    prepare(config, job["upto"], announce)
+    run_shared(config, job["upto"], announce)
     return None
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
-from mlkd.config.schema import StageConfig, StageName, TrainConfig
-from mlkd.recipes.links import link_keys
+from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import StageSettings
+from mlkd.recipes.identity import link_keys
+from mlkd.recipes.recipe import Link, links
 from mlkd.runs.index import Finished
 from mlkd.sweeps.tree import Job
-
-_DEEP: tuple[StageName, ...] = ("recurrent", "contrastive")
-"""Stages whose steps take time in proportion to the student's depth."""
 
 
 def describe(
@@ -55,17 +54,18 @@ def describe(
 def cost(configs: Iterable[TrainConfig], known: Mapping[str, Finished]) -> str:
     """Training time of the missing links of some chains, judged by finished runs, in words.
 
-    A link is judged by finished runs of the same stage with the same budget; in the stages that
-    run the whole student time grows with the layers that a sentence passes.
+    A link is judged by finished runs of the same name with the same budget; where it runs the whole
+    student, time grows with the layers that a sentence passes.
     """
-    missing: dict[str, tuple[TrainConfig, StageName]] = {}
+    missing: dict[str, tuple[TrainConfig, Link]] = {}
     for config in configs:
-        for name, key in link_keys(config).items():
-            if name is not None:
-                missing.setdefault(key, (config, name))
+        keys = link_keys(config)
+        for link in links(config):
+            missing.setdefault(keys[link.name], (config, link))
     todo = [item for key, item in missing.items() if key not in known]
-    guesses = [_seconds(config, name, list(known.values())) for config, name in todo]
-    blind = sorted({name for (_, name), guess in zip(todo, guesses, strict=True) if guess is None})
+    guesses = [_seconds(config, link, list(known.values())) for config, link in todo]
+    pairs = zip(todo, guesses, strict=True)
+    blind = sorted({link.name for (_, link), guess in pairs if guess is None})
     total = sum(guess for guess in guesses if guess is not None)
     words = f"{len(todo)} links to train, about {duration(total)} of one process"
     if blind:
@@ -97,24 +97,30 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def _seconds(config: TrainConfig, name: StageName, runs: Sequence[Finished]) -> float | None:
+def _seconds(config: TrainConfig, link: Link, runs: Sequence[Finished]) -> float | None:
     """Guess of a link's training time; None without a run to judge by."""
-    budget = config.stages[name].model_dump(
-        mode="json", exclude={"enabled", "fraction", "lr", "loss"}
-    )
+    budget = _cost_of(link.settings.deciding())
     depth = config.student.layers * config.student.recurrence
+    is_deep = link.trains_student and link.settings.whole
     alike = [
         run.seconds
         / run.steps
-        * _steps(config.stages[name], run)
-        * (depth / run.depth if name in _DEEP else 1.0)
+        * _steps(link.settings, run)
+        * (depth / run.depth if is_deep else 1.0)
         for run in runs
-        if run.stage == name and budget.items() <= run.budget.items()
+        if run.link == link.name and budget == _cost_of(run.budget)
     ]
     return statistics.median(alike) if alike else None
 
 
-def _steps(stage: StageConfig, run: Finished) -> float:
-    """Steps of a stage, at most, judged by a run of it on another share of the data."""
-    limit = math.inf if stage.max_steps is None else stage.max_steps
-    return limit if run.steps >= limit else min(limit, run.steps * stage.fraction / run.fraction)
+def _cost_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a link that decide how long it takes, but for its share of the data."""
+    beside = {"fraction", "lr", "loss", "optim"}
+    return {key: value for key, value in settings.items() if key not in beside}
+
+
+def _steps(settings: StageSettings, run: Finished) -> float:
+    """Steps of a link, at most, judged by a run of it on another share of the data."""
+    limit = math.inf if settings.max_steps is None else settings.max_steps
+    share = settings.fraction / run.budget["fraction"]
+    return limit if run.steps >= limit else min(limit, run.steps * share)

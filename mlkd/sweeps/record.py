@@ -26,8 +26,8 @@ class SweepRecord:
     ``updated``.
 
     ``cells`` and ``shared`` (what several cells share) are lists of entries with ``id``, ``key``
-    (see :func:`mlkd.recipes.links.link_keys`), ``overrides``, ``stage`` (the last link; null = only
-    data and targets), ``runs`` (ids of the run folders of its links so far, the last one last),
+    (see :func:`mlkd.recipes.identity.link_keys`), ``overrides``, ``stage`` (the last link; null =
+    only data and targets), ``runs`` (ids of the run folders of its links so far, in order),
     ``status`` (``finished``, ``failed`` or ``missing``), ``error`` (one line or null), ``log`` (a
     path), ``job`` (number of its SLURM job or null), ``score`` (the selecting dev score or null)
     and ``seconds`` (null or of its last call).

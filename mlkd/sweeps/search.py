@@ -24,7 +24,7 @@ from mlkd.config.compose import validate
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import OptunaConfig, RangeConfig, Value
 from mlkd.output.errors import UserError
-from mlkd.recipes.links import link_keys
+from mlkd.recipes.identity import link_keys
 from mlkd.runs.index import finished_runs
 from mlkd.storage.files import digest
 from mlkd.storage.lock import Lock

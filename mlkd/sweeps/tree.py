@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.sweeps.grid import Cell
 
 
@@ -18,8 +18,8 @@ class Job:
     """Names the job's files; the same settings have the same id."""
     config: TrainConfig
     key: str
-    """Of its last link, see :func:`mlkd.recipes.links.link_keys`."""
-    upto: StageName | None
+    """Of its last link, see :func:`mlkd.recipes.identity.link_keys`."""
+    upto: str | None
     """Its last link; None = data and targets only."""
     parent: str | None
     """Id of the job that has to be finished before."""

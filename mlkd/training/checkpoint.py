@@ -1,4 +1,4 @@
-"""Training callbacks: exact checkpoints, the best weights on dev."""
+"""Exact checkpoints: saved now and then, and when the process is asked to stop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from zipfile import BadZipFile, ZipFile
 
 import lightning as L
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 
 from mlkd.machine import ranks
 from mlkd.machine.cluster import TIMEOUT_SIGNAL
 from mlkd.output.errors import Interrupted, UserError
-from mlkd.storage.files import file_sha256, reason_of, replacing
+from mlkd.storage.files import reason_of, replacing
+from mlkd.training.best import KeepBest
 from mlkd.training.curves import Curves
 
 log = logging.getLogger(__name__)
@@ -29,73 +28,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, TIMEOUT_SIGNAL)
 _TIME_LIMIT = "time limit"
 _REASONS = (None, _TIME_LIMIT, *(number.name for number in _SIGNALS))
 """Why a training stops; where its processes have different reasons the last of these counts."""
-
-
-class KeepBest(L.Callback):
-    """Keeps the weights with the lowest dev loss.
-
-    Older ones stay until no checkpoint names them, so that every checkpoint has its own.
-    """
-
-    def __init__(self, place: Callable[[int], Path]) -> None:
-        """Set up.
-
-        Args:
-            place: File of the weights of a step.
-        """
-        self._place = place
-        self._sha256 = ""
-        self._written: list[int] = []
-        self.best: dict[str, float] = {}
-        self.curve: list[dict[str, float]] = []
-
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Write the weights if they are better."""
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
-        values["step"] = trainer.global_step
-        self.curve.append(values)
-        if ranks.from_first(not self.best or values["dev/loss"] < self.best["dev/loss"]):
-            self.best = values
-            path = self._place(trainer.global_step)
-            if ranks.is_first():
-                with replacing(path) as temporary:
-                    save_model(module.model, str(temporary))
-                self._sha256 = file_sha256(path)
-            self._sha256 = ranks.from_first(self._sha256)
-            self._written.append(trainer.global_step)
-
-    def forget(self) -> None:
-        """Remove what the checkpoint that was just written does not name."""
-        if ranks.is_first():
-            for step in self._written[:-1]:
-                self._place(step).unlink(missing_ok=True)
-        self._written = self._written[-1:]
-
-    def restore(self, model: Any) -> None:
-        """Load the best weights into the model.
-
-        Raises:
-            UserError: They are not those that were written.
-        """
-        path = self._place(int(self.best["step"]))
-        try:
-            whole = file_sha256(path) == self._sha256
-            if whole:
-                load_model(model, str(path))
-        except (OSError, SafetensorError):
-            whole = False
-        if not whole:
-            raise UserError(f"{path}: missing or damaged; remove its folder to run the link again")
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
-        return {"best": self.best, "curve": self.curve, "sha256": self._sha256}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what was known."""
-        self.best, self.curve = state_dict["best"], state_dict["curve"]
-        self._sha256 = state_dict["sha256"]
-        self._written = [int(self.best["step"])] if self.best else []
 
 
 class Checkpoint(L.Callback):

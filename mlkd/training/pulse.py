@@ -16,15 +16,15 @@ from mlkd.runs.record import peak_memory_mib
 
 
 class ProgressBar(L.Callback):
-    """Steps done, rate and remaining time of a stage."""
+    """Steps done, rate and remaining time of a link."""
 
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
+    def __init__(self, link: str) -> None:
+        self._link = link
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Open the bar at the restored step."""
         self._bar = progress(
-            f"stage {self._stage}",
+            f"link {self._link}",
             total=trainer.max_steps,
             unit=" steps",
             initial=trainer.global_step,

@@ -1,105 +1,150 @@
-"""What a stage reads: its batches, its dev pairs, and the target vectors of their sentences."""
+"""What a link reads: its batches, its dev pairs, and the target vectors of their sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from mlkd.config.schema import StageName, TrainConfig
+from mlkd.config.inputs import DataConfig
+from mlkd.config.stages import StageSettings
+from mlkd.config.training import TrainerConfig
 from mlkd.data.pairs import PairStore
-from mlkd.data.plan import BatchPlan, MixedPlan
+from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, labels
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError
-from mlkd.stages import STAGES
+from mlkd.stages.signals import Vectors
 from mlkd.targets.cache import Targets, compute_targets
+from mlkd.targets.live import LiveEncoder
 
 _CHUNK = 1 << 18
 
 
-def batch_plan(
-    config: TrainConfig, pairs: PairStore, tokens: TokenStore, name: StageName
-) -> tuple[BatchPlan, int]:
-    """Batches of a stage and the number of its steps."""
-    data, settings = config.data, config.stages[name]
-    train = _share(pairs, name, settings.fraction)
-    plan = MixedPlan(
-        train,
-        np.asarray(pairs.group[train]),
-        _longer_side(pairs, tokens, train),
-        batch_size=settings.batch_size,
-        mixing=data.mixing,
-        temperature=data.temperature,
-        seed=config.seed_of(name),
-    )
-    if plan.part % config.trainer.processes:
-        raise UserError(
-            f"stages.{name}: a batch of {plan.batch_size} pairs, all that there are, cannot be "
-            f"shared evenly by {config.trainer.processes} processes"
-        )
-    steps = max(1, round(settings.epochs * plan.steps_per_epoch))
-    return plan, min(steps, settings.max_steps or steps)
+@dataclass(frozen=True)
+class FrozenFolder:
+    """Folder of an encoder that is not trained, and what progress bars call it."""
+
+    name: str
+    folder: Path
 
 
-def dev_pairs(config: TrainConfig, pairs: PairStore, tokens: TokenStore) -> np.ndarray:
-    """Held-out pairs that select: a random part, the same for every run, sorted by length."""
-    dev = np.random.default_rng(0).permutation(pairs.dev_pairs())
-    dev = dev[: config.data.max_dev_pairs]
-    return dev[np.argsort(_longer_side(pairs, tokens, dev), kind="stable")]
+@dataclass(frozen=True)
+class Reads:
+    """What a link reads, as far as settings decide it.
 
-
-def target_sentences(pairs: PairStore, name: StageName, *used: np.ndarray) -> np.ndarray:
-    """Sentences ``(n,)`` whose vectors a stage asks for when it meets some pairs."""
-    wanted = np.zeros(pairs.n_sentences, bool)
-    for part in used:
-        wanted[pairs.source[part]] = True
-        if STAGES[name].translation_target == "translation":
-            wanted[pairs.translation[part]] = True
-    return np.flatnonzero(wanted).astype(np.uint32)
-
-
-def target_vectors(
-    config: TrainConfig,
-    pairs: PairStore,
-    cache: Path,
-    encoders: dict[str, Path],
-    name: StageName,
-    sentences: np.ndarray,
-) -> Targets:
-    """Vectors of sentences by the target encoder of a stage, from the cache where they are known.
-
-    Args:
-        config: Precision and length limit of the encoder.
-        pairs: The sentences.
+    Attributes:
+        name: Of the link, for messages.
+        settings: Of the link.
+        seed: Of the link; decides the order of the pairs.
+        encoders: Its inputs by role, but for a new student.
+        data: Mixing and limits.
+        trainer: Precision and number of processes.
+        pairs: The pairs.
         cache: Folder of all caches.
-        encoders: Folders of ``teacher`` and ``assistant``.
-        name: The stage.
-        sentences: Sentence indices ``(n,)``, distinct.
     """
-    kind = STAGES[name].target_encoder
-    encoder = FrozenEncoder.open(
-        encoders[kind.removesuffix("_embeddings")],
-        max_tokens=config.data.max_tokens,
-        accelerator=config.trainer.accelerator,
-        precision=config.trainer.precision,
-        embeddings_only=kind == "assistant_embeddings",
-    )
-    label = kind.replace("_", " ")
-    return compute_targets(encoder, pairs.texts, sentences, pairs.n_sentences, cache, label)
 
+    name: str
+    settings: StageSettings
+    seed: int
+    encoders: Mapping[str, FrozenFolder]
+    data: DataConfig
+    trainer: TrainerConfig
+    pairs: PairStore
+    cache: Path
 
-def _share(pairs: PairStore, name: StageName, fraction: float) -> np.ndarray:
-    """Training pairs of a share of the source sentences; a smaller share is part of a larger."""
-    train = pairs.train_pairs()
-    if fraction == 1.0:
-        return train
-    rank = np.random.default_rng(0).permutation(pairs.n_sentences)
-    drawn = rank[pairs.source[train]] < fraction * pairs.n_sentences
-    if not drawn.any():
-        raise UserError(f"stages.{name}.fraction={fraction}: no pair is left of {len(train)}")
-    share: np.ndarray = train[drawn]
-    return share
+    def batch_plan(self, tokens: TokenStore) -> tuple[BatchPlan, int]:
+        """Batches of the link and the number of its steps."""
+        train = self._share()
+        length = _longer_side(self.pairs, tokens, train)
+        plan: BatchPlan
+        if (grouping := self.settings.grouping) is None:
+            plan = MixedPlan(
+                train,
+                np.asarray(self.pairs.group[train]),
+                length,
+                batch_size=self.settings.batch_size,
+                mixing=self.data.mixing,
+                temperature=self.data.temperature,
+                seed=self.seed,
+            )
+        else:
+            label, names = labels(self.pairs, train, grouping.by)
+            plan = GroupedPlan(
+                train,
+                label,
+                length,
+                names=names,
+                mode=grouping.mode,
+                batch_size=self.settings.batch_size,
+                seed=self.seed,
+            )
+        if plan.part % self.trainer.processes:
+            raise UserError(
+                f"stages.{self.name}: a batch of {plan.batch_size} pairs, all that there are, "
+                f"cannot be shared evenly by {self.trainer.processes} processes"
+            )
+        steps = max(1, round(self.settings.epochs * plan.steps_per_epoch))
+        return plan, min(steps, self.settings.max_steps or steps)
+
+    def dev_pairs(self, tokens: TokenStore) -> np.ndarray:
+        """Held-out pairs that select: a random part, the same for every run, sorted by length."""
+        dev = np.random.default_rng(0).permutation(self.pairs.dev_pairs())
+        dev = dev[: self.data.max_dev_pairs]
+        return dev[np.argsort(_longer_side(self.pairs, tokens, dev), kind="stable")]
+
+    def sentences(self, vectors: Vectors, *used: np.ndarray) -> np.ndarray:
+        """Sentences ``(n,)`` whose vectors the link asks for when it meets some pairs."""
+        wanted = np.zeros(self.pairs.n_sentences, bool)
+        for part in used:
+            wanted[self.pairs.source[part]] = True
+            if vectors.translation == "translation":
+                wanted[self.pairs.translation[part]] = True
+        return np.flatnonzero(wanted).astype(np.uint32)
+
+    def targets(self, vectors: Vectors, sentences: np.ndarray) -> Targets:
+        """Vectors of sentences, from the cache where they are known.
+
+        Args:
+            vectors: Whose, and which.
+            sentences: Sentence indices ``(n,)``, distinct.
+        """
+        source = self.encoders[vectors.role]
+        encoder = self._open(vectors.role, embeddings_only=not vectors.layers)
+        label = source.name if vectors.layers else f"{source.name} embeddings"
+        return compute_targets(
+            encoder, self.pairs.texts, sentences, self.pairs.n_sentences, self.cache, label
+        )
+
+    def live(self, role: str, tokenizer: PreTrainedTokenizerBase) -> LiveEncoder:
+        """The frozen encoder of a role, to be run in the step on what a tokenizer writes."""
+        return LiveEncoder.of(self._open(role), tokenizer)
+
+    def _open(self, role: str, embeddings_only: bool = False) -> FrozenEncoder:
+        return FrozenEncoder.open(
+            self.encoders[role].folder,
+            max_tokens=self.data.max_tokens,
+            accelerator=self.trainer.accelerator,
+            precision=self.trainer.precision,
+            embeddings_only=embeddings_only,
+        )
+
+    def _share(self) -> np.ndarray:
+        """Training pairs of a share of the source sentences; a smaller one is part of a larger."""
+        train, fraction = self.pairs.train_pairs(), self.settings.fraction
+        if fraction == 1.0:
+            return train
+        rank = np.random.default_rng(0).permutation(self.pairs.n_sentences)
+        drawn = rank[self.pairs.source[train]] < fraction * self.pairs.n_sentences
+        if not drawn.any():
+            raise UserError(
+                f"stages.{self.name}.fraction={fraction}: no pair is left of {len(train)}"
+            )
+        share: np.ndarray = train[drawn]
+        return share
 
 
 def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 
-from mlkd.config.schema import LoggerConfig
+from mlkd.config.training import LoggerConfig
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.output.secrets import redact, redacted
 from mlkd.runs.record import Run, flatten
@@ -143,7 +143,7 @@ def _logger(
         name=run.id,
         resume="allow",
         group=redacted(settings.group),
-        job_type=run.stage,
+        job_type=run.link,
         tags=redacted(settings.tags),
         offline=mode == "offline",
         save_dir=run.folder,

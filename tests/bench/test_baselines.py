@@ -16,9 +16,11 @@ from mlkd.baselines import main
 from mlkd.bench.baselines import _layer_cut, mse_recipe
 from mlkd.config.commands import BaselinesConfig
 from mlkd.config.schema import TrainConfig
+from mlkd.config.stages.sentence import SentenceSettings
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder
 from mlkd.recipes.chain import open_chain
+from mlkd.recipes.recipe import links
 from mlkd.student.static import static_encoder
 
 
@@ -50,16 +52,10 @@ def test_every_rival_is_measured_on_the_same_sets(
     for name, whole in (("assistant int8", "assistant"), ("student int8", "contrastive")):
         assert models[name]["mib"] < models[whole]["mib"]
         assert models[name]["precision"] == "int8"
-    records = [
-        json.loads(path.read_text())
-        for path in (tmp_path / "out/runs").glob("contrastive-*/run.json")
-    ]
-    steps = {
-        record["identity"]["stage"]["loss"]["mcl"] is None: record["training"]["steps"]
-        for record in records
-    }
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out/runs").glob("*/run.json")]
+    steps = {record["link"]: record["training"]["steps"] for record in records}
     # 6 steps of 32 pairs, 6 of 16 and 3 of 16 make 21 of 16.
-    assert steps == {False: 3, True: 21}
+    assert (steps["contrastive"], steps["mse"]) == (3, 21)
     with output.with_suffix(".csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["model"] for line in lines] == list(models)
@@ -86,22 +82,24 @@ def test_an_unfair_contest_is_refused(setting: str, message: str, command: Comma
 
 
 def test_a_layer_cut_runs_its_layers_once(tiny: Callable[..., TrainConfig]) -> None:
-    cut = _layer_cut(open_chain(tiny("student.recurrence=3")))
-    assert (cut.config.student.recurrence, cut.config.student.bottleneck) == (1, None)
+    config = tiny("student.recurrence=3", "assistant.train=false")
+    cut = _layer_cut(open_chain(config))
+    backbone = backbone_of(cut)
+    assert len(layers(backbone)) == config.student.layers  # and not three times as many
+    assert isinstance(backbone.get_input_embeddings(), torch.nn.Embedding)
 
 
 def test_the_recipe_is_one_stage_of_mse_alone(tiny: Callable[..., TrainConfig]) -> None:
     config = tiny()
     recipe = mse_recipe(config, pairs=1000)
-    stage = recipe.stages["contrastive"]
-    assert [name for name, one in recipe.stages.items() if one.enabled] == [
-        "assistant",
-        "contrastive",
-    ]
-    assert stage.loss.mcl is None and stage.loss.pair_mse is not None
-    assert stage.max_steps == 1000 // stage.batch_size
-    assert mse_recipe(config, pairs=1).stages["contrastive"].max_steps == 1
-    assert stage.lr == config.stages["recurrent"].lr
+    assert [link.name for link in links(recipe)] == ["assistant", "mse"]
+    assert recipe.stages["assistant"] == config.stages["assistant"]  # one run serves both
+    link = recipe.stages["mse"]
+    assert isinstance(link, SentenceSettings)
+    assert link.loss.mcl is None and link.loss.pair_mse is not None
+    assert link.max_steps == 1000 // link.batch_size
+    assert mse_recipe(config, pairs=1).stages["mse"].max_steps == 1
+    assert link.lr == config.stages["recurrent"].lr
     assert (recipe.student, recipe.init, recipe.seed) == (config.student, config.init, config.seed)
 
 

@@ -69,20 +69,20 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
     from mlkd.bench.training import open_for_training, teacher_vectors
     from mlkd.encoders.backbone import backbone_of
     from mlkd.machine.hardware import choose_kernels
-    from mlkd.stages import STAGES
+    from mlkd.stages import stage_of
 
     longer = config.model_copy(
         update={"benchmark": config.benchmark.model_copy(update={"steps": 6})}
     )
     chain = open_for_training(longer)
-    lesson = Lesson(chain.config, chain, chain.base, "wall")
+    lesson = Lesson(chain.config, chain, chain.given["base"], "wall")
     ours = run_stage(lesson, "fp32")
     pairs = ours.pairs.ravel()
     assert ours.pairs.shape == (6, 32)
     settings = chain.config.stages["assistant"]
 
     def optimizer(model):  # type: ignore[no-untyped-def]
-        stage = STAGES["assistant"](model, settings, chain.config.optim, 6)
+        stage = stage_of(settings)(model, settings, 6)
         choose_kernels(backbone_of(model), "fp32", torch.device("cpu"))  # the peer pads
         made = stage.configure_optimizers()
         return made["optimizer"], made["lr_scheduler"]["scheduler"]

@@ -12,7 +12,8 @@ from conftest import Command, configure
 from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
-from mlkd.config.compose import composing, encoder_folder
+from mlkd.config.backbone import encoder_folder
+from mlkd.config.compose import composing
 from mlkd.config.explain import _suggestion
 from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
 from mlkd.config.schema import TrainConfig

@@ -47,7 +47,7 @@ def test_no_secret_of_environment_or_config_is_written(
     tiny: Callable[..., TrainConfig], tmp_path: Path, keys: None, capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     caplog.set_level("DEBUG")
     tags = f"logger.tags=[{SECRETS['COMPANY_SECRET']},shop]"
@@ -120,12 +120,14 @@ def test_no_secret_is_in_the_log_and_the_record_of_a_failed_cell(
     assert done.returncode == 1, done.stderr
     (file,) = (tmp_path / "out/multirun").glob("*/sweep.json")
     record = json.loads(file.read_text())
-    assert [cell["error"] for cell in record["cells"]] == ["PermissionError: *** was refused"] * 2
+    (shared,) = record["shared"]
+    assert shared["error"] == "PermissionError: *** was refused"
     for cell in record["cells"]:
-        text = Path(cell["log"]).read_text()
-        assert "Traceback (most recent call last)" in text
-        assert text.endswith("PermissionError: *** was refused\n")
-    alone = command("mlkd.sweeps.job", str(file.parent), record["cells"][0]["id"])
+        assert cell["error"].endswith("is failed (PermissionError: *** was refused)")
+    text = Path(shared["log"]).read_text()
+    assert "Traceback (most recent call last)" in text
+    assert text.endswith("PermissionError: *** was refused\n")
+    alone = command("mlkd.sweeps.job", str(file.parent), shared["id"])
     assert alone.returncode == 1
     assert "logger.tags=[***]" in record["command"]
     printed = (done.stdout, done.stderr, alone.stdout, alone.stderr)
@@ -170,7 +172,7 @@ def test_without_wandb_nothing_leaves_the_machine(
     tiny: Callable[..., TrainConfig], connections: list[Any], keys: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     run_chain(tiny(stage="assistant"))
@@ -182,7 +184,7 @@ def test_an_unreachable_wandb_server_does_not_stop_training_and_loses_nothing(
     tiny: Callable[..., TrainConfig], tmp_path: Path, keys: None, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the port where nobody answers
     monkeypatch.setattr(wandb_logger, "_PATIENCE", 10.0)

@@ -391,7 +391,8 @@ def test_every_override() -> None:
     check()
 
 
-RECORD = {"id": "", "status": "finished", "identity": {"seed": 0}, "student": "0", "files": {}}
+OUTPUTS = {"student": {"content": "0", "files": {}}}
+RECORD = {"id": "", "status": "finished", "identity": {"seed": 0}, "outputs": OUTPUTS}
 
 
 def test_run_records() -> None:
@@ -399,17 +400,17 @@ def test_run_records() -> None:
     @given(
         st.one_of(
             JUNK,
-            st.tuples(st.sampled_from([*RECORD, "finished", "upstream"]), VALUES).map(
+            st.tuples(st.sampled_from([*RECORD, "finished", "inputs"]), VALUES).map(
                 lambda x: json.dumps(RECORD | {x[0]: x[1]}).encode()
             ),
         )
     )
     def check(content: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(Path(folder), "assistant", {"seed": 0})
+            run = Run(Path(folder), "assistant", "sentence", {"seed": 0})
             run.student.mkdir(parents=True)
             run.file.write_bytes(content.replace(b'"id": ""', f'"id": "{run.id}"'.encode()))
-            state, reason = run.state(None)
+            state, reason = run.state({})
             assert state != "reuse"
             assert len(reason.splitlines()) == 1
 

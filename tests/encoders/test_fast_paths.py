@@ -6,30 +6,26 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import link_settings
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.schema import (
-    InitConfig,
-    LossConfig,
-    OptimConfig,
-    PairMSEConfig,
-    StageConfig,
-    StudentConfig,
-    TrainConfig,
-)
+from mlkd.config.schema import TrainConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of, set_dropout
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.onednn import OneDnnLinear, use_onednn
-from mlkd.stages import STAGES
+from mlkd.stages import stage_of
 from mlkd.stages.base import Stage
+from mlkd.stages.sentence import SentenceStage
 from mlkd.student.initialise import build_student
 from mlkd.student.table import OccurringRows, WholeTable
 
@@ -70,6 +66,7 @@ def batches(ids: torch.Tensor) -> list[PairBatch]:
                 source_target=target,
                 translation_target=target,
                 pairs=torch.arange(3),
+                domain=torch.zeros(3, dtype=torch.long),
             )
         )
     return made
@@ -82,7 +79,7 @@ def train(stage: Stage, steps: list[PairBatch]) -> list[tuple[float, dict[str, t
     stage.model.train()
     found = []
     for batch in steps:
-        loss = stage.step(batch).loss
+        loss = stage.objective(batch).loss
         loss.backward()
         named = [(n, p) for n, p in stage.named_parameters() if p.grad is not None]
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -94,14 +91,12 @@ def train(stage: Stage, steps: list[PairBatch]) -> list[tuple[float, dict[str, t
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-@pytest.mark.parametrize("stage", ["assistant", "bottleneck"])
+@pytest.mark.parametrize("stage", ["sentence", "embedding"])
 def test_losses_gradients_and_weights_are_those_of_the_whole_table(
     encoder_folder: Path, bottleneck: bool, stage: str
 ) -> None:
-    settings = StageConfig(
-        epochs=1, batch_size=3, lr=0.01, loss=LossConfig(pair_mse=PairMSEConfig())
-    )
-    optim = OptimConfig(weight_decay=0.5)
+    settings = link_settings(stage, {"pair_mse": {}}, weight_decay=0.5)
+    kind = stage_of(settings)
     plain, fast = model(encoder_folder, bottleneck), model(encoder_folder, bottleneck)
     start = {name: value.clone() for name, value in plain.state_dict().items()}
     ids = torch.tensor([3, 5, 8, 13, 21, 34, 40])
@@ -109,15 +104,15 @@ def test_losses_gradients_and_weights_are_those_of_the_whole_table(
     occurs = torch.zeros(vocabulary, dtype=torch.bool)
     occurs[ids] = True
 
-    whole = train(STAGES[stage](plain, settings, optim, STEPS), batches(ids))
+    whole = train(kind(plain, settings, STEPS), batches(ids))
     words = WholeTable.take_out(backbone_of(fast), occurs)
     assert words.rows.weight.shape[0] == len(ids) + 1  # and padding
-    module = STAGES[stage](fast, settings, optim, STEPS)
+    module = kind(fast, settings, STEPS)
     part = train(module, batches(ids))
-    words.put_back(module.decay_until(STEPS, []))
-    assert module.decay_until(STEPS, [0, 1]) * module.decay_until(2, []) == pytest.approx(
-        module.decay_until(STEPS, [])
-    )
+    decay = partial(module.decay_until, words.rows.weight)
+    words.decay = decay(STEPS, [])
+    assert decay(STEPS, [0, 1]) * decay(2, []) == pytest.approx(words.decay)
+    words.put_back()
 
     table = next(n for n, p in plain.named_parameters() if p.shape[0] == vocabulary)
     rows = torch.cat([torch.tensor([0]), ids])
@@ -146,7 +141,7 @@ def test_a_token_that_was_not_announced_is_refused() -> None:
 
 
 def test_a_stage_hands_on_the_whole_table(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(tiny("optim.weight_decay=5", "stages.assistant.lr=1e-3", stage="assistant"))
     (before,) = (tmp_path / "out/cache").glob("assistant-*")
@@ -168,10 +163,9 @@ def test_a_stage_hands_on_the_whole_table(tiny: Callable[..., TrainConfig], tmp_
 
 @pytest.mark.parametrize("loss", ["pair_mse", "mcl"])
 def test_each_sentence_once_is_each_side_on_its_own(encoder_folder: Path, loss: str) -> None:
-    settings = StageConfig(
-        epochs=1, batch_size=3, lr=0.01, loss=LossConfig.model_validate({loss: {}})
+    stage = SentenceStage(
+        model(encoder_folder, False), link_settings("sentence", {loss: {}}), STEPS
     )
-    stage = STAGES["contrastive"](model(encoder_folder, False), settings, OptimConfig(), STEPS)
 
     def side(batch: PairBatch, which: torch.Tensor) -> torch.Tensor:
         longest = int(batch.mask[which].sum(1).max())
@@ -186,7 +180,7 @@ def test_each_sentence_once_is_each_side_on_its_own(encoder_folder: Path, loss: 
                 vectors = replace(stage.vectors(batch), source=one, translation=other)
                 value = stage.loss(vectors)[0]
             else:
-                value = stage.step(batch).loss
+                value = stage.objective(batch).loss
             value.backward()
             found.append((float(value.detach()), [p.grad for p in stage.model.parameters()]))
         (fast_loss, fast), (plain_loss, wanted) = found

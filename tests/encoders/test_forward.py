@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModel
 
-from mlkd.config.schema import InitConfig, StudentConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import Backbone, backbone_of, layers, set_dropout
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.forward import Encoded, Taps, encode

@@ -15,7 +15,8 @@ from conftest import ENGLISH, GERMAN, configure, sts_settings
 from sentence_transformers.base.modules import Dense
 
 from mlkd.config.inputs import EncoderConfig
-from mlkd.config.schema import InitConfig, StudentConfig, TrainConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
 from mlkd.student.initialise import build_student
@@ -70,7 +71,7 @@ def test_a_ready_assistant_with_the_full_vocabulary(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     monkeypatch.setattr("mlkd.recipes.inputs._SAME_SPACE", -1.0)  # both have random weights
     caplog.set_level("INFO")
@@ -127,7 +128,7 @@ def test_an_assistant_of_another_width_is_refused_before_its_training(
 def test_stage_one_may_train_a_ready_assistant(
     xlmr: Path, roberta: Path, settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.links import links
+    from mlkd.recipes.recipe import links
 
     config = settings(
         "assistant=folder",
@@ -142,7 +143,7 @@ def test_stage_one_may_train_a_ready_assistant(
 def test_an_assistant_grows_from_a_byte_level_teacher(
     roberta: Path, settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(
         settings(

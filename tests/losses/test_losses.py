@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mlkd.config.schema import LossConfig, MCLConfig, PairMSEConfig
+from mlkd.config.losses import LossConfig, MCLConfig, PairMSEConfig
 from mlkd.losses import build_loss
 from mlkd.losses.mcl import MultilingualContrastive
 from mlkd.losses.pair_mse import PairMSE

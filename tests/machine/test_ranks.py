@@ -20,7 +20,9 @@ from conftest import tiny_settings, weights
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
-from mlkd.config.schema import LossConfig, TrainConfig, TrainerConfig
+from mlkd.config.losses import LossConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.config.training import TrainerConfig
 from mlkd.encoders.folder import load_folder
 from mlkd.losses import build_loss
 from mlkd.losses.vectors import PairVectors
@@ -29,12 +31,13 @@ from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
 from mlkd.output.started import is_first_here, started_processes
 from mlkd.recipes.chain import open_chain
+from mlkd.recipes.recipe import links
 from mlkd.runs.record import Run
-from mlkd.training.fit import Job, fit
+from mlkd.training.fit import Training, fit
 
 REPOSITORY = Path(__file__).parents[2]
 # Each process of a test is a copy of one that has imported these: that takes seconds.
-multiprocessing.set_forkserver_preload(["mlkd.recipes.chain"])
+multiprocessing.set_forkserver_preload(["mlkd.recipes.run"])
 # Sums of two processes are added up in another order. A larger eps keeps AdamW from blowing this up
 # to a whole step where a gradient is next to nothing.
 LINEAR = "optim.eps=1e-2"
@@ -120,9 +123,10 @@ def train_stage_one(config: TrainConfig) -> dict[str, Tensor]:
     last = Last()
     with ranks.joined(config.trainer):
         chain = open_chain(config)
-        run = Run(Path(config.output_dir, "runs"), "assistant", {})
-        stores = chain.pairs, chain.cache, chain.teacher, chain.base
-        fit(Job(config, *stores, run, "assistant", None), load_folder(chain.base), last)
+        link = links(config)[0]
+        run = Run(Path(config.output_dir, "runs"), link.name, link.settings.stage, {})
+        training = Training(chain.reads(link), run, False, config.logger, {}, None)
+        fit(training, load_folder(chain.given["base"]), last)
     return last.weights
 
 

@@ -82,7 +82,7 @@ def test_teacher_assistant_student_and_export_beside_each_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from mlkd.evaluate import main
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     config = tiny()
     run_chain(config)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import STAGES, Command, configure, weights
+from conftest import LINKS, Command, configure, weights
 from safetensors.torch import load_file
 
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.schema import TrainConfig
-from mlkd.recipes.chain import run_chain
-from mlkd.recipes.links import link_keys
+from mlkd.output.errors import UserError
+from mlkd.recipes.identity import link_keys
+from mlkd.recipes.recipe import Given, Input, Made, New, links
+from mlkd.recipes.run import run_chain
 from mlkd.runs.index import finished_runs
 
 
@@ -23,7 +25,7 @@ def test_chain_runs_reuses_and_shares_links(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     runs = sorted(p.name.split("-")[0] for p in (tmp_path / "out/runs").glob("*-*"))
     assert runs == ["assistant", "bottleneck", "contrastive", "recurrent"]
@@ -52,7 +54,7 @@ def test_chain_runs_reuses_and_shares_links(
 def test_stage_two_trains_the_embedding_only_and_hands_it_on(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     trained = weights(tmp_path / "out", "bottleneck")
     run_chain(tiny("stages.bottleneck.lr=1e-12", stage="bottleneck"))
@@ -81,29 +83,64 @@ def test_settings_lead_to_a_run_whose_numbers_they_give(
 
 
 def test_ablations_leave_links_out(tiny: Callable[..., TrainConfig]) -> None:
-    from mlkd.recipes.links import links
+    def names(*overrides: str) -> list[str]:
+        return [link.name for link in links(tiny(*overrides))]
 
-    assert links(tiny()) == ["assistant", "bottleneck", "recurrent", "contrastive"]
-    plain = tiny("student.bottleneck=null", "init=copy")
-    assert links(plain) == ["assistant", "recurrent", "contrastive"]
-    without = tiny("stages.recurrent.enabled=false")
-    assert links(without) == ["assistant", "bottleneck", "contrastive"]
+    assert names() == ["assistant", "bottleneck", "recurrent", "contrastive"]
+    plain = names("student.bottleneck=null", "init.embedding=copy")
+    assert plain == ["assistant", "recurrent", "contrastive"]
+    assert names("stages.recurrent.enabled=false") == ["assistant", "bottleneck", "contrastive"]
 
 
-def test_weights_of_tokens_decide_a_link_only_where_an_svd_reads_them(
-    tiny: Callable[..., TrainConfig],
+def test_a_link_that_is_left_out_is_passed_over(tiny: Callable[..., TrainConfig]) -> None:
+    def starts(*overrides: str) -> dict[str, Input]:
+        return {link.name: link.inputs["start"] for link in links(tiny(*overrides))}
+
+    new = New(Made("assistant"))
+    whole = {"assistant": Given("base"), "bottleneck": new, "recurrent": Made("bottleneck")}
+    assert starts() == whole | {"contrastive": Made("recurrent")}
+    without = starts("stages.bottleneck.enabled=false", "stages.recurrent.enabled=false")
+    assert without == {"assistant": Given("base"), "contrastive": new}
+    assert starts("assistant.train=false")["bottleneck"] == New(Given("base"))
+    assert starts("init=base")["bottleneck"] == New(Given("base"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.recurrent.inputs.start=contrastive"], "no input is called contrastive; allowed: "
+         "teacher, base, student, assistant, bottleneck"),
+        (["stages.recurrent.inputs.target=recurent"], "stages.recurrent.inputs.target: no input"),
+        (["+stages.recurrent.inputs.teacher=base"], "teacher: the stage sentence reads: start"),
+        (["stages.bottleneck.enabled=false", "stages.recurrent.inputs.target=bottleneck.map"],
+         "the input bottleneck.map needs stages.bottleneck.enabled=true"),
+        (["stages.contrastive.enabled=false"], "stages.contrastive.enabled=true"),
+    ],
+)  # fmt: skip
+def test_a_wrong_input_of_a_link_is_refused(
+    overrides: list[str], message: str, tiny: Callable[..., TrainConfig]
 ) -> None:
-    from mlkd.recipes.chain import identity, open_chain
-    from mlkd.recipes.links import link_keys
+    with pytest.raises(UserError) as error:
+        links(tiny(*overrides))
+    assert message in str(error.value)
 
-    def deciding(embedding: str, power: float) -> tuple[object, object]:
-        how = f"init.embedding={embedding}", f"init.frequency_power={power}"
-        chain = open_chain(tiny(*how))
-        return identity(chain, "bottleneck", None), link_keys(chain.config)["bottleneck"]
 
-    for one, other in zip(deciding("svd", 0.5), deciding("svd", 1.0), strict=True):
-        assert one != other
-    assert deciding("random", 0.5) == deciding("random", 1.0)
+def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) -> None:
+    def keys(*overrides: str) -> dict[str | None, str]:
+        return link_keys(tiny(*overrides))
+
+    plain = keys()
+    for beside in ("trainer.save_minutes=9", "logger=wandb", "trainer.accelerator=cpu",
+                   "data.corpora.pairs.domain=law", "allow_download=true"):  # fmt: skip
+        assert keys(beside) == plain
+    for deciding in ("trainer.skip_bad_batches=1", "trainer.validations=3", "optim.decay=cosine",
+                     "data.max_tokens=12", "eval.bootstrap=7", "data.fraction=0.9"):  # fmt: skip
+        changed = keys(deciding)
+        assert all(changed[name] != key for name, key in plain.items() if name is not None)
+    weighted = keys("init.frequency_power=1.0")
+    assert [name for name in plain if weighted[name] != plain[name]] == [*LINKS[1:]]
+    with pytest.raises(UserError, match=r"frequency_power=1\.0 is only read with embedding=svd"):
+        keys("init.frequency_power=1.0", "init.embedding=random")
 
 
 @pytest.mark.parametrize(
@@ -166,8 +203,9 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
         if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
                                "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta"}
     ]
-    + [f"stage={stage} debug=tiny" for stage in STAGES]
-    + [f"stage={stage} experiment=real_en_de" for stage in STAGES]
+    + [f"stage={stage} debug=tiny" for stage in LINKS]
+    + ["recipe=mse debug=tiny", "recipe=mse stage=assistant", "experiment=headline_mse debug=tiny"]
+    + [f"stage={stage} experiment=real_en_de" for stage in LINKS]
     + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
     + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml"))
        if p.stem not in {"base", "tsv"}]

@@ -24,8 +24,7 @@ OVERRIDES = [
     "trainer.precision=fp32",
     "trainer.accelerator=cpu",
     "trainer.threads=1",
-    *(f"stages.{name}.max_steps={STEPS}" for name in ("assistant", "bottleneck", "recurrent")),
-    f"stages.contrastive.max_steps={STEPS}",
+    f"limits.max_steps={STEPS}",
 ]
 
 
@@ -57,7 +56,7 @@ def measure(output: Path) -> dict[str, Any]:
     from mlkd.config.compose import CONF_DIR, validate
     from mlkd.config.schema import TrainConfig
     from mlkd.machine.hardware import describe
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
     from mlkd.storage.files import file_sha256
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):

@@ -38,7 +38,7 @@ def by_status(cells: list[Cell]) -> dict[str, int]:
 def test_a_sweep_has_all_its_cells_with_their_chains(cells: list[Cell]) -> None:
     assert by_status(cells) == {"finished": 5, "failed": 1, "missing": 1}
     for cell in cells[:5]:
-        assert cell.record["stage"] == "contrastive"
+        assert cell.record["link"] == "contrastive"
         assert cell.measured["scores"]["mean"]["dev"]["sts"] is not None
     (failed,) = (c for c in cells if c.status == "failed")
     assert failed.error == "OutOfMemoryError: no memory left"

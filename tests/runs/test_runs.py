@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, at_steps, configure, run_until, tiny_settings, write_corpus
@@ -19,7 +20,7 @@ from mlkd.runs.inventory import inventory, needed_by, prunable
 from mlkd.runs.record import Run
 from mlkd.stages.base import Stage
 
-STAGES = ("assistant", "bottleneck", "recurrent")
+LINKS = ("assistant", "bottleneck", "recurrent")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def made(
     encoder_folder: Path, finished_assistant: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished chain, one whose last run was removed, and two that were interrupted."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     folder = tmp_path_factory.mktemp("runs")
     output = shutil.copytree(finished_assistant, folder / "out")
@@ -52,7 +53,7 @@ def seed(folder: Path) -> int:
 def listed(output: Path) -> dict[tuple[str, int], tuple[str, int]]:
     entries = inventory(output)
     users = needed_by(entries)
-    return {(e.stage, seed(e.folder)): (e.status, len(users[e.name])) for e in entries}
+    return {(e.link, seed(e.folder)): (e.status, len(users[e.name])) for e in entries}
 
 
 def test_runs_are_listed_with_what_needs_them(
@@ -81,7 +82,7 @@ def test_prune_removes_what_nothing_needs_and_nothing_else(
     output: Path, tiny: Callable[..., TrainConfig], caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     before = listed(output)
     main(RunsConfig(output_dir=str(output), action="prune"))  # nobody to ask
@@ -103,10 +104,10 @@ def test_prune_removes_what_nothing_needs_and_nothing_else(
 def test_prune_keeps_what_a_later_command_asked_for(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def stop(stage: Stage, batch: PairBatch) -> None:
-        if stage.name == "recurrent":
+        if getattr(stage.settings, "translation_target", None) == "translation":
             raise Interrupted("SIGTERM")
 
     output = tmp_path / "out"
@@ -117,12 +118,12 @@ def test_prune_keeps_what_a_later_command_asked_for(
     run_chain(tiny(stage="bottleneck"))  # all of it is there
     for _ in range(2):  # first the unfinished run goes, which needed the others
         main(RunsConfig(output_dir=str(output), action="prune", ask=False))
-        assert {entry.stage for entry in inventory(output)} == {"assistant", "bottleneck"}
+        assert {entry.link for entry in inventory(output)} == {"assistant", "bottleneck"}
 
 
 def test_prune_leaves_running_and_damaged_runs(output: Path) -> None:
     def names() -> set[tuple[str, int | None]]:
-        return {(e.stage, seed(e.folder)) for e, _ in prunable(output, inventory(output))}
+        return {(e.link, seed(e.folder)) for e, _ in prunable(output, inventory(output))}
 
     assert names() == {("recurrent", 0), ("assistant", 2), ("assistant", 3)}
     (recurrent,) = output.glob("runs/recurrent-*")
@@ -148,8 +149,11 @@ def test_the_command_answers(output: Path, command: Command) -> None:
 
 
 def test_a_new_run_says_what_makes_it_another_one(tmp_path: Path) -> None:
-    assert Run(tmp_path, "recurrent", {"seed": 0}).state(None) == ("run", "no such run yet")
-    known = Run(tmp_path, "recurrent", {"seed": 0, "student": {"layers": 4, "trim": None}})
+    def made(identity: dict[str, Any]) -> Run:
+        return Run(tmp_path, "recurrent", "sentence", identity)
+
+    assert made({"seed": 0}).state({}) == ("run", "no such run yet")
+    known = made({"seed": 0, "student": {"layers": 4, "trim": None}})
     known.folder.mkdir()
     known.write("finished")
     for changed, keys in (
@@ -157,5 +161,5 @@ def test_a_new_run_says_what_makes_it_another_one(tmp_path: Path) -> None:
         ({"seed": 0, "student": {"layers": 5, "trim": {}}}, "student.layers, student.trim"),
         ({"seed": 0, "student": {"layers": 4, "trim": {}}}, "student.trim"),
     ):
-        _, reason = Run(tmp_path, "recurrent", changed).state(None)
+        _, reason = made(changed).state({})
         assert reason == f"no such run yet; {known.id} differs in {keys}"

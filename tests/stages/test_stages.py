@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN, weights
+from conftest import ENGLISH, GERMAN, LINKS, new_student, weights
 
 from mlkd.config.schema import TrainConfig
 from mlkd.data.module import PairBatch, PairSource
@@ -17,9 +17,7 @@ from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.metrics.size import parameters
-from mlkd.stages import STAGES
 from mlkd.storage.files import encoder_fingerprint
-from mlkd.training.reads import batch_plan
 
 
 class Seen:
@@ -58,7 +56,7 @@ def language(text: str) -> str:
 def test_targets_are_those_of_the_paper(
     tiny: Callable[..., TrainConfig], encoder_folder: Path, tmp_path: Path, seen: Seen
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(tiny())
     out = tmp_path / "out/runs"
@@ -76,16 +74,15 @@ def test_targets_are_those_of_the_paper(
         "assistant_embeddings": FrozenEncoder.open(assistant, max_tokens=16, embeddings_only=True),
     }
     aims = [
-        ("assistant", "teacher", "source"),
-        ("bottleneck", "assistant_embeddings", "translation"),
-        ("recurrent", "assistant", "translation"),
-        ("contrastive", "teacher", "source"),
+        ("teacher", "source"),
+        ("assistant_embeddings", "translation"),
+        ("assistant", "translation"),
+        ("teacher", "source"),
     ]
-    per_stage = len(seen.batches) // 4
-    assert per_stage > 6
-    for number, (stage, encoder, side) in enumerate(aims):
-        assert STAGES[stage].target_encoder == encoder
-        source, made = seen.batches[number * per_stage]
+    per_link = len(seen.batches) // 4
+    assert per_link > 6
+    for number, (encoder, side) in enumerate(aims):
+        source, made = seen.batches[number * per_link]
         english = source.pairs.texts(source.pairs.source[made.pairs.numpy()])
         german = source.pairs.texts(source.pairs.translation[made.pairs.numpy()])
         wanted = encoders[encoder].encode(english)
@@ -95,7 +92,7 @@ def test_targets_are_those_of_the_paper(
 
 
 def test_a_batch_encodes_each_sentence_once(tiny: Callable[..., TrainConfig], seen: Seen) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(tiny(stage="assistant"))
     source, made = seen.batches[0]
@@ -112,7 +109,7 @@ def test_a_batch_encodes_each_sentence_once(tiny: Callable[..., TrainConfig], se
 def test_a_stage_on_a_share_of_the_data_sees_no_more(
     tiny: Callable[..., TrainConfig], seen: Seen
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     sources: dict[float, set[int]] = {}
     for share in (1.0, 0.5, 0.2):
@@ -134,12 +131,12 @@ def test_a_stage_on_a_share_of_the_data_sees_no_more(
 def test_every_link_starts_from_the_one_before(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     still = "lr=1e-12"
     frozen = [f"stages.recurrent.{still}", f"stages.contrastive.{still}"]
     run_chain(tiny(*frozen))
-    after = {name: weights(tmp_path / "out", name) for name in STAGES if name != "assistant"}
+    after = {name: weights(tmp_path / "out", name) for name in LINKS if name != "assistant"}
     embeddings = [name for name in after["bottleneck"] if name.startswith("embeddings.")]
     assert len(embeddings) >= 5
     for name in embeddings:
@@ -151,7 +148,7 @@ def test_every_link_starts_from_the_one_before(
 def test_frozen_encoders_stay_as_they_are(
     tiny: Callable[..., TrainConfig], encoder_folder: Path, assistant: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     before = encoder_fingerprint(encoder_folder)
     taught = encoder_fingerprint(assistant / "student")
@@ -168,22 +165,23 @@ def test_starts_differ_in_their_weights_alone(
 ) -> None:
     """Wibowo et al. (2024) compare sources: nothing else may differ between them."""
     from mlkd.recipes.chain import open_chain
+    from mlkd.recipes.recipe import links
 
     students, orders = {}, []
     for source, table in (("scratch", "random"), ("base", "svd"), ("teacher", "svd")):
         config = tiny(f"init.source={source}", f"init.embedding={table}", "init.layers=first")
+        students[source], again = new_student(config), new_student(config)
         opened = open_chain(config)
-        opened.assistant = chain["assistant"] / "student"
-        students[source], again = opened.new_student(), opened.new_student()
         for first, second in zip(students[source].parameters(), again.parameters(), strict=True):
             assert torch.equal(first, second)
         tokens = tokenise(opened.pairs, again.tokenizer, config.data.max_tokens, opened.cache)
-        plan, steps = batch_plan(config, opened.pairs, tokens, "contrastive")
+        plan, steps = opened.reads(links(config)[-1]).batch_plan(tokens)
         orders.append([plan.batch(step).tolist() for step in range(steps)])
     assert orders[0] == orders[1] == orders[2]
     assert len({parameters(student)["total"] for student in students.values()}) == 1
 
-    origins = {"base": load_folder(opened.base), "teacher": load_folder(opened.assistant)}
+    folders = {"base": opened.given["base"], "teacher": chain["assistant"] / "student"}
+    origins = {name: load_folder(folder) for name, folder in folders.items()}
     for name, student in students.items():
         for origin, model in origins.items():
             pairs = zip(layers(backbone_of(student)), layers(backbone_of(model)), strict=False)

@@ -37,7 +37,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 def run_on_full_disks(config: TrainConfig, sizes: list[int]) -> list[str]:
     """Run a chain again and again, each time with another limit; gives what it says."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     output, messages = Path(config.output_dir), []
     for size in sizes:
@@ -53,7 +53,7 @@ def run_on_full_disks(config: TrainConfig, sizes: list[int]) -> list[str]:
 def test_full_disk_at_every_file_is_one_line_and_harms_nothing(
     tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     expected = weights(finished_assistant, "assistant")
     again = tiny("trainer.save_steps=2", f"output_dir={tmp_path / 'again'}", stage="assistant")

@@ -93,7 +93,7 @@ def crafted(kind: str, path: Path, mark: Path) -> None:
 def test_crafted_checkpoints_are_refused_without_being_run(
     tiny: Callable[..., TrainConfig], unfinished: Path, mark: Path, kind: str
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     crafted(kind, unfinished, mark)
     content = unfinished.read_bytes()

@@ -55,7 +55,7 @@ def test_damaged_caches_are_named_and_made_again(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None],
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     expected = weights(tmp_path / "out", "assistant")
     cache = tmp_path / "out/cache"
@@ -92,7 +92,7 @@ def test_cache_of_another_corpus_is_noticed(
 def test_a_damaged_finished_run_is_refused_and_left_alone(
     tiny: Callable[..., TrainConfig], assistant: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     harm(assistant / name)
     before = hashes(assistant)
@@ -120,7 +120,7 @@ def test_a_changed_record_is_damaged_for_all_who_read_it(assistant: Path, tmp_pa
 def test_student_of_another_run_is_refused(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(tiny("seed=1", stage="assistant"))
     first, second = (tmp_path / "out/runs").glob("assistant-*")
@@ -143,21 +143,22 @@ def test_upstream_changed_under_a_finished_run_is_not_reused(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     folder, run = chain["bottleneck"], chain["recurrent"]
     file = folder / "student/model.safetensors"
     tensors = load_file(file)
     save_file({k: v + 0.01 for k, v in tensors.items()}, file, metadata={"format": "pt"})
     record = json.loads((folder / "run.json").read_text())
-    record |= {"student": encoder_fingerprint(folder / "student")}
-    record |= {"files": hashes(folder / "student")}  # as if it had been made so elsewhere
+    made = folder / "student"  # as if it had been made so elsewhere
+    output = {"content": encoder_fingerprint(made), "files": hashes(made)}
+    record |= {"outputs": {"student": output}}
     del record["checksum"]
     (folder / "run.json").write_text(json.dumps(record))
     before = hashes(run)
     caplog.set_level("INFO")
     run_chain(tiny(stage="recurrent"))
-    assert f"{run.name}: not reused, the student that it started from is another" in caplog.text
+    assert f"{run.name}: not reused, the start that it was trained with is another" in caplog.text
     assert "bottleneck: reused (" in caplog.text
     assert "recurrent: ran (" in caplog.text
     kept = tmp_path / "out/runs/superseded" / f"{run.name}-1"

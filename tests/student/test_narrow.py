@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN, stored_tokens
+from conftest import ENGLISH, GERMAN, new_student, stored_tokens
 from students import small
 from torch import Tensor
 
@@ -117,12 +117,10 @@ def test_outputs_are_fitted_better_than_cut(encoder_folder: Path) -> None:
 def test_a_narrow_student_is_trained_and_saved(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import open_chain, run_chain
+    from mlkd.recipes.run import run_chain
 
     config = tiny("student.intermediate=8", stage="bottleneck")
-    opened = open_chain(config)
-    opened.assistant = chain["assistant"] / "student"
-    start, wide = opened.new_student(), load_folder(chain["bottleneck"] / "student")
+    start, wide = new_student(config), load_folder(chain["bottleneck"] / "student")
     # 16 wide, 8 instead of 64 neurons: two layers of 56 rows, columns and biases less.
     assert parameters(wide)["total"] - parameters(start)["total"] == 2 * 56 * (16 + 16 + 1)
     save_folder(start, tmp_path / "start")
@@ -138,11 +136,8 @@ def test_a_narrow_student_is_trained_and_saved(
 def test_a_narrow_student_from_scratch_has_the_same_size(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path]
 ) -> None:
-    from mlkd.recipes.chain import open_chain
-
     sizes = set()
     for init in ("teacher", "base", "scratch"):
-        opened = open_chain(tiny("student.intermediate=8", f"init={init}"))
-        opened.assistant = chain["assistant"] / "student"
-        sizes.add(parameters(opened.new_student())["total"])
+        student = new_student(tiny("student.intermediate=8", f"init={init}"))
+        sizes.add(parameters(student)["total"])
     assert len(sizes) == 1

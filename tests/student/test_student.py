@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
-from mlkd.config.schema import InitConfig, StudentConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import backbone_of, layers, set_layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.compact import mean_pool

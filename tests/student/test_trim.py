@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from students import export, small
 
-from mlkd.config.schema import TrainConfig, TrimConfig, VocabularyConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.config.student import TrimConfig, VocabularyConfig
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.race import assistant_of
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
-from mlkd.recipes.chain import run_chain
+from mlkd.recipes.run import run_chain
 from mlkd.student.trim import is_kept, language_counts, pieces_to_keep, trimmed
 from mlkd.student.vocabulary import assistant_from_teacher
 
@@ -190,7 +191,7 @@ def test_an_export_of_some_languages(chain: dict[str, Path], tmp_path: Path) -> 
 def test_a_student_may_be_trimmed(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_chain(tiny("student.trim={min_share: 0.01}"))
     rows = {}

@@ -12,7 +12,7 @@ import torch
 from conftest import ENGLISH, GERMAN, wordpiece, write_encoder
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.schema import VocabularyConfig
+from mlkd.config.student import VocabularyConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder
 from mlkd.student.vocabulary import assistant_from_teacher, subword_rows

@@ -72,7 +72,7 @@ def weights(output: Path, run: str) -> dict[str, torch.Tensor]:
 def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     cluster: dict[str, str], tiny: list[str], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     output = output_of(tiny)
     grid = ["student.recurrence=1,2,3"]

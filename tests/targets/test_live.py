@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mlkd.config.schema import TrimConfig
+from mlkd.config.student import TrimConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.encoders.forward import Encoded, Taps, encode

@@ -39,7 +39,8 @@ def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Stage, PairBatch], None],
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import open_chain, run_chain
+    from mlkd.recipes.chain import open_chain
+    from mlkd.recipes.run import run_chain
 
     config = tiny("trainer.save_steps=2", "trainer.save_cost=1", stage="assistant")
     steady_clock(monkeypatch)
@@ -72,7 +73,7 @@ def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
 def test_bad_batches_are_skipped_and_counted_up_to_the_limit(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     with monkeypatch.context() as patch:
         at_steps(patch, {1, 3}, make_nan)
@@ -90,7 +91,7 @@ def test_bad_batches_are_skipped_and_counted_up_to_the_limit(
 def test_a_nan_in_the_last_step_is_not_handed_on(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     at_steps(monkeypatch, {5}, make_nan)
     with pytest.raises(UserError, match="stopped at step 5, loss nan"):
@@ -106,7 +107,7 @@ def test_a_nan_in_the_last_step_is_not_handed_on(
 def test_collapse_of_the_embedding_space_stops_the_run(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def same_for_all(stage: Stage, batch: PairBatch) -> None:
         batch.source_target = torch.ones_like(batch.source_target)
@@ -124,7 +125,7 @@ def test_a_student_from_scratch_may_begin_with_the_mean_of_the_targets(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def spread_at_first(guard: Guard, stage: Stage) -> tuple[float, float]:
         return (1.0, 100.0) if stage.global_step else (0.1, 100.0)

@@ -58,7 +58,7 @@ def time_is_up(stage: Stage, batch: PairBatch) -> None:
 @pytest.fixture(scope="module")
 def whole(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs of the same chain, undisturbed."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     folder = tmp_path_factory.mktemp("whole")
     corpus, output = write_corpus(folder / "corpus"), folder / "out"
@@ -82,7 +82,7 @@ def test_it_saves_first_and_resumes_exactly(
     caplog: pytest.LogCaptureFixture, act: Callable[[Stage, PairBatch], None], reason: str,
     steps: tuple[int, ...],
 ) -> None:  # fmt: skip
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     config = tiny(*BUDGET, stage="assistant")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -107,7 +107,7 @@ def test_it_saves_first_and_resumes_exactly(
 def test_a_second_ctrl_c_does_not_wait(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def twice(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -125,7 +125,7 @@ def test_a_second_ctrl_c_does_not_wait(
 def test_a_run_goes_on_in_the_precision_it_began_with(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     config = tiny(*BUDGET, "trainer.precision=auto", stage="assistant")
     monkeypatch.setattr("mlkd.machine.hardware._cpu_info", lambda field: ["avx512_bf16"])
@@ -139,7 +139,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(
 def test_a_second_stop_before_the_first_step_changes_nothing(
     tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def starts(self: Checkpoint, trainer: Any, module: Any) -> None:
         self._deadline = 0.0
@@ -161,7 +161,7 @@ def test_a_second_stop_before_the_first_step_changes_nothing(
 def test_a_crash_goes_on_from_the_last_checkpoint(
     tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def crash(stage: Stage, batch: PairBatch) -> None:
         raise RuntimeError("the lights went out")
@@ -184,7 +184,7 @@ def test_a_student_is_made_once(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it starts with is in no checkpoint where it is not trained."""
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     def another(*_: object) -> None:
         raise AssertionError("made again")
@@ -205,7 +205,7 @@ def test_saving_takes_no_more_than_its_share(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     caplog.set_level("INFO")
     steady_clock(monkeypatch)
@@ -228,7 +228,7 @@ def test_saving_takes_no_more_than_its_share(
 def test_a_signal_in_the_last_step_stops_the_chain_after_the_hand_over(
     tiny: Callable[..., TrainConfig], whole: Path, tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     run_until(tiny(*BUDGET, stage="recurrent"), 39, signal.SIGUSR2)
     assert [path.name.split("-")[0] for path in (tmp_path / "out/runs").glob("*-*")] == [
@@ -241,7 +241,7 @@ def test_a_signal_in_the_last_step_stops_the_chain_after_the_hand_over(
 def test_after_the_time_limit_no_link_is_begun(
     tiny: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    from mlkd.recipes.chain import run_chain
+    from mlkd.recipes.run import run_chain
 
     with pytest.raises(Interrupted, match="time limit"):
         run_chain(tiny("trainer.max_hours=1e-9", stage="assistant"))

@@ -16,7 +16,7 @@ from wandb.proto import wandb_internal_pb2
 
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
-from mlkd.recipes.chain import run_chain
+from mlkd.recipes.run import run_chain
 from mlkd.reporting.collect import Cell, collect
 from mlkd.reporting.dashboard import publish
 from mlkd.training.wandb_logger import has_key, may_send

@@ -1,23 +1,28 @@
-"""Stage 2: the bottleneck embedding alone imitates the assistant's embedding layer."""
+"""The embedding layer alone imitates that of a frozen encoder."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mlkd.config.stages.embedding import EmbeddingSettings
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.compact import mean_pool
-from mlkd.stages.base import Stage
+from mlkd.stages.sentence import SentenceStage
+from mlkd.stages.signals import Signals, Vectors
 
 
-class BottleneckStage(Stage):
+class EmbeddingStage(SentenceStage):
     """The embedding's masked mean aims at ``A⁰`` of the same sentence, with no encoder layer.
 
     Ding et al., 2022, stage 2. Nothing behind the embedding is run or trained.
     """
 
-    name = "bottleneck"
-    target_encoder = "assistant_embeddings"
-    translation_target = "translation"
+    settings: EmbeddingSettings  # type: ignore[assignment]  # it has a loss as well
+
+    @classmethod
+    def signals(cls, settings: EmbeddingSettings) -> Signals:  # type: ignore[override]  # its own
+        """Means of the target's embedding layer, each side's own."""
+        return Signals(Vectors("translation", layers=False))
 
     def trained(self) -> nn.Module:
         """The embedding layer."""

@@ -1,0 +1,86 @@
+"""Where encoders are, and the sizes that local files tell, free of torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from mlkd.config.inputs import EncoderConfig
+from mlkd.config.schema import TrainConfig
+from mlkd.output.errors import UserError
+
+
+def check_backbone(config: TrainConfig) -> None:
+    """Compare the student's size with the backbone, as far as local files tell.
+
+    Raises:
+        UserError: Too many layers, too wide a bottleneck, or teacher and assistant differ in width.
+    """
+    teacher = _backbone(config.teacher)
+    backbone = _backbone(config.assistant.encoder) if config.assistant.encoder else teacher
+    if backbone is None:
+        return
+    width, depth = backbone["hidden_size"], backbone["num_hidden_layers"]
+    neurons, asked = backbone.get("intermediate_size"), config.student.intermediate
+    if teacher is not None and teacher["hidden_size"] != width:
+        raise UserError(
+            f"teacher (width {teacher['hidden_size']}) and assistant (width {width}): "
+            "they must have the same width"
+        )
+    if config.student.layers > depth:
+        raise UserError(
+            f"student.layers={config.student.layers}: the backbone has {depth} layers; "
+            f"allowed: 1 to {depth}"
+        )
+    if config.student.bottleneck is not None and config.student.bottleneck >= width:
+        raise UserError(
+            f"student.bottleneck={config.student.bottleneck}: the backbone is {width} wide; "
+            f"allowed: 1 to {width - 1}, or null"
+        )
+    if asked is not None and neurons is not None and asked > neurons:
+        raise UserError(
+            f"student.intermediate={asked}: the backbone's layers have {neurons}; "
+            f"allowed: 1 to {neurons}, or null"
+        )
+
+
+def encoder_folder(config: EncoderConfig) -> Path | None:
+    """Local folder of an encoder; None for a hub model.
+
+    Raises:
+        UserError: The package is not installed or the folder does not exist.
+    """
+    if config.package is not None:
+        try:
+            spec = importlib.util.find_spec(config.package)
+        except (ImportError, ValueError):  # of a package around it, or a name that is none
+            spec = None
+        if spec is None or spec.origin is None:
+            raise UserError(f"package {config.package} is not installed; pip install it")
+        return Path(spec.origin).parent / "model"
+    if config.path is not None:
+        folder = Path(config.path).expanduser()
+        if not (folder / "modules.json").is_file():
+            raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
+        return folder
+    return None
+
+
+def _backbone(config: EncoderConfig) -> dict[str, int] | None:
+    """Sizes of a local encoder, from its ``config.json``; None where it does not tell."""
+    folder = encoder_folder(config)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    if (folder / "mlkd_config.json").is_file():  # its layers may run several times
+        return None
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        sizes = {key: int(content[key]) for key in ("hidden_size", "num_hidden_layers")}
+        if "intermediate_size" in content:
+            sizes["intermediate_size"] = int(content["intermediate_size"])
+        return sizes
+    except KeyError:
+        return None
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise UserError(f"{folder / 'config.json'}: not the configuration of an encoder") from None

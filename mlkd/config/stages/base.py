@@ -1,0 +1,80 @@
+"""What the settings of all stages share: inputs, budget, optimiser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from mlkd.config.section import Decides, Positive, Section, Seed
+from mlkd.config.student import StudentConfig
+from mlkd.config.training import OptimConfig
+
+KNOWN: dict[str, type[StageSettings]] = {}
+"""Settings of each stage by its name; a class enters itself when it is defined."""
+
+
+class GroupingConfig(Section):
+    """Batches by a label of the pairs, all of whose values count alike."""
+
+    by: Literal["language", "domain"]
+    """Language of the translation, or ``data.corpora.*.domain``."""
+    mode: Literal["one", "all"]
+    """Each batch is of one group, or has an equal part of each."""
+
+
+class StageSettings(Section):
+    """Settings of one link of a recipe; each stage has a class of its own.
+
+    A subclass names its stage with a field ``stage: Literal["<name>"]`` and says in class variables
+    what has to be known before torch is imported.
+    """
+
+    implementation: ClassVar[str]
+    """Module and class of the stage, as ``mlkd.stages.sentence:SentenceStage``."""
+    roles: ClassVar[frozenset[str]] = frozenset({"start", "target"})
+    """Names of the inputs that the stage reads; ``start`` is the encoder that it trains."""
+    whole: ClassVar[bool] = True
+    """Whether the stage runs and trains all layers of the encoder."""
+
+    stage: str
+    """How the link trains: the name of a stage."""
+    inputs: Annotated[dict[str, str], Decides.CHAIN]
+    """Where each input comes from: ``teacher``, ``base`` (the assistant before any training),
+    ``student`` (a new one, made as ``student`` and ``init`` say from the input ``source``), or the
+    name of an earlier link; ``<link>.<output>`` for another output than its student. A link that is
+    left out is passed over: what it started from takes the place of its student."""
+    enabled: Annotated[bool, Decides.CHAIN] = True
+    """false leaves the link out of the chain (an ablation)."""
+    seed: Annotated[Seed | None, Decides.CHAIN] = None
+    """Seed of the link; null = that of the chain."""
+    epochs: Annotated[float, Field(gt=0.0)]
+    """Passes over the training pairs."""
+    max_steps: Positive | None = None
+    """Upper limit of optimiser steps, whatever the epochs."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the source sentences whose pairs this link trains on; ``data.fraction`` is for the
+    whole chain, the assistant's vocabulary included."""
+    batch_size: Positive
+    """Pairs an optimiser step, over all devices."""
+    lr: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Peak learning rate."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Hidden and attention dropout while training; the targets are deterministic."""
+    grouping: GroupingConfig | None = None
+    """null = batches are mixed, as ``data.mixing`` says."""
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+
+    @property
+    def reads_domains(self) -> bool:
+        """Whether labels of domains decide what the link does."""
+        return self.grouping is not None and self.grouping.by == "domain"
+
+    def useless(self, student: StudentConfig) -> str | None:
+        """What the student would need for this stage to be of use; None if it is."""
+        return None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name in get_args(cls.model_fields["stage"].annotation):
+            KNOWN[name] = cls

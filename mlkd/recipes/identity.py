@@ -1,0 +1,132 @@
+"""What decides the result of a link: one function, and two ways to look at what it starts from.
+
+Before anything is read, encoders and pairs count by their settings: equal settings lead to the same
+run, so that a sweep is counted before anything runs. Once they are there they count by their
+content, which names the run folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Decides
+from mlkd.data.sources import source_files
+from mlkd.output.errors import UserError
+from mlkd.recipes.recipe import Given, Input, Link, Made, links
+from mlkd.storage.files import digest
+
+_FORMAT = 2
+
+
+class Resolver(Protocol):
+    """How what a link starts from enters its identity; JSON-able."""
+
+    def given(self, encoder: Given) -> Any:
+        """An encoder that is there before the first link."""
+
+    def made(self, output: Made) -> Any:
+        """An output of an earlier link."""
+
+    def pairs(self, reads_domains: bool) -> Any:
+        """The pairs."""
+
+
+def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, Any]:
+    """Everything that decides the result of a link, and nothing else."""
+
+    def resolved(source: Input) -> Any:
+        if isinstance(source, Given):
+            return resolver.given(source)
+        if isinstance(source, Made):
+            return resolver.made(source)
+        return {
+            "student": config.student.deciding(),
+            "init": config.init.deciding(),
+            "source": resolved(source.source),
+            "seed": config.seed,
+        }
+
+    return {
+        "format": _FORMAT,
+        "link": link.settings.deciding(),
+        "seed": link.seed,
+        "inputs": {role: resolved(source) for role, source in link.inputs.items()},
+        "pairs": resolver.pairs(link.settings.reads_domains),
+        "data": config.data.deciding(),
+        "trainer": config.trainer.deciding(),
+    }
+
+
+class BySettings:
+    """Encoders and pairs are what the configuration says of them."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._links = {link.name: link for link in links(config)}
+
+    def given(self, encoder: Given) -> Any:
+        """Settings of the teacher; those of the assistant, which may be made from it and pairs."""
+        teacher = self._config.teacher.deciding()
+        if encoder.name == "teacher":
+            return teacher
+        return {"teacher": teacher, "assistant": self._config.assistant.deciding()}
+
+    def made(self, output: Made) -> Any:
+        """What decides the link, again by settings."""
+        return [identity(self._config, self._links[output.link], self), output.output]
+
+    def pairs(self, reads_domains: bool) -> Any:
+        """Corpora, cleaning and splits."""
+        also = {Decides.PAIRS, Decides.DOMAINS} if reads_domains else {Decides.PAIRS}
+        return self._config.data.deciding(also)
+
+
+def link_keys(config: TrainConfig) -> dict[str | None, str]:
+    """For each link a hash of the settings that decide it, and one of the state of their files.
+
+    Before the links, as None, what all of them share. Settings of the evaluation count: a run whose
+    scores were made with others is scored again.
+
+    Raises:
+        UserError: The last link has nothing to do.
+    """
+    files, by_settings = digest(list(_file_states(config)), length=8), BySettings(config)
+    scores = config.eval.deciding({Decides.SCORES})
+    common = [by_settings.given(Given("base")), by_settings.pairs(False), config.trainer.deciding()]
+    wholes: dict[str | None, Any] = {None: common}
+    wholes |= {link.name: identity(config, link, by_settings) for link in links(config)}
+    return {name: f"{digest([whole, scores])}-{files}" for name, whole in wholes.items()}
+
+
+def _file_states(config: TrainConfig) -> Iterator[tuple[int, int]]:
+    """Size and time of the last change of each file of pairs, evaluation sets and local encoders.
+
+    Files that are not there (yet) are left out: whatever reads them says so.
+    """
+    for path in _files(config):
+        with suppress(OSError):
+            state = path.stat()
+            yield state.st_size, state.st_mtime_ns
+
+
+def _files(config: TrainConfig) -> Iterator[Path]:
+    data = config.data
+    for name, corpus in data.corpora.items():
+        for target in corpus.targets if corpus.format != "demo" else ():
+            with suppress(UserError):
+                yield from source_files(name, corpus, target, data.root)
+    for item in config.eval.sets.values():
+        # Two asterisks in a row mean something else.
+        place = re.sub(r"\*+", "*", re.sub(r"\{(lang|a|b|pair)\}", "*", item.path))
+        path = Path(config.eval.root or "", place)
+        if item.path:
+            yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    for encoder in (config.teacher, config.assistant.encoder):
+        if encoder is not None and encoder.path is not None:
+            folder = Path(encoder.path).expanduser()
+            yield from sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,190 @@
+"""The links of a chain and where their inputs come from; free of torch.
+
+A recipe is data: ``stages`` of the configuration, an ordered mapping of links with named inputs.
+Here names become what they stand for, and the links that nothing needs are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import StageSettings
+from mlkd.output.errors import UserError
+
+STUDENT = "student"
+"""The output that every link has: the encoder that it trained."""
+REFERENCES = ("teacher", "assistant")
+"""Encoders with which a chain's results are compared. Where no link is called so, or where it is
+left out, the assistant is ``base``."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An encoder that is there before the first link."""
+
+    name: Literal["teacher", "base"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An output of a link."""
+
+    link: str
+    output: str = STUDENT
+
+
+@dataclass(frozen=True)
+class New:
+    """A student that has not been trained yet."""
+
+    source: Given | Made
+    """The encoder whose weights and vocabulary it copies."""
+
+
+Input = Given | Made | New
+
+
+@dataclass(frozen=True)
+class Link:
+    """One training of a chain."""
+
+    name: str
+    settings: StageSettings
+    inputs: Mapping[str, Input]
+    """Where each of the stage's roles comes from."""
+    seed: int
+    trains_student: bool
+    """Whether what it trains was a new student once, and not the assistant."""
+    starts_random: bool
+    """Whether its encoder has random layers that no link has trained."""
+
+
+def links(config: TrainConfig) -> list[Link]:
+    """The links that lead to ``config.stage``, and to what results are compared with, in order.
+
+    Raises:
+        UserError: The last link has nothing to do, or an input of a link does not exist.
+    """
+    recipe = _Recipe(config)
+    last = config.stage
+    if last not in config.stages:
+        allowed = ", ".join(config.stages)
+        raise UserError(
+            f"stage={last}: no link of the recipe {config.recipe}; its links: {allowed}"
+        )
+    if reason := recipe.left_out(last):
+        raise UserError(f"stage={last} has nothing to do: it needs {reason}")
+    needed = {last}
+    for name in REFERENCES:
+        needed |= _names(recipe.find(name))
+    known = {}
+    for name in reversed(config.stages):
+        if name in needed:
+            known[name] = link = recipe.link(name)
+            for source in link.inputs.values():
+                needed |= _names(source)
+    return [known[name] for name in config.stages if name in known]
+
+
+def references(config: TrainConfig) -> dict[str, Given | Made]:
+    """The encoders with which results are compared."""
+    recipe = _Recipe(config)
+    return {name: recipe.find(name) for name in REFERENCES}
+
+
+def _names(source: Input) -> set[str]:
+    """The link whose output something is."""
+    if isinstance(source, New):
+        return _names(source.source)
+    return {source.link} if isinstance(source, Made) else set()
+
+
+class _Recipe:
+    """Looks names of inputs up."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._order = list(config.stages)
+
+    def left_out(self, name: str) -> str | None:
+        """What a link lacks to be run, in words."""
+        settings = self._config.stages[name]
+        if not settings.enabled:
+            return f"stages.{name}.enabled=true"
+        return settings.useless(self._config.student)
+
+    def link(self, name: str) -> Link:
+        """A link that is run, with its inputs."""
+        settings = self._config.stages[name]
+        missing = settings.roles - settings.inputs.keys()
+        unread = settings.inputs.keys() - settings.roles - {"source"}
+        if missing or unread:
+            roles = ", ".join(sorted(settings.roles))
+            raise UserError(
+                f"stages.{name}.inputs: {', '.join(sorted(missing | unread))}: the stage "
+                f"{settings.stage} reads: {roles}"
+            )
+        inputs = {role: self._input(name, role) for role in sorted(settings.roles)}
+        path = list(self._path(name))
+        seed = self._config.seed if settings.seed is None else settings.seed
+        random = self._config.init.source == "scratch" and isinstance(path[-1], New)
+        trained = any(
+            self._config.stages[start.link].whole for start in path if isinstance(start, Made)
+        )
+        return Link(name, settings, inputs, seed, isinstance(path[-1], New), random and not trained)
+
+    def find(self, reference: str, before: int | None = None) -> Given | Made:
+        """What a name means for a link, or for the whole chain.
+
+        Raises:
+            UserError: There is no such thing, or no such link before this one.
+        """
+        name, _, output = reference.partition(".")
+        earlier = self._order[:before]
+        if name in earlier:
+            if self.left_out(name) is None:
+                return Made(name, output or STUDENT)
+            if output in ("", STUDENT):
+                start = self._input(name, "start")
+                if not isinstance(start, New):
+                    return start
+            raise UserError(f"the input {reference} needs {self.left_out(name)}")
+        if reference == "teacher":
+            return Given("teacher")
+        if reference in ("base", "assistant"):
+            return Given("base")
+        raise UserError(f"no input is called {reference}; allowed: teacher, base, student, "
+                        f"{', '.join(earlier)}")  # fmt: skip
+
+    def _input(self, name: str, role: str) -> Input:
+        """An input of a link."""
+        place = self._order.index(name)
+        inputs = self._config.stages[name].inputs
+        reference = inputs[role]
+        try:
+            if reference == STUDENT:
+                return self._new(name)
+            passed = reference.removesuffix(f".{STUDENT}")
+            is_start = role == "start" and passed in self._order[:place]
+            if is_start and self.left_out(passed) is not None:
+                return self._input(passed, "start")
+            return self.find(reference, place)
+        except UserError as error:
+            raise UserError(f"stages.{name}.inputs.{role}: {error}") from None
+
+    def _new(self, name: str) -> New:
+        """A new student, copied from what its link says."""
+        if self._config.init.source == "base":
+            return New(Given("base"))
+        source = self._config.stages[name].inputs.get("source", "assistant")
+        return New(self.find(source, self._order.index(name)))
+
+    def _path(self, name: str) -> Iterator[Input]:
+        """What a link starts from, what that started from, and so on."""
+        start = self._input(name, "start")
+        yield start
+        if isinstance(start, Made):
+            yield from self._path(start.link)

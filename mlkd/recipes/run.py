@@ -1,0 +1,77 @@
+"""Runs the links that a stage needs, in order, and reports what came out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from rich.console import Console
+
+from mlkd.config.schema import TrainConfig
+from mlkd.machine import ranks
+from mlkd.metrics.scoring import select_value
+from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
+from mlkd.recipes.chain import Chain, open_chain
+from mlkd.recipes.link import run_link
+from mlkd.recipes.recipe import Link, links, references
+from mlkd.runs.record import Run
+from mlkd.storage.files import replacing
+from mlkd.training.wandb_logger import summarise, wandb_run
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[Run], None]
+"""Told each link's run before it starts."""
+
+
+def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
+    """Run what ``config.stage`` needs and print the table of results.
+
+    Args:
+        config: The chain.
+        announce: Told each link's run before it starts.
+
+    Returns:
+        The selecting dev score of the last link.
+    """
+    wanted = links(config)
+    with ranks.joined(config.trainer):
+        chain = open_chain(config)
+        chain.measure_references()
+        run_links(chain, wanted, announce)
+        first = ranks.is_first()
+        score = select_value(chain.measured[config.stage]["scores"]) if first else None
+        return float(ranks.from_first(score))
+
+
+def run_links(chain: Chain, wanted: Sequence[Link], announce: Announce | None = None) -> None:
+    """Run the first links of a chain; the last link of all reports."""
+    config, first = chain.config, ranks.is_first()
+    for link in wanted:
+        with wandb_run(config.logger) if first else nullcontext():
+            run = run_link(chain, link, announce)
+            if first and link.name == config.stage:
+                _report(chain, run)
+            if first and config.logger.kind == "wandb":
+                summarise(run, artifact=config.logger.artifact)
+
+
+def _report(chain: Chain, run: Run) -> None:
+    """Time the models, print the table and write it into the folder of the last run."""
+    config, measured = chain.config, chain.measured
+    compared = list(references(config))
+    # In turns, in one race: times of other days and machines do not compare. All students of a
+    # chain have one shape, so that the last one is enough.
+    timed = {name: chain.folders[name] for name in (*compared, config.stage)}
+    for name, values in chain.evaluation.cached_speed(timed, chain.cache).items():
+        measured[name] = measured[name] | values
+    with chain.lock(run):
+        known = {name: measured[name] for name in compared}
+        run.write("finished", metrics=measured[config.stage], references=known)
+    rows = rows_of(measured)
+    Console(width=120).print(rows_to_table(rows))
+    with replacing(run.folder / "table.md") as part:
+        part.write_text(to_markdown(rows), encoding="utf-8")
+    log.info("table: %s", run.folder / "table.md")
+    log.info("student: %s", run.student)
