@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from mlkd.config.backbone import check_backbone
+from mlkd.config.defaults import stored_defaults
 from mlkd.config.explain import explain, one_line
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
@@ -54,7 +55,7 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
         with reporting(schema):  # here too, because Hydra would add a line of its own
             return main(validate(composed, schema))
 
-    with reporting(schema), _one_store():
+    with reporting(schema), stored_defaults(), _one_store():
         job()
 
 
@@ -109,7 +110,11 @@ def composing() -> Iterator[None]:
     kinds = (GlobalHydra, JobRuntime, VersionBase)
     before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
     try:
-        with _one_store(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with (
+            stored_defaults(),
+            _one_store(),
+            initialize_config_dir(str(CONF_DIR), version_base="1.3"),
+        ):
             yield
     finally:
         for kind in kinds:

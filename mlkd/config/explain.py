@@ -77,7 +77,8 @@ def one_line(error: Exception, schema: type[BaseModel]) -> str:
     missing = re.search(r"Could not find '(.+)/(.*)'$", lines[0]) if lines else None
     if missing and len(lines) > 1 and lines[1].startswith("Available options"):
         group, option = missing.groups()
-        return f"{group}={option}: no such option; allowed: {', '.join(lines[2:])}"
+        known = (name for name in lines[2:] if not name.endswith("schema"))
+        return f"{group}={option}: no such option; allowed: {', '.join(known)}"
     if lines:
         lines[0] = re.sub(r"^In '[^']*': ", "", lines[0])
     return " ".join(lines)[:400]

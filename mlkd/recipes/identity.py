@@ -98,6 +98,7 @@ def link_keys(config: TrainConfig) -> dict[str | None, str]:
     files, by_settings = digest(list(_file_states(config)), length=8), BySettings(config)
     scores = config.eval.deciding({Decides.SCORES})
     common = [by_settings.given(Given("base")), by_settings.pairs(False), config.trainer.deciding()]
+    common.append(config.assistant.seed)  # or cells would share the data and nothing else
     wholes: dict[str | None, Any] = {None: common}
     wholes |= {link.name: identity(config, link, by_settings) for link in links(config)}
     return {name: f"{digest([whole, scores])}-{files}" for name, whole in wholes.items()}

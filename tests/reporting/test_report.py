@@ -17,8 +17,9 @@ from hydra import compose, initialize_config_dir
 
 from mlkd.config.command_line import command_of
 from mlkd.config.commands import ExportConfig
-from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.compose import CONF_DIR, configured, validate
 from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Decides
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
 from mlkd.reporting.build import build, references_of
@@ -263,7 +264,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
 
 def test_the_command_of_a_cell_composes_to_its_configuration(cells: list[Cell]) -> None:
     for cell in cells:
-        assert recomposed(command_of(cell.config)) == without_logger(cell.config)
+        assert recomposed(command_of(cell.config)) == deciding(cell.config)
 
 
 OVERRIDES = [
@@ -282,7 +283,7 @@ def test_the_command_of_any_configuration_composes_to_it(overrides: list[str]) -
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = validate(compose("train", overrides), TrainConfig).model_dump(mode="json")
     command = command_of(config)
-    assert recomposed(command) == without_logger(config)
+    assert recomposed(command) == deciding(config)
     if not overrides:
         assert command == "python -m mlkd.train stage=contrastive"
 
@@ -290,13 +291,13 @@ def test_the_command_of_any_configuration_composes_to_it(overrides: list[str]) -
 def recomposed(command: str) -> dict[str, Any]:
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "mlkd.train"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = validate(compose("train", words[3:]), TrainConfig)
-    return without_logger(config.model_dump(mode="json"))
+    return deciding(configured("train", TrainConfig, words[3:]).model_dump(mode="json"))
 
 
-def without_logger(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in json.loads(json.dumps(config)).items() if k != "logger"}
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides a result, seeds and the order of links included."""
+    known = TrainConfig.model_validate(config)
+    return known.deciding({*Decides} - {Decides.NOTHING})
 
 
 def test_folders_and_select_stand_without_a_key() -> None:

@@ -114,7 +114,8 @@ def test_the_best_weights_are_those_of_all_modules(
         original(self, trainer, module)
 
     monkeypatch.setattr(KeepBest, "on_validation_end", watched)
-    run_chain(settings("worse", "+stages.toy.map_rate=100"))  # from step to step
+    growing = "+stages.toy.optim={warmup:1.0}"  # so that the map gets worse in the end
+    run_chain(settings("worse", "+stages.toy.map_rate=300", growing))
     record, tensors = finished(tmp_path / "worse")
     step = int(record["training"]["best"]["step"])
     assert step < max(maps)

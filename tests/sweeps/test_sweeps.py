@@ -100,7 +100,7 @@ def test_seeds_share_an_assistant_that_has_a_seed_of_its_own() -> None:
     jobs, _ = plan("seed=0,1,2", "assistant.seed=0")
     assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 3)]
     assert len({job.key for job in jobs if job.is_cell}) == 3
-    seeds = {(job.config.seed_of("assistant"), job.config.seed_of("recurrent")) for job in jobs}
+    seeds = {tuple(link.seed for link in links(job.config)[:3:2]) for job in jobs}
     assert seeds == {(0, 0), (0, 1), (0, 2)}
     jobs, _ = plan("seed=0,1,2")
     assert all(job.is_cell for job in jobs)
@@ -112,11 +112,11 @@ def test_each_part_of_the_method_can_be_left_out() -> None:
     assert not impossible
     assert len(cells) == 11
     steps = {
-        name: sum(config.stages[s].max_steps or 0 for s in links(config))
+        name: sum(link.settings.max_steps or 0 for link in links(config))
         for name, config in cells.items()
     }
     assert set(steps.values()) == {300}
-    changed = {name: [str(s) for s in links(config)[1:]] for name, config in cells.items()}
+    changed = {n: [link.name for link in links(config)[1:]] for n, config in cells.items()}
     assert changed["none"] == ["bottleneck", "recurrent", "contrastive"]
     assert (
         changed["no_bottleneck_stage"] == changed["no_bottleneck"] == ["recurrent", "contrastive"]
@@ -146,10 +146,8 @@ def test_cost_is_judged_by_runs_of_the_same_budget(steps: int, depth: int, expec
     grid = ["init=base", "init.layers=ends", "seed=0", "stages.contrastive.fraction=0.1"]
     words = ["sweep=init", "experiment=privileged_grid", "data.root=corpora", *grid]
     job = plan(*words)[0][-1]
-    budget = job.config.stages["contrastive"].model_dump(
-        mode="json", exclude={"enabled", "fraction"}
-    )
-    run = Finished("x", "contrastive", 60.0, steps, None, None, budget, 0.01, depth, True)
+    budget = job.config.stages["contrastive"].deciding() | {"fraction": 0.01}
+    run = Finished("x", "contrastive", 60.0, steps, None, None, budget, depth, True)
     assert f"2 links to train, {expected} and more (no" in cost([job.config], {"other": run})
 
 
@@ -199,7 +197,7 @@ def test_a_path_of_a_set_may_have_languages_side_by_side(tmp_path: Path) -> None
 def test_a_cell_is_finished_once_its_last_link_is_reported() -> None:
     jobs, _ = plan("seed=0,1")
     cells = [job for job in jobs if job.is_cell]
-    run = Finished("contrastive-0", "contrastive", 1.0, 1, 50.0, 1.0, {}, 1.0, 1, True)
+    run = Finished("contrastive-0", "contrastive", 1.0, 1, 50.0, 1.0, {}, 1, True)
     known = {job.key: run for job in jobs} | {cells[1].key: replace(run, is_reported=False)}
     assert unfinished(jobs, {job.id for job in cells}, {}, known) == [cells[1]]
 

@@ -30,8 +30,7 @@ def make_huge(stage: Stage, batch: PairBatch) -> None:
 
 
 def run_folder(output: Path) -> Path:
-    (folder,) = (output / "runs").glob("assistant-*")
-    return folder
+    return max((output / "runs").glob("assistant-*"), key=lambda folder: folder.stat().st_mtime)
 
 
 @pytest.mark.parametrize("change", [make_nan, make_huge])
@@ -84,7 +83,7 @@ def test_bad_batches_are_skipped_and_counted_up_to_the_limit(
         run_chain(tiny("trainer.skip_bad_batches=2", stage="assistant"))
     record = json.loads((run_folder(tmp_path / "out") / "run.json").read_text())
     assert record["training"]["skipped_batches"] == [1, 3]
-    trained = weights(tmp_path / "out", "assistant")
+    trained = load_file(run_folder(tmp_path / "out") / "student" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in trained.values())
 
 
