@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from pages import PAGES, REPOSITORY, anchors, blocks, commands
 from pydantic import BaseModel
 
@@ -24,7 +24,7 @@ from mlkd.config.commands import (
     ReportConfig,
     RunsConfig,
 )
-from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.compose import CONF_DIR, composing, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
@@ -68,7 +68,7 @@ def test_every_command_that_is_shown_composes(words: list[str]) -> None:
     if "--cfg" in overrides:
         assert overrides[-2:] == ["--cfg", "job"]
         del overrides[-2:]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         if overrides[:1] == ["-m"]:
             assert is_possible(read_request(overrides[1:]))
             return
@@ -93,7 +93,7 @@ def test_every_other_command_that_is_shown_composes(module: str, words: list[str
         overrides = as_overrides(overrides)
     elif module == "runs":
         overrides = [word if "=" in word else f"action={word}" for word in overrides]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         validate(compose(module, overrides), OTHERS[module])
 
 
@@ -117,7 +117,7 @@ def test_options_that_are_shown_compose(block: str, tmp_path: Path) -> None:
     group, name = named.groups()
     (tmp_path / group).mkdir()
     (tmp_path / group / f"{name}.yaml").write_text(block, encoding="utf-8")
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         composed = compose(
             "train", [f"hydra.searchpath=[file://{tmp_path}]", f"{group}={name}", "data.root=my"]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,21 +30,30 @@ _GROUPS: dict[str, type[Section]] = {
 
 @contextmanager
 def stored_defaults() -> Iterator[None]:
-    """Enter the defaults into Hydra's store; afterwards it is what it was before."""
+    """Enter the defaults into Hydra's store, and take those out again that were not there."""
     store = ConfigStore.instance()
-    before, store.repo = store.repo, copy.deepcopy(store.repo)
+    entries = [] if f"train_{OPTION}.yaml" in store.repo else list(_entries())
+    for group, name, node in entries:
+        store.store(group=group or None, name=name, node=node)
     try:
-        store.store(name=f"train_{OPTION}", node=_defaults(TrainConfig))
-        for group, section in _GROUPS.items():
-            store.store(group=group, name=OPTION, node=_defaults(section))
-        for name, settings in known_stages().items():
-            # A link has the optimiser of the chain unless it says otherwise.
-            optim = {key: f"${{optim.{key}}}" for key in OptimConfig.model_fields}
-            node = _defaults(settings) | {"stage": name, "optim": optim}
-            store.store(group="stages", name=f"{name}_{OPTION}", node=node)
         yield
     finally:
-        store.repo = before
+        for group, name, _ in entries:
+            place = store.repo[group] if group else store.repo
+            place.pop(f"{name}.yaml", None)
+            if group and not place:
+                del store.repo[group]
+
+
+def _entries() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Group, option and content of each."""
+    yield "", f"train_{OPTION}", _defaults(TrainConfig)
+    for group, section in _GROUPS.items():
+        yield group, OPTION, _defaults(section)
+    # A link has the optimiser of the chain unless it says otherwise.
+    optim = {key: f"${{optim.{key}}}" for key in OptimConfig.model_fields}
+    for name, settings in known_stages().items():
+        yield "stages", f"{name}_{OPTION}", _defaults(settings) | {"stage": name, "optim": optim}
 
 
 def _defaults(section: type[Section]) -> dict[str, Any]:

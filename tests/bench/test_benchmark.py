@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from mlkd.config.commands import BenchmarkConfig
-from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.compose import composing, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.metrics.sets import load_sets
 
@@ -50,7 +50,7 @@ def config(tiny: Callable[..., TrainConfig], corpus: Path, tmp_path: Path) -> Be
 def test_a_case_has_the_sets_of_its_languages() -> None:
     from mlkd.bench.training import with_languages
 
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         config = validate(compose("benchmark"), BenchmarkConfig)
     german = with_languages(config, 1, "de")
     assert german.data.languages == ["de"]

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import HydraException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlkd.config.compose import CONF_DIR, validate
+from mlkd.config.compose import composing, validate
 from mlkd.config.explain import one_line
 from mlkd.config.inputs import CorpusConfig, DataConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
@@ -347,7 +347,7 @@ def leaves(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 def test_every_value_of_the_configuration() -> None:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         tree: Any = OmegaConf.to_container(compose("train"), resolve=True)
     places = [place for place in leaves(tree) if place]
 
@@ -381,7 +381,7 @@ def test_every_override() -> None:
     def check(key: str, value: str) -> None:
         def composed() -> TrainConfig:
             try:
-                with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                with composing():
                     return validate(compose("train", [f"{key}={value}"]), TrainConfig)
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(one_line(error, TrainConfig)) from None

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
+from mlkd.config.compose import composing
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data import collect
 from mlkd.data.cleaning import below, form_hash, normal_form
@@ -374,7 +375,7 @@ OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml") if path.st
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_data_option_is_valid(option: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         composed = compose(f"data/{option}")["data"]
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command, configure
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from mlkd.config.compose import composing
 from mlkd.config.inputs import EvalConfig
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
@@ -233,7 +234,7 @@ def test_demo_refusals(demo: Path) -> None:
 
 
 def shipped(name: str, data: str = "+data.corpora.pairs.targets=[de]") -> EvalConfig:
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+    with composing():
         tree = compose(overrides=[f"+eval={name}", f"+data.root='{CORPORA}'", data])
     values = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(values, dict)

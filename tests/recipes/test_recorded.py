@@ -51,15 +51,15 @@ def losses_by_link() -> Iterator[dict[str, list[float]]]:
 
 def measure(output: Path) -> dict[str, Any]:
     """Train the default chain for some steps: losses, dev losses, hashes of the weights."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
 
-    from mlkd.config.compose import CONF_DIR, validate
+    from mlkd.config.compose import composing, validate
     from mlkd.config.schema import TrainConfig
     from mlkd.machine.hardware import describe
     from mlkd.recipes.run import run_chain
     from mlkd.storage.files import file_sha256
 
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         config = validate(compose("train", [*OVERRIDES, f"output_dir={output}"]), TrainConfig)
     threads = torch.get_num_threads()
     with losses_by_link() as losses:

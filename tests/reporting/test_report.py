@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from mlkd.config.command_line import command_of
 from mlkd.config.commands import ExportConfig
-from mlkd.config.compose import CONF_DIR, configured, validate
+from mlkd.config.compose import composing, configured, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
 from mlkd.output.errors import UserError
@@ -280,7 +280,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda o: " ".join(o) or "none")
 def test_the_command_of_any_configuration_composes_to_it(overrides: list[str]) -> None:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         config = validate(compose("train", overrides), TrainConfig).model_dump(mode="json")
     command = command_of(config)
     assert recomposed(command) == deciding(config)
@@ -376,7 +376,7 @@ def test_the_command_line_selects_and_says_how_to_export(
     best = select(cells, 20)
     assert done.stdout.strip().endswith(f"student: {best.links[-1] / 'student'}")
     (export,) = re.findall(r"^export it: python -m mlkd.export (.+)$", done.stdout, re.M)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         config = validate(compose("export", shlex.split(export)), ExportConfig)
     assert Path(config.run) == best.links[-1]
 

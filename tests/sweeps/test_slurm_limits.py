@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import tiny_settings, write_corpus
-from hydra import initialize_config_dir
 from sandbox import ARRAY_LIMIT, running_cluster, slurm, wait_for
 
-from mlkd.config.compose import CONF_DIR
+from mlkd.config.compose import composing
 from mlkd.config.sweeps import SlurmConfig
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import write_job
@@ -49,7 +48,7 @@ def sweep(
     words = tiny_settings(encoder_folder, corpus, tmp_path / "out")
 
     def plan(*overrides: str) -> tuple[SweepRecord, list[Job]]:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with composing():
             cells, _ = make_cells(read_request([*words, *overrides]))
         jobs = make_jobs(cells)
         record = SweepRecord(tmp_path / "out" / "multirun" / "limits")

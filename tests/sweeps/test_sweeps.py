@@ -11,12 +11,11 @@ import numpy as np
 import optuna
 import pytest
 from conftest import Command, tiny_settings
-from hydra import initialize_config_dir
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mlkd.config.compose import CONF_DIR
+from mlkd.config.compose import composing
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
 from mlkd.output.errors import UserError
@@ -38,7 +37,7 @@ GRID = ["sweep=bottleneck_recurrence", "student.bottleneck=4,8", "student.recurr
 
 
 def plan(*overrides: str) -> tuple[list[Job], dict[str, str]]:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with composing():
         cells, impossible = make_cells(read_request(overrides))
     return make_jobs(cells), impossible
 
@@ -252,7 +251,7 @@ def test_an_end_is_said_with_what_is_known() -> None:
 
 def test_launchers_are_settings() -> None:
     def launcher(*overrides: str) -> Any:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with composing():
             return read_request(["seed=0,1", *overrides]).launcher
 
     assert launcher() is None
@@ -400,7 +399,7 @@ def test_a_search_draws_until_it_has_enough_and_goes_on(
     caplog.set_level("INFO")
 
     def call(trials: int) -> list[dict[str, Any]]:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with composing():
             request = read_request([*command, f"sweep.optuna.trials={trials}"])
             assert finish(search(request, "the command"))
         cells: list[dict[str, Any]] = the_record(output)["cells"]
@@ -447,7 +446,7 @@ def test_a_search_draws_until_it_has_enough_and_goes_on(
 )
 def test_a_wrong_search_is_refused_in_a_line(override: str, message: str) -> None:
     with (
-        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
+        composing(),
         pytest.raises(UserError, match=message),
     ):
         read_request(["sweep=optuna", override])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import at_steps, steady_clock, weights
+from safetensors.torch import load_file
 
 from mlkd.config.schema import TrainConfig
 from mlkd.data.module import PairBatch
