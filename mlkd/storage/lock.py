@@ -1,4 +1,9 @@
-"""Locks between processes, on one machine or on a shared file system."""
+"""Locks between processes, on one machine or on a shared file system.
+
+filelock's ``SoftFileLease`` does nearly the same. Two promises break with it: a killed process that
+nobody has waited for keeps its lock for the whole lease, and a lock file of another version of mlkd
+is taken two seconds after its last sign of life, while its owner works on.
+"""
 
 from __future__ import annotations
 

@@ -150,3 +150,18 @@ def test_a_process_whose_lock_was_taken_over_stops(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert json.loads((tmp_path / "lock").read_text())["host"] == "elsewhere"
+
+
+def test_lock_of_a_zombie_is_taken_over_at_once(tmp_path: Path) -> None:
+    """A killed process that nobody has waited for, as under a first process that reaps nothing."""
+    code = (
+        "import sys, time; from pathlib import Path; from mlkd.storage.lock import Lock\n"
+        "with Lock(Path(sys.argv[1]), waiting_for=''): print('locked', flush=True); time.sleep(600)"
+    )
+    process = start(code, tmp_path / "lock")
+    assert process.stdout and process.stdout.readline() == "locked\n"
+    process.kill()
+    begun = time.monotonic()
+    with Lock(tmp_path / "lock", waiting_for="it", patience=1e6):
+        assert time.monotonic() - begun < 20
+    process.communicate()
