@@ -94,6 +94,9 @@ def test_shares() -> None:
     assert group_shares(sizes, "proportional", 1.0).tolist() == [0.2, 0.8]
     assert group_shares(sizes, "uniform", 1.0).tolist() == [0.5, 0.5]
     assert group_shares(sizes, "temperature", 2.0) == pytest.approx([1 / 3, 2 / 3])
+    sizes = np.array([0, 1, 3])
+    assert group_shares(sizes, "uniform", 1.0).tolist() == [0.0, 0.5, 0.5]
+    assert group_shares(sizes, "proportional", 1.0).tolist() == [0.0, 0.25, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +121,20 @@ def test_the_order_of_the_mixed_plan_is_recorded(
         temperature=temperature,
         seed=seed,
     )
+    assert order_of(plan) == order
+
+
+def order_of(plan: BatchPlan) -> str:
+    """Hash of three epochs."""
     steps = np.concatenate([epoch(plan, e) for e in range(3)])
-    assert hashlib.sha256(steps.astype("<i8").tobytes()).hexdigest()[:16] == order
+    return hashlib.sha256(steps.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"), [("one", "f458477857fb135e"), ("all", "7effbdb85e840dc2")]
+)
+def test_the_order_of_grouped_plans_is_recorded(mode: Literal["one", "all"], order: str) -> None:
+    assert order_of(grouped(mode, (6000, 400, 1), batch_size=9)) == order
 
 
 @pytest.mark.parametrize(

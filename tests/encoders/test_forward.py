@@ -187,6 +187,7 @@ class Calls(TorchFunctionMode):
         (Taps(attention=frozenset({2})), 4, 1),
         (Taps(sentence=False, hidden=frozenset({0})), 0, 0),
         (Taps(sentence=False, hidden=frozenset({1}), attention=frozenset({2})), 2, 1),
+        (Taps(sentence=False, hidden=frozenset({3}), attention=frozenset({2})), 3, 1),
         (Taps(sentence=False), 0, 0),
     ],
 )
