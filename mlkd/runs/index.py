@@ -44,7 +44,8 @@ def finished_runs(output_dir: Path) -> dict[str, Finished]:
     for path in (output_dir / "runs").glob("*/run.json"):
         with suppress(UserError):
             record = read_record(path.parent)
-            if record.get("status") == "finished" and "link" in record:
+            identity = record.get("identity", {})
+            if record.get("status") == "finished" and "link" in identity:
                 records.append(record)
     found: dict[str, Finished] = {}
     for record in sorted(records, key=lambda record: str(record["finished"])):

@@ -167,7 +167,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     checksum = content.pop("checksum", None)
     if checksum is not None and checksum != digest(content, 64):
         raise Damaged(f"{path}: damaged (its checksum is not that of its content)")
-    return content
+    return content if "link" in content or "stage" not in content else _of_old(content)
+
+
+def _of_old(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of mlkd 0.1, which called a link a stage and had one output."""
+    output = {"content": record.get("student"), "files": record.get("files", {})}
+    outputs = {"outputs": {"student": output}} if "student" in record else {}
+    return record | {"link": record["stage"]} | outputs
 
 
 def check_outputs(folder: Path, record: Mapping[str, Any]) -> None:

@@ -157,6 +157,20 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
         ("data.mixing=random", "uniform"),
         ("teacher.revision=main", "only read with a name"),
         ("student.trim={languages: []}", "at least 1 item"),
+        (
+            "recipe=mse stage=contrastive",
+            "stage=contrastive: no link of the recipe mse; its links: assistant, mse",
+        ),
+        ("recipe=mse stages.recurrent.lr=1e-3", "stages.recurrent"),
+        ("recipe=mze", "allowed: mse, multistage"),
+        ("experiment=headline recipe=mse", "stages.bottleneck: the recipe has no such link"),
+        (
+            "student.bottleneck=null init=copy stages.bottleneck.lr=1e-3",
+            "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck",
+        ),
+        ("logger.tags=[one]", "tags is only read with logger=wandb"),
+        ("stages.recurrent.stage=sentense", "no such stage; allowed: embedding, sentence"),
+        ("init=paper init.frequency_power=1", "only read with embedding=svd"),
     ],
 )
 def test_wrong_input_gets_one_line_and_status_two(
@@ -164,7 +178,8 @@ def test_wrong_input_gets_one_line_and_status_two(
     command: Command,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    done = command("mlkd.train", override)
+    words = [override] if "{" in override else override.split()
+    done = command("mlkd.train", *words)
     assert done.returncode == 2, done.stderr
     assert list(tmp_path.iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

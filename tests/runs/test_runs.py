@@ -17,7 +17,7 @@ from mlkd.data.module import PairBatch
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.runs.__main__ import main
 from mlkd.runs.inventory import inventory, needed_by, prunable
-from mlkd.runs.record import Run
+from mlkd.runs.record import Run, inputs_of, read_record
 from mlkd.stages.base import Stage
 
 LINKS = ("assistant", "bottleneck", "recurrent")
@@ -163,3 +163,15 @@ def test_a_new_run_says_what_makes_it_another_one(tmp_path: Path) -> None:
     ):
         _, reason = made(changed).state({})
         assert reason == f"no such run yet; {known.id} differs in {keys}"
+
+
+def test_a_record_of_an_earlier_version_is_understood(tmp_path: Path) -> None:
+    folder = tmp_path / "contrastive-0"
+    folder.mkdir()
+    old = {"id": "contrastive-0", "stage": "contrastive", "status": "finished", "student": "a",
+           "files": {"x": "b"}}  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(old))
+    record = read_record(folder)
+    assert record["link"] == "contrastive"
+    assert record["outputs"] == {"student": {"content": "a", "files": {"x": "b"}}}
+    assert inputs_of(record) == {}

@@ -128,6 +128,23 @@ def test_a_stage_on_a_share_of_the_data_sees_no_more(
     assert 0.3 < len(sources[0.5]) / len(sources[1.0]) < 0.7
 
 
+def test_batches_of_one_domain_each(
+    tiny: Callable[..., TrainConfig], corpus: Path, seen: Seen
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    rows = [f"they sing {i}\tsie singen {i}\n" for i in range(120)]
+    (corpus / "songs.tsv").write_text("".join(rows), encoding="utf-8")
+    songs = "+data.corpora.songs={format:tsv,path:songs.tsv,targets:[de],domain:songs}"
+    grouping = "stages.assistant.grouping={by:domain,mode:one}"
+    run_chain(tiny(songs, grouping, stage="assistant"))
+    store = seen.batches[0][0].pairs
+    held = set(store.dev_pairs().tolist())
+    trained = [made for _, made in seen.batches if held.isdisjoint(made.pairs.tolist())]
+    assert [len(set(made.domain.tolist())) for made in trained] == [1] * 6
+    assert {store.domains[int(made.domain[0])] for made in trained} == {"general", "songs"}
+
+
 def test_every_link_starts_from_the_one_before(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path
 ) -> None:
