@@ -26,7 +26,7 @@ from mlkd.metrics.scoring import Encode, Scores
 from mlkd.metrics.sets import EvalSet, load_sets
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
-from mlkd.storage.files import file_sha256, replacing_folder, sweep, write_json
+from mlkd.storage.files import file_sha256, remove_leftovers, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     )
     scored = _scores_of_the_run(source, reference)
     hardware, width = describe(device_of("cpu")), int(model.get_embedding_dimension() or 0)
-    sweep(target)
+    remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:
         log.info("%s: write and measure", name)

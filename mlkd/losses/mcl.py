@@ -36,10 +36,10 @@ class MultilingualContrastive(nn.Module):
         """Give the scalar loss."""
         source = gather_ranks(vectors.source)
         translation = gather_ranks(vectors.translation)
-        predicted = cosines(source, translation) / self.temperature
+        predicted = cosine_matrix(source, translation) / self.temperature
         if self.mode == "soft":
             target = gather_ranks(vectors.source_target)
-            return F.mse_loss(predicted, cosines(target, target) / self.temperature)
+            return F.mse_loss(predicted, cosine_matrix(target, target) / self.temperature)
         match = _same(vectors.source_id) | _same(vectors.translation_id)
         if self.mode == "bool":
             return F.mse_loss(predicted, match.float() / self.temperature)
@@ -55,6 +55,6 @@ def _same(sentence: Tensor) -> Tensor:
     return every == every[:, None]
 
 
-def cosines(left: Tensor, right: Tensor) -> Tensor:
+def cosine_matrix(left: Tensor, right: Tensor) -> Tensor:
     """Cosine of every row of ``left`` ``(B, d)`` with every row of ``right``: ``(B, B)``."""
     return F.normalize(left, dim=-1) @ F.normalize(right, dim=-1).T

@@ -14,7 +14,7 @@ from mlkd.metrics.summary import columns, numbers, pair_scores
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One model of a table.
 
     Attributes:
@@ -36,10 +36,10 @@ class Row:
     latency_ms: float | None = None
 
 
-def row_of(name: str, measured: dict[str, Any], share: float | None = None) -> Row:
+def row_of(name: str, measured: dict[str, Any], share: float | None = None) -> TableRow:
     """The line of a measured model; its times may be missing."""
     known = numbers(measured, share)
-    return Row(
+    return TableRow(
         name,
         parameters=measured["parameters"]["total"],
         mib=measured["mib"],
@@ -50,7 +50,7 @@ def row_of(name: str, measured: dict[str, Any], share: float | None = None) -> R
     )
 
 
-def rows_of(models: Mapping[str, dict[str, Any]]) -> list[Row]:
+def rows_of(models: Mapping[str, dict[str, Any]]) -> list[TableRow]:
     """The lines of measured models, with what they keep of ``assistant`` if it is among them."""
     assistant = models.get("assistant")
     return [
@@ -75,7 +75,7 @@ Grid = list[list[str]]
 """Cells by line; the first line is the head."""
 
 
-def rows_to_table(rows: Sequence[Row]) -> Table:
+def rows_to_table(rows: Sequence[TableRow]) -> Table:
     """Two tables below each other: one line a model, then one column a model.
 
     Scores are ×100: Spearman of the cosine for STS, mean accuracy of both directions for bitext.
@@ -93,12 +93,12 @@ def rows_to_table(rows: Sequence[Row]) -> Table:
     return both
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[TableRow]) -> str:
     """The two tables of ``rows_to_table`` in GitHub's Markdown."""
     return _markdown(_overview(rows), 1) + "\n" + _markdown(_by_pair(rows), 3)
 
 
-def _overview(rows: Sequence[Row]) -> Grid:
+def _overview(rows: Sequence[TableRow]) -> Grid:
     means = [(split, kind) for split in ("dev", "test") for kind in HEADLINE]
     names = {"sts": "STS", "bitext": "bitext"}
     grid = [
@@ -116,7 +116,7 @@ def _overview(rows: Sequence[Row]) -> Grid:
     return grid
 
 
-def _by_pair(rows: Sequence[Row]) -> Grid:
+def _by_pair(rows: Sequence[TableRow]) -> Grid:
     values = [pair_scores({"scores": row.scores}) for row in rows]
     # Dev before test; inside a split the order of the configuration.
     lines = sorted(dict.fromkeys(key for found in values for key in found), key=lambda key: key[0])

@@ -25,7 +25,7 @@ from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Given, references
-from mlkd.storage.files import digest, encoder_fingerprint, sweep, write_json
+from mlkd.storage.files import digest, encoder_fingerprint, remove_leftovers, write_json
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
 from mlkd.student.coverage import coverage_of
@@ -73,7 +73,7 @@ def prepare(config: TrainConfig) -> Prepared:
     # Encoder folders are written by the first process only.
     with ranks.first_ahead(), Lock(cache / "prepare.lock", waiting_for="data preparation"):
         for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
-            sweep(folder)
+            remove_leftovers(folder)
         pairs = prepare_pairs(
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )

@@ -19,7 +19,12 @@ from mlkd.recipes.chain import ByContent, Chain
 from mlkd.recipes.identity import identity
 from mlkd.recipes.recipe import STUDENT, Input, Link, Made, New
 from mlkd.runs.record import Run, environment, now, peak_memory_mib
-from mlkd.storage.files import encoder_fingerprint, remove_folder, replacing_folder, sweep
+from mlkd.storage.files import (
+    encoder_fingerprint,
+    remove_folder,
+    remove_leftovers,
+    replacing_folder,
+)
 from mlkd.storage.seals import hashes, sealed
 from mlkd.training.fit import Training, fit
 
@@ -46,7 +51,7 @@ def run_link(chain: Chain, link: Link, announce: Callable[[Run], None] | None = 
             raise Interrupted(stop)
         return run
     with chain.lock(run):
-        sweep(run.folder)
+        remove_leftovers(run.folder)
         if chain.deadline is not None and time.monotonic() > chain.deadline:
             raise Interrupted("time limit")
         inputs = _inputs(chain, link)

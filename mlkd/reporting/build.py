@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.metrics.summary import numbers
-from mlkd.reporting.collect import Cell, curves
+from mlkd.reporting.collect import ReportCell, curves
 from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import PICTURES, draw
 from mlkd.reporting.page import write_page
@@ -19,7 +19,7 @@ from mlkd.storage.files import replacing_files
 log = logging.getLogger(__name__)
 
 
-def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
+def build(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
     """Write ``report.html`` and ``.md``, PNG pictures, and for programs three CSV files.
 
     Returns:
@@ -43,7 +43,7 @@ def build(cells: Sequence[Cell], folder: Path, title: str) -> Path:
     return folder / "report.html"
 
 
-def references_of(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+def references_of(cells: Sequence[ReportCell]) -> dict[str, dict[str, Any]]:
     """What cells are compared with, by name; further assistants are ``assistant 2`` and so on."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for cell in cells:

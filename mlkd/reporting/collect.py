@@ -20,7 +20,7 @@ Curve = dict[str, list[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class ReportCell:
     """One chain of a comparison: a cell of a sweep, or the last link of a chain on its own."""
 
     id: str
@@ -60,7 +60,7 @@ class Cell:
         )
 
 
-def collect(sources: Sequence[str]) -> list[Cell]:
+def collect(sources: Sequence[str]) -> list[ReportCell]:
     """All cells of sweeps and folders; a finished run is one of them, also if two sweeps have it.
 
     Args:
@@ -70,11 +70,11 @@ def collect(sources: Sequence[str]) -> list[Cell]:
     Raises:
         UserError: A source does not exist or holds no run.
     """
-    cells: dict[Any, Cell] = {}
+    cells: dict[Any, ReportCell] = {}
     taken: set[Path] = set()
     for source in sources:
         sweeps, runs = _open(Path(source).expanduser())
-        found: list[Cell] = []
+        found: list[ReportCell] = []
         for folder in sweeps:
             found += _sweep_cells(folder)
         taken |= {link.resolve() for cell in found for link in cell.links}
@@ -88,7 +88,7 @@ def collect(sources: Sequence[str]) -> list[Cell]:
     return list(cells.values())
 
 
-def curves(cells: Iterable[Cell]) -> dict[Path, Curve]:
+def curves(cells: Iterable[ReportCell]) -> dict[Path, Curve]:
     """Curves of all runs of some cells by run folder; runs that cells share are there once."""
     return {link: curve(link) for link in dict.fromkeys(x for cell in cells for x in cell.links)}
 
@@ -146,7 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _sweep_cells(folder: Path) -> list[Cell]:
+def _sweep_cells(folder: Path) -> list[ReportCell]:
     """Cells of one sweep, those without a run included."""
     cells = []
     for entry in _read(folder / "sweep.json").get("cells", []):
@@ -160,7 +160,7 @@ def _sweep_cells(folder: Path) -> list[Cell]:
         elif record.get("status") in {"running", "interrupted"} and status == "missing":
             status = record["status"]
         cells.append(
-            Cell(
+            ReportCell(
                 id=record["id"] if status == "finished" else entry["id"],
                 status=status,
                 config=redacted(job.get("config") or record.get("config") or {}),
@@ -182,7 +182,7 @@ def _run_folder(sweep: Path, name: str, config: dict[str, Any]) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _run_cells(folders: Iterable[Path]) -> list[Cell]:
+def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
     """Last links of chains among run folders."""
     asked = list(folders)
     siblings = {p.parent for folder in asked for p in folder.parent.glob("*/run.json")}
@@ -206,7 +206,7 @@ def _run_cells(folders: Iterable[Path]) -> list[Cell]:
             status, error = "missing", f"the chain stopped after {record['link']}"
         elif config:
             config = config | {"stage": record["link"]}
-        cells.append(Cell(folder.name, status, config, record, tuple(chain), error=error))
+        cells.append(ReportCell(folder.name, status, config, record, tuple(chain), error=error))
     return cells
 
 

@@ -14,7 +14,7 @@ from mlkd.config.section import Decides, is_below, undecided
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.output.errors import UserError
-from mlkd.reporting.collect import Cell
+from mlkd.reporting.collect import ReportCell
 from mlkd.runs.record import flatten
 
 _BESIDE = undecided(TrainConfig, {Decides.CHAIN, Decides.PAIRS, Decides.DOMAINS})
@@ -38,13 +38,13 @@ class Group:
     label: str
     settings: dict[str, Any]
     """Settings in which the compared cells differ, by short name, without the seed."""
-    cells: list[Cell]
+    cells: list[ReportCell]
     numbers: dict[str, Spread]
     pairs: dict[tuple[str, str, str], Spread]
     """Scores by (split, set, language pair)."""
 
 
-def comparable(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+def comparable(cells: Sequence[ReportCell]) -> tuple[list[ReportCell], list[ReportCell]]:
     """Cells scored like most others (or not scored yet), and those scored on other sets."""
     counts = Counter(cell.evaluation for cell in cells if cell.measured)
     if not counts:
@@ -54,14 +54,14 @@ def comparable(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
     return [cell for cell in cells if cell not in odd], odd
 
 
-def group_seeds(cells: Sequence[Cell]) -> list[Group]:
+def group_seeds(cells: Sequence[ReportCell]) -> list[Group]:
     """Put cells that differ only in their seed together, in the order of their settings."""
     like = next((_settings(cell) for cell in cells if cell.config), {})
     trained = Counter(c.record["training"]["precision"] for c in cells if "training" in c.record)
     auto = trained.most_common(1)[0][0] if trained else "auto"
     settings = {cell.id: _settings(cell, like, auto) for cell in cells}
     varying = _varying(list(settings.values()))
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[ReportCell]] = {}
     for cell in cells:
         key = {k: v for k, v in settings[cell.id].items() if not _is_seed(k)}
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(cell)
@@ -120,7 +120,7 @@ def heat_maps(groups: Sequence[Group]) -> list[HeatMap]:
     return maps
 
 
-def select(cells: Sequence[Cell], budget_mib: float) -> Cell:
+def select(cells: Sequence[ReportCell], budget_mib: float) -> ReportCell:
     """The finished student within a budget that is best on dev; test sets never select.
 
     Raises:
@@ -153,7 +153,9 @@ def _field(group: Group) -> tuple[Any, Any]:
     return known.get("student.bottleneck"), known.get("student.recurrence")
 
 
-def _settings(cell: Cell, like: dict[str, Any] | None = None, auto: str = "auto") -> dict[str, Any]:
+def _settings(
+    cell: ReportCell, like: dict[str, Any] | None = None, auto: str = "auto"
+) -> dict[str, Any]:
     """Dotted settings that decide a cell's result.
 
     Where only the overrides of a cell are known, the others are taken to be those of ``like``. The

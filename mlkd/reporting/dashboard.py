@@ -13,7 +13,7 @@ from wandb_workspaces import expr
 from mlkd.metrics.summary import pair_scores
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redact
-from mlkd.reporting.collect import Cell
+from mlkd.reporting.collect import ReportCell
 from mlkd.runs.record import link_of
 from mlkd.storage.files import reason_of, write_json
 from mlkd.training.wandb_logger import may_send
@@ -22,7 +22,7 @@ _CIVIDIS = ("#00224e", "#575d6d", "#a59c74", "#fee838")
 """Told apart by colour-blind people, and in grey."""
 
 
-def publish(cells: Sequence[Cell], folder: Path, entity: str | None) -> str:
+def publish(cells: Sequence[ReportCell], folder: Path, entity: str | None) -> str:
     """Create the view where an API key is set and W&B is not offline; else write its definition.
 
     Args:
@@ -47,7 +47,7 @@ def publish(cells: Sequence[Cell], folder: Path, entity: str | None) -> str:
     return str(path)
 
 
-def define(cells: Sequence[Cell], entity: str | None) -> wr.Report:
+def define(cells: Sequence[ReportCell], entity: str | None) -> wr.Report:
     """The view: front, heat map, parallel coordinates, losses by stage, scores by language.
 
     Raises:

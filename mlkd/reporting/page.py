@@ -15,7 +15,7 @@ import yaml
 
 from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
-from mlkd.reporting.collect import Cell, Curve
+from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front, heat_maps, text
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import seconds, summary
@@ -40,7 +40,7 @@ _HEADS = {
 def write_page(
     path: Path,
     groups: Sequence[Group],
-    odd: Sequence[Cell],
+    odd: Sequence[ReportCell],
     references: dict[str, dict[str, Any]],
     curves: Mapping[Path, Curve],
     title: str,
@@ -154,7 +154,7 @@ def _data(
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(cell: ReportCell) -> dict[str, Any]:
     """What the dialog says of a cell."""
     return {
         "id": cell.id,

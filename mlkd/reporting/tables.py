@@ -9,7 +9,7 @@ from typing import Any
 from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import MEASURES, columns, numbers
 from mlkd.metrics.table import records_of, row_of, to_markdown
-from mlkd.reporting.collect import Cell, Curve
+from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front
 from mlkd.storage.files import replacing, write_rows
 
@@ -48,7 +48,7 @@ def write_curves(path: Path, curves: Mapping[Path, Curve]) -> None:
 def write_markdown(
     path: Path,
     groups: Sequence[Group],
-    odd: Sequence[Cell],
+    odd: Sequence[ReportCell],
     references: dict[str, dict[str, Any]],
     pictures: Sequence[Path],
 ) -> None:
@@ -83,7 +83,7 @@ def write_markdown(
         part.write_text("\n".join(parts), encoding="utf-8")
 
 
-def describe(cell: Cell) -> str:
+def describe(cell: ReportCell) -> str:
     """What a selected student is, and how to get it into a program."""
     values = numbers(cell.measured, cell.record.get("share"))
     lines = [f"{MEASURES[name]}: {value:.2f}" for name, value in values.items()]
@@ -98,7 +98,7 @@ def describe(cell: Cell) -> str:
     )
 
 
-def summary(cells: Sequence[Cell]) -> str:
+def summary(cells: Sequence[ReportCell]) -> str:
     """How many cells there are of each status."""
     counts = {
         status: sum(cell.status == status for cell in cells)
@@ -108,7 +108,7 @@ def summary(cells: Sequence[Cell]) -> str:
     return f"{len(cells)} cells: {told}"
 
 
-def _provenance(cell: Cell) -> dict[str, Any]:
+def _provenance(cell: ReportCell) -> dict[str, Any]:
     """What a number needs to be believed: when, where, with which code and command."""
     record = cell.record
     return {
@@ -122,7 +122,7 @@ def _provenance(cell: Cell) -> dict[str, Any]:
     }
 
 
-def seconds(cell: Cell) -> float | None:
+def seconds(cell: ReportCell) -> float | None:
     """Training time of a cell's last link; the links before it may be shared."""
     training = cell.record.get("training")
     return training["seconds"] if training else None
@@ -146,5 +146,5 @@ def _written(group: Group, name: str) -> str:
     return f"{value.mean:.2f}" + (f" ± {value.sd:.2f}" if value.sd is not None else "")
 
 
-def _because(cell: Cell) -> str:
+def _because(cell: ReportCell) -> str:
     return f" ({cell.error})" if cell.error else ""

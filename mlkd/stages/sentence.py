@@ -10,7 +10,7 @@ from torch import Tensor
 from mlkd.config.stages.sentence import SentenceSettings
 from mlkd.data.module import PairBatch
 from mlkd.losses import build_loss
-from mlkd.losses.mcl import cosines
+from mlkd.losses.mcl import cosine_matrix
 from mlkd.losses.vectors import PairVectors
 from mlkd.stages.base import Stage, StepOutput
 from mlkd.stages.signals import Signals, Vectors
@@ -60,5 +60,5 @@ class SentenceStage(Stage):
 
 def _retrieval(vectors: PairVectors) -> Tensor:
     """Share of translations whose nearest source by cosine is their own."""
-    nearest = cosines(vectors.translation, vectors.source).argmax(1)
+    nearest = cosine_matrix(vectors.translation, vectors.source).argmax(1)
     return (vectors.source_id[nearest] == vectors.source_id).float().mean()

@@ -258,7 +258,7 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove temporary files and folders in ``folder`` that killed processes left behind."""
     for path in folder.glob(".*.part"):
         try:

@@ -31,7 +31,7 @@ from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.metrics.summary import columns
-from mlkd.metrics.table import Row, row_of, rows_of, rows_to_table, to_markdown
+from mlkd.metrics.table import TableRow, row_of, rows_of, rows_to_table, to_markdown
 from mlkd.output.errors import UserError
 from mlkd.storage.files import write_json
 from mlkd.storage.seals import sealed
@@ -442,12 +442,14 @@ def test_latency_is_that_of_single_sentences_after_an_untimed_one(
 # --- table ------------------------------------------------------------------------------------
 
 
-def table_rows(models: int = 4) -> list[Row]:
+def table_rows(models: int = 4) -> list[TableRow]:
     pairs = ("en-en", "de-de", "en-de", "en-fr", "en-tr")
     sets = [sts(name, name, pair) for name in ("dev", "test") for pair in pairs]
     scores = score(counting()[0], sets, bootstrap=0)
     names = ["assistant", "contrastive-3f2a9c1b", "tiny [e=64]", "a|b"]
-    return [Row(names[i], 22_713_216, 86.65, scores, 99.04, 1234.5, 3.21) for i in range(models)]
+    return [
+        TableRow(names[i], 22_713_216, 86.65, scores, 99.04, 1234.5, 3.21) for i in range(models)
+    ]
 
 
 def test_table_fits_120_columns() -> None:
@@ -473,7 +475,7 @@ def test_markdown_holds_every_number() -> None:
 
 def test_models_with_different_sets_share_a_table() -> None:
     first, second = (
-        Row(name, 1, 1.0, score(counting()[0], [item], bootstrap=0))
+        TableRow(name, 1, 1.0, score(counting()[0], [item], bootstrap=0))
         for name, item in (("a", SETS[2]), ("b", SETS[4]))
     )
     text = to_markdown([first, second])
@@ -490,7 +492,9 @@ def test_rows_of_measured_models() -> None:
 
     timed = measured(80.0) | {"sentences_per_s": 321.0, "latency_ms": {"p50": 3.25, "p95": 4.0}}
     first, second = rows_of({"assistant": timed, "student": measured(60.0)})
-    assert first == Row("assistant", 1_500_000, 12.5, timed["scores"], 100.0, 321.0, 3.25)
-    assert second == Row("student", 1_500_000, 12.5, measured(60.0)["scores"], 75.0)
+    assert first == TableRow("assistant", 1_500_000, 12.5, timed["scores"], 100.0, 321.0, 3.25)
+    assert second == TableRow("student", 1_500_000, 12.5, measured(60.0)["scores"], 75.0)
     assert [row.share for row in rows_of({"teacher": timed, "student": timed})] == [None, None]
-    assert row_of("x", timed, 42.0) == Row("x", 1_500_000, 12.5, timed["scores"], 42.0, 321.0, 3.25)
+    assert row_of("x", timed, 42.0) == TableRow(
+        "x", 1_500_000, 12.5, timed["scores"], 42.0, 321.0, 3.25
+    )

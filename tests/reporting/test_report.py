@@ -23,20 +23,20 @@ from mlkd.config.section import Decides
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
 from mlkd.reporting.build import build, references_of
-from mlkd.reporting.collect import Cell, collect, curve
+from mlkd.reporting.collect import ReportCell, collect, curve
 from mlkd.reporting.compare import comparable, front, group_seeds, heat_maps, select
 
 
 @pytest.fixture(scope="module")
-def cells(sweep: Path) -> list[Cell]:
+def cells(sweep: Path) -> list[ReportCell]:
     return collect([str(sweep)])
 
 
-def by_status(cells: list[Cell]) -> dict[str, int]:
+def by_status(cells: list[ReportCell]) -> dict[str, int]:
     return {s: sum(c.status == s for c in cells) for s in dict.fromkeys(c.status for c in cells)}
 
 
-def test_a_sweep_has_all_its_cells_with_their_chains(cells: list[Cell]) -> None:
+def test_a_sweep_has_all_its_cells_with_their_chains(cells: list[ReportCell]) -> None:
     assert by_status(cells) == {"finished": 5, "failed": 1, "missing": 1}
     for cell in cells[:5]:
         assert cell.record["link"] == "contrastive"
@@ -55,14 +55,14 @@ def test_a_folder_of_runs_gives_whole_chains_and_no_inner_links(sweep: Path) -> 
             assert stages == ["assistant", "bottleneck", "recurrent", "contrastive"]
 
 
-def test_an_output_folder_names_each_cell_once(sweep: Path, cells: list[Cell]) -> None:
+def test_an_output_folder_names_each_cell_once(sweep: Path, cells: list[ReportCell]) -> None:
     found = collect([str(sweep.parent.parent)])
     assert [c.id for c in found] == [c.id for c in cells]
     both = collect([str(sweep), str(sweep / "sweep.json"), str(sweep.parent.parent)])
     assert [c.id for c in both] == [c.id for c in cells]
 
 
-def test_a_run_of_two_sweeps_counts_once(sweep: Path, cells: list[Cell]) -> None:
+def test_a_run_of_two_sweeps_counts_once(sweep: Path, cells: list[ReportCell]) -> None:
     wider = sweep.with_name("wider")
     shutil.copytree(sweep, wider)
     try:
@@ -74,7 +74,7 @@ def test_a_run_of_two_sweeps_counts_once(sweep: Path, cells: list[Cell]) -> None
     assert found[:7] == cells
 
 
-def test_a_cell_whose_last_run_is_gone_is_missing(sweep: Path, cells: list[Cell]) -> None:
+def test_a_cell_whose_last_run_is_gone_is_missing(sweep: Path, cells: list[ReportCell]) -> None:
     last, away = cells[1].links[-1], sweep / "away"
     last.rename(away)
     try:
@@ -85,13 +85,15 @@ def test_a_cell_whose_last_run_is_gone_is_missing(sweep: Path, cells: list[Cell]
     assert cell.links == cells[1].links[:-1]
 
 
-def test_one_run_folder_is_a_cell(cells: list[Cell]) -> None:
+def test_one_run_folder_is_a_cell(cells: list[ReportCell]) -> None:
     (cell,) = collect([str(cells[0].links[-1])])
     assert cell.id == cells[0].id
     assert len(cell.links) == 4
 
 
-def test_unfinished_and_damaged_runs_are_told_apart(cells: list[Cell], tmp_path: Path) -> None:
+def test_unfinished_and_damaged_runs_are_told_apart(
+    cells: list[ReportCell], tmp_path: Path
+) -> None:
     chain = collect([str(cells[0].links[-1])])[0].links
     for link in chain:
         shutil.copytree(link, tmp_path / "runs" / link.name)
@@ -122,7 +124,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
             collect([str(source)])
 
 
-def test_seeds_are_put_together(cells: list[Cell]) -> None:
+def test_seeds_are_put_together(cells: list[ReportCell]) -> None:
     groups = group_seeds(cells)
     assert [len(g.cells) for g in groups if len(g.cells) > 1] == [2]
     (pair,) = (g for g in groups if len(g.cells) == 2)
@@ -135,7 +137,7 @@ def test_seeds_are_put_together(cells: list[Cell]) -> None:
     assert all(g.numbers["mib"].sd is None for g in groups if len(g.cells) == 1 and g.numbers)
 
 
-def test_what_decides_a_result_tells_groups_apart(cells: list[Cell]) -> None:
+def test_what_decides_a_result_tells_groups_apart(cells: list[ReportCell]) -> None:
     first, second = (c for g in group_seeds(cells) if len(g.cells) == 2 for c in g.cells)
     training = second.record["training"] | {"precision": "bf16"}  # auto on another machine
     other = replace(second, record=second.record | {"training": training})
@@ -151,7 +153,7 @@ def test_what_decides_a_result_tells_groups_apart(cells: list[Cell]) -> None:
     assert len(group_seeds([first, same])) == 1
 
 
-def test_the_front_is_what_nothing_beats(cells: list[Cell]) -> None:
+def test_the_front_is_what_nothing_beats(cells: list[ReportCell]) -> None:
     groups = [g for g in group_seeds(cells) if g.numbers]
     best = front(groups, "mib", "test_sts")
     pairs = {g.label: (g.numbers["mib"].mean, -g.numbers["test_sts"].mean) for g in groups}
@@ -164,7 +166,7 @@ def test_the_front_is_what_nothing_beats(cells: list[Cell]) -> None:
     assert {g.label for g in best} == pairs.keys() - beaten
 
 
-def test_a_heat_map_has_the_failed_and_the_missing_cell(cells: list[Cell]) -> None:
+def test_a_heat_map_has_the_failed_and_the_missing_cell(cells: list[ReportCell]) -> None:
     (item,) = heat_maps(group_seeds(cells))
     assert item.bottlenecks == [4, 8]
     assert item.recurrences == [1, 2, 3, 4]
@@ -173,7 +175,7 @@ def test_a_heat_map_has_the_failed_and_the_missing_cell(cells: list[Cell]) -> No
     assert (8, 4) not in item.groups
 
 
-def test_selection_is_by_dev_within_the_budget(cells: list[Cell]) -> None:
+def test_selection_is_by_dev_within_the_budget(cells: list[ReportCell]) -> None:
     done = [c for c in cells if c.measured]
     best = select(cells, 1000)
     dev = {c.id: c.measured["scores"]["mean"]["dev"]["sts"] for c in done}
@@ -186,35 +188,35 @@ def test_selection_is_by_dev_within_the_budget(cells: list[Cell]) -> None:
         select([c for c in cells if not c.measured], 20)
 
 
-def rescored(cell: Cell, **changes: Any) -> Cell:
+def rescored(cell: ReportCell, **changes: Any) -> ReportCell:
     """The cell with other numbers in its record."""
     record = json.loads(json.dumps(cell.record))
     for name, values in record["metrics"]["scores"]["sets"].items():
         for numbers in values["pairs"].values():
             numbers["spearman"] = changes[name]
-    return Cell(cell.id + "x", "finished", cell.config, record, cell.links)
+    return ReportCell(cell.id + "x", "finished", cell.config, record, cell.links)
 
 
-def test_test_scores_do_not_select(cells: list[Cell]) -> None:
+def test_test_scores_do_not_select(cells: list[ReportCell]) -> None:
     good_on_test = rescored(cells[0], dev=10.0, test=90.0)
     good_on_dev = rescored(cells[1], dev=90.0, test=10.0)
     assert select([good_on_test, good_on_dev], 1000) is good_on_dev
 
 
 def test_cells_scored_on_other_sets_do_not_compare(
-    cells: list[Cell], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cells: list[ReportCell], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = json.loads(json.dumps(cells[0].record))
     sets = record["metrics"]["scores"]["sets"]
     sets["other"] = sets.pop("dev")
-    other = Cell("other", "finished", cells[0].config, record, cells[0].links)
+    other = ReportCell("other", "finished", cells[0].config, record, cells[0].links)
     kept, odd = comparable([*cells, other])
     assert odd == [other]
     assert kept == cells
     with pytest.raises(UserError, match="different dev sets"):
         select([*cells, other], 20)
     record["metrics"]["scores"]["sets"]["dev"] = sets.pop("other")
-    same = Cell("same", "finished", cells[0].config, record, cells[0].links)
+    same = ReportCell("same", "finished", cells[0].config, record, cells[0].links)
     assert comparable([*cells, same])[1] == []
     # A set of that name and those languages, of other sentences.
     content = record["metrics"]["scores"]["sets"]["dev"]["content"]
@@ -225,7 +227,7 @@ def test_cells_scored_on_other_sets_do_not_compare(
     assert "other," not in (tmp_path / "table.csv").read_text()
 
 
-def test_curves_have_every_stage(cells: list[Cell]) -> None:
+def test_curves_have_every_stage(cells: list[ReportCell]) -> None:
     for link in collect([str(cells[0].links[-1])])[0].links:
         values = curve(link)
         assert [step for step, _ in values["dev/loss"]] == sorted(
@@ -242,7 +244,7 @@ def test_a_skipped_batch_has_no_point_in_a_curve(tmp_path: Path) -> None:
     assert curve(tmp_path) == {"train/loss": [(0, 2.5), (20, 1.5)]}
 
 
-def test_several_assistants_are_all_named(cells: list[Cell]) -> None:
+def test_several_assistants_are_all_named(cells: list[ReportCell]) -> None:
     measured = cells[:2]
     assert list(references_of(measured)) == ["teacher", "assistant"]  # of one seed
     record = json.loads(json.dumps(cells[1].record))
@@ -262,7 +264,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
     assert points[-1] == (1000, 1000.5)
 
 
-def test_the_command_of_a_cell_composes_to_its_configuration(cells: list[Cell]) -> None:
+def test_the_command_of_a_cell_composes_to_its_configuration(cells: list[ReportCell]) -> None:
     for cell in cells:
         assert recomposed(command_of(cell.config)) == deciding(cell.config)
 
@@ -306,7 +308,7 @@ def test_folders_and_select_stand_without_a_key() -> None:
     assert as_overrides(["--cfg", "job"])[0] == "--cfg"
 
 
-def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
+def test_all_files_are_written(cells: list[ReportCell], tmp_path: Path) -> None:
     assert build(cells, tmp_path, "a <sweep>") == tmp_path / "report.html"
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {"front.png", "heat-maps.png", "languages.png", "curves.png"}
@@ -349,7 +351,7 @@ def test_all_files_are_written(cells: list[Cell], tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_tables_without_their_page(
-    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: list[ReportCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page, the largest file, is the last: on a full disk, everything else is there by then."""
     build(cells, tmp_path / "report", "before")
@@ -369,7 +371,7 @@ def test_a_full_disk_leaves_no_tables_without_their_page(
 
 
 def test_the_command_line_selects_and_says_how_to_export(
-    sweep: Path, cells: list[Cell], command: Command
+    sweep: Path, cells: list[ReportCell], command: Command
 ) -> None:
     done = command("mlkd.report", "select", "budget_mib=20", str(sweep))
     assert done.returncode == 0, done.stderr

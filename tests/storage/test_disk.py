@@ -21,7 +21,7 @@ from conftest import Command, weights
 
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
-from mlkd.storage.files import new_array, replacing, replacing_folder, sweep, write_json
+from mlkd.storage.files import new_array, remove_leftovers, replacing, replacing_folder, write_json
 
 
 @contextmanager
@@ -132,6 +132,6 @@ with replacing(folder / "file.json") as part, replacing_folder(folder / "cache")
     assert json.loads((tmp_path / "file.json").read_text()) == "old"
     with replacing(tmp_path / "mine") as mine:
         mine.write_text("of a living process")
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
         assert mine.is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.json", "mine"]

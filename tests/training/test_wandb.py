@@ -17,7 +17,7 @@ from wandb.proto import wandb_internal_pb2
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
 from mlkd.recipes.run import run_chain
-from mlkd.reporting.collect import Cell, collect
+from mlkd.reporting.collect import ReportCell, collect
 from mlkd.reporting.dashboard import publish
 from mlkd.training.wandb_logger import has_key, may_send
 
@@ -78,7 +78,7 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cell:
+def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportCell:
     folder = tmp_path_factory.mktemp("wandb")
     corpus = write_corpus(folder / "corpus")
     config = configure(
@@ -100,11 +100,11 @@ def cell(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cell
 
 
 @pytest.fixture(scope="module")
-def written(cell: Cell) -> Written:
+def written(cell: ReportCell) -> Written:
     return Written(cell.links[-1])
 
 
-def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: Cell) -> None:
+def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: ReportCell) -> None:
     for link in cell.links:
         run = Written(link).run
         assert run.run_id == link.name
@@ -154,7 +154,7 @@ def test_curves_have_losses_rate_speed_memory_and_spread(written: Written) -> No
     assert written.exit == 0
 
 
-def test_the_summary_is_the_record_of_the_run(cell: Cell, written: Written) -> None:
+def test_the_summary_is_the_record_of_the_run(cell: ReportCell, written: Written) -> None:
     metrics, summary = cell.record["metrics"], written.summary
     assert summary["result/parameters"] == metrics["parameters"]["total"] / 1e6
     assert summary["result/mib"] == metrics["mib"]
@@ -166,7 +166,7 @@ def test_the_summary_is_the_record_of_the_run(cell: Cell, written: Written) -> N
             assert summary[f"pair/{split}/{split}/{pair}"] == numbers["spearman"]
 
 
-def test_the_student_is_an_artifact_when_asked(cell: Cell, written: Written) -> None:
+def test_the_student_is_an_artifact_when_asked(cell: ReportCell, written: Written) -> None:
     (artifact,) = written.artifacts
     assert artifact.type == "model"
     paths = {entry.path for entry in artifact.manifest.contents}
@@ -202,7 +202,7 @@ def test_a_key_is_found_where_wandb_keeps_it(
 
 
 def test_the_dashboard_of_an_offline_machine_is_a_file(
-    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cell: ReportCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -215,7 +215,7 @@ def test_the_dashboard_of_an_offline_machine_is_a_file(
 
 
 def test_the_dashboard_names_what_the_runs_have(
-    cell: Cell, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cell: ReportCell, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
