@@ -163,10 +163,8 @@ def test_no_bytes_break_the_reader(tmp_path: Path, content: bytes, columns: list
     try:
         items = found(tmp_path, format="tsv", path="fuzz.tsv", columns=columns)
     except UserError as error:  # bytes that start or look like another kind of file
-        file = f"{tmp_path}/fuzz.tsv"
-        key = "data.corpora.c"
-        starts = f"{file}: UTF-", f"{file}: packed", f"{key}.header", f"{key}.format"
-        assert str(error).startswith(starts)
+        assert str(error).startswith((f"{tmp_path}/fuzz.tsv: ", "data.corpora.c."))
+        assert len(str(error).splitlines()) == 1
         return
     assert len(items) == len(content.removesuffix(b"\n").split(b"\n")) - (not content)
     for item in items:
