@@ -15,7 +15,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
 from mlkd.output.started import started_processes
-from mlkd.recipes.recipe import links, refuse_unread
+from mlkd.recipes.early import check_early
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
 """Options of Hydra that show something else than a configuration."""
@@ -25,8 +25,7 @@ def main(config: TrainConfig) -> float:
     """Run the chain; gives the selecting dev score of its last link, for sweepers."""
     if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
-    links(config)  # refused before torch and friends are imported
-    refuse_unread(config, (word.split("=")[0] for word in HydraConfig.get().overrides.task))
+    check_early(config, (word.split("=")[0] for word in HydraConfig.get().overrides.task))
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
         from mlkd.recipes.run import run_chain
 

@@ -6,7 +6,7 @@ Here names become what they stand for, and the links that nothing needs are left
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,23 +87,6 @@ def links(config: TrainConfig) -> list[Link]:
             for source in link.inputs.values():
                 needed |= _names(source)
     return [known[name] for name in config.stages if name in known]
-
-
-def refuse_unread(config: TrainConfig, keys: Iterable[str]) -> None:
-    """Refuse settings of a link that has nothing to do for this student.
-
-    Args:
-        config: The chain.
-        keys: What the command line sets.
-
-    Raises:
-        UserError: One of them would not be read.
-    """
-    for key in keys:
-        parts = key.lstrip("+~").split(".")
-        settings = config.stages.get(parts[1]) if parts[0] == "stages" and len(parts) > 2 else None
-        if settings is not None and (reason := settings.useless(config.student)):
-            raise UserError(f"{key}: not read, the link {parts[1]} needs {reason}")
 
 
 def references(config: TrainConfig) -> dict[str, Given | Made]:

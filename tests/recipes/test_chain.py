@@ -186,10 +186,22 @@ def test_wrong_input_gets_one_line_and_status_two(
     assert message in done.stderr
 
 
-def test_wrong_input_is_refused_without_importing_torch(tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["student.layers=9"], "allowed: 1 to 6"),
+        (["data=tsv", "data.root=nowhere"], "data.corpora.pairs: no nowhere/pairs.en-de.tsv.gz"),
+        (["eval=sts2017", "data=tsv", "data.root=nowhere"], "no nowhere/pairs"),
+        (["eval=real_en_de", "eval.root=nowhere"], "nowhere/"),
+        (["recipe=mse", "stage=recurrent"], "its links: assistant, mse"),
+    ],
+)
+def test_wrong_input_is_refused_without_importing_torch(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    code = f"""
 import runpy, sys
-sys.argv = ["mlkd.train", "student.layers=9"]
+sys.argv = ["mlkd.train", *{words!r}]
 try:
     runpy.run_module("mlkd.train", run_name="__main__")
 finally:
@@ -202,7 +214,7 @@ finally:
     assert done.returncode == 2, done.stderr
     assert list(tmp_path.iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "allowed: 1 to 6" in done.stderr
+    assert message in done.stderr
 
 
 SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
