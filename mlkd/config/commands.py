@@ -48,7 +48,7 @@ class EvaluateConfig(Section):
         return self
 
 
-ExportFormat = Literal["portable", "onnx_int8", "compact"]
+ExportFormat = Literal["portable", "onnx_int8", "compact", "gguf"]
 
 
 class PushConfig(Section):

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import DataConfig, EncoderConfig
-from mlkd.deploy.snippets import other_tools, python
+from mlkd.deploy.snippets import other_tools, use
 from mlkd.deploy.source import Source
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.storage.files import default_prompt
@@ -21,6 +21,7 @@ _LIBRARY = {
     "portable": "sentence-transformers",
     "onnx_int8": "transformers.js",
     "compact": "sentence-transformers",
+    "gguf": "llama.cpp",
 }
 """What the hub tells its users to load a format with."""
 
@@ -79,7 +80,7 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     parts += [
         f"A text is cut at {folder.longest} tokens, its start and end token among them. "
         + (f"It is read with the prompt {prompt!r}." if prompt else "It needs no prompt."),
-        "## Use\n\nEach of these runs by itself in this folder.\n\n" + python(folder.name),
+        use(folder.name, folder.longest),
         other_tools(folder.name, source.name, list(folder.parts)[-1], folder.width, folder.mean),
         _weights(folder),
     ]
@@ -195,10 +196,16 @@ def _weights(folder: Folder) -> str:
         lines.append(
             f"| `{file}` | {report['mib']:.2f} | {report['max_difference']:.1e} | "
             f"{cosine['mean']:.5f} | {cosine['min']:.5f} | "
-            f"{'-' if lost is None else f'{lost:.2f}'} | {report['sentences_per_s']:.0f} | "
-            f"{report['latency_ms']['p50']:.1f} |"
+            f"{'-' if lost is None else f'{lost:.2f}'} | {_times(report)} |"
         )
     return "\n".join(lines)
+
+
+def _times(report: dict[str, Any]) -> str:
+    """Throughput and latency, where the weights ran as their users run them."""
+    if "latency_ms" not in report:
+        return "- | -"
+    return f"{report['sentences_per_s']:.0f} | {report['latency_ms']['p50']:.1f}"
 
 
 def _scores(source: Source, folder: Folder) -> str:

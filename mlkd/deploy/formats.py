@@ -33,12 +33,14 @@ class Part:
             None for weights that are judged by their scores.
         scored: Whether the card shows scores: not those of weights whose numbers another file of
             the folder has, and that take longer.
+        native: Whether ``open`` runs them as their users do, so that its times are theirs.
     """
 
     file: str
     open: Callable[[Path], Encode]
     tolerance: float | None
     scored: bool = True
+    native: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,29 @@ def _write_int8(model: SentenceTransformer, folder: Path) -> None:
     _write_graphs(model, folder, INT8)
 
 
+GGUF = {"f32": "model-f32.gguf", "q8_0": "model-q8_0.gguf"}
+"""Files for llama.cpp by the type of their matrices."""
+
+
+def _write_gguf(model: SentenceTransformer, folder: Path) -> None:
+    from mlkd.deploy.gguf_file import write_gguf  # needs the extra ``export``
+
+    write_description(model, folder)
+    for kind, file in GGUF.items():
+        write_gguf(model, folder / file, q8=kind == "q8_0")
+
+
+def _open_gguf(folder: Path, *, file: str) -> Encode:
+    from mlkd.deploy.gguf_file import open_gguf
+
+    return encoder(open_gguf(folder, folder / file))
+
+
+def _gguf(kind: str, tolerance: float) -> Part:
+    open_file = partial(_open_gguf, file=GGUF[kind])
+    return Part(GGUF[kind], open_file, tolerance, scored=False, native=False)
+
+
 FORMATS: dict[ExportFormat, Format] = {
     "portable": Format(
         _write_portable,
@@ -121,5 +146,6 @@ FORMATS: dict[ExportFormat, Format] = {
         ),
     ),
     "onnx_int8": Format(_write_int8, (_onnx(INT8, None),)),
+    "gguf": Format(_write_gguf, (_gguf("f32", 1e-5), _gguf("q8_0", 0.05))),
     "compact": Format(save_folder, (Part("model.safetensors", _open_compact, 0.0),)),
 }

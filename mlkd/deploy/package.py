@@ -102,13 +102,14 @@ def _measure(
     """
     reports: dict[str, Report] = {}
     encoders: dict[str, Encode] = {}
+    scores = any(part.scored for part in FORMATS[name].parts)
     for part in FORMATS[name].parts:
         encode = part.open(folder)
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # of encode.py
         report: Report = {"mib": (folder / part.file).stat().st_size / 2**20}
         try:
             report |= reference.compare(encode, part.tolerance)
-            if part.scored:
+            if part.scored or (reference.trimmed and not scores):
                 key = file_sha256(folder / part.file)
                 if key not in scored:
                     scored[key] = reference.score(encode)
@@ -120,9 +121,11 @@ def _measure(
                 raise
             (folder / part.file).unlink()
             report = {"refused": str(error)}
-        else:
+        if part.native and "refused" not in report:
             encoders[part.file] = encode
         reports[part.file] = report
+    if not encoders:
+        return reports
     for file, times in race(encoders, reference.texts[:_TIMED], BATCH, passes=3).items():
         reports[file] |= times
     return reports

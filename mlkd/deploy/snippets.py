@@ -74,7 +74,35 @@ model = SentenceTransformer(".", model_card_data=card)
 """
 
 
-def python(name: ExportFormat) -> str:
+_LLAMA = """import {{ getLlama }} from "node-llama-cpp";
+
+const llama = await getLlama();
+const model = await llama.loadModel({{ modelPath: "model-q8_0.gguf" }});
+const sizes = {{ contextSize: {longest}, batchSize: {longest} }};
+const context = await model.createEmbeddingContext(sizes);
+const {{ vector }} = await context.getEmbeddingFor("Where is my parcel?".normalize("NFC"));
+const length = Math.hypot(...vector);
+console.log(vector.map((x) => x / length));
+"""
+
+_LLAMA_NOTES = """For llama.cpp that knows the keys `tokenizer.ggml.normalizer`, as of 2026;
+earlier ones strip accents, and text with them gets other vectors. Give it text in NFC: an accent
+that is a character of its own makes the whole word unknown. Vectors are not of length 1. A text of
+more than {longest} tokens is not cut but refused by node-llama-cpp; an empty one has no vector.
+
+The numbers below are of the weights, read back from the files and run in PyTorch with the
+student's own tokenizer; llama.cpp was not run when this folder was written."""
+
+
+def use(name: ExportFormat, longest: int) -> str:
+    """The section on how to open the folder with what it is made for."""
+    if name == "gguf":
+        javascript, notes = (text.format(longest=longest) for text in (_LLAMA, _LLAMA_NOTES))
+        return f"## Use\n\n```js\n{javascript}```\n\n{notes}"
+    return f"## Use\n\nEach of these runs by itself in this folder.\n\n{_python(name)}"
+
+
+def _python(name: ExportFormat) -> str:
     """Pieces of Python; each runs by itself in the folder."""
     loads = {"portable": _TORCH, "compact": _COMPACT}
     load = loads.get(name, _ENCODE)

@@ -15,6 +15,13 @@ from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.runs.record import check_outputs, read_record
 
+_NEEDED = {
+    "portable": ("onnx", "onnxruntime"),
+    "onnx_int8": ("onnx", "onnxruntime"),
+    "gguf": ("gguf",),
+}
+"""Packages of the extra ``export`` by format."""
+
 Config = TypeVar("Config", bound=Section)
 
 _MODULE_CONFIG = "mlkd_config.json"
@@ -122,12 +129,12 @@ def check_packages(formats: Iterable[ExportFormat]) -> None:
     """Refuse a format whose packages are not installed.
 
     Raises:
-        UserError: onnx or onnxruntime is missing.
+        UserError: A package of the extra ``export`` is missing.
     """
-    wanted = [name for name in formats if name in ("portable", "onnx_int8")]
-    missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
-    if wanted and missing:
-        raise UserError(
-            f"format {wanted[0]} needs the package {missing[0]}; "
-            "pip install -c constraints.txt -e '.[export]'"
-        )
+    for name in formats:
+        needed = _NEEDED.get(name, ())
+        if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
+            raise UserError(
+                f"format {name} needs the package {missing[0]}; "
+                "pip install -c constraints.txt -e '.[export]'"
+            )
