@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlkd.config.inputs import EncoderConfig
 from mlkd.config.schema import TrainConfig
+from mlkd.config.student import StudentConfig
 from mlkd.output.errors import UserError
 
 
@@ -21,26 +22,40 @@ def check_backbone(config: TrainConfig) -> None:
     backbone = _backbone(config.assistant.encoder) if config.assistant.encoder else teacher
     if backbone is None:
         return
-    width, depth = backbone["hidden_size"], backbone["num_hidden_layers"]
-    neurons, asked = backbone.get("intermediate_size"), config.student.intermediate
+    width, neurons = backbone["hidden_size"], backbone.get("intermediate_size")
     if teacher is not None and teacher["hidden_size"] != width:
         raise UserError(
             f"teacher (width {teacher['hidden_size']}) and assistant (width {width}): "
             "they must have the same width"
         )
-    if config.student.layers > depth:
+    check_size(config.student, backbone["num_hidden_layers"], width, neurons)
+
+
+def check_size(size: StudentConfig, layers: int, width: int, neurons: int | None) -> None:
+    """Compare a student's size with that of the encoder it is made from.
+
+    Args:
+        size: What is asked for.
+        layers: Of the encoder.
+        width: Of its token vectors.
+        neurons: Of its layers; None = not known.
+
+    Raises:
+        UserError: More is asked for than there is, or a bottleneck that is none.
+    """
+    if size.layers > layers:
         raise UserError(
-            f"student.layers={config.student.layers}: the backbone has {depth} layers; "
-            f"allowed: 1 to {depth}"
+            f"student.layers={size.layers}: the backbone has {layers} layers; "
+            f"allowed: 1 to {layers}"
         )
-    if config.student.bottleneck is not None and config.student.bottleneck >= width:
+    if size.bottleneck is not None and size.bottleneck >= width:
         raise UserError(
-            f"student.bottleneck={config.student.bottleneck}: the backbone is {width} wide; "
+            f"student.bottleneck={size.bottleneck}: the backbone is {width} wide; "
             f"allowed: 1 to {width - 1}, or null"
         )
-    if asked is not None and neurons is not None and asked > neurons:
+    if size.intermediate is not None and neurons is not None and size.intermediate > neurons:
         raise UserError(
-            f"student.intermediate={asked}: the backbone's layers have {neurons}; "
+            f"student.intermediate={size.intermediate}: the backbone's layers have {neurons}; "
             f"allowed: 1 to {neurons}, or null"
         )
 

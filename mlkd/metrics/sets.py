@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +15,14 @@ from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill, split_pair
-from mlkd.data.sniff import START, refuse_packed, refuse_wide
+from mlkd.data.rows import Reject, lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
 
-_MAX_BYTES = 256 << 20
+_MOST = 256 << 20
 """Of an evaluation set, unpacked."""
 
-Table = tuple[Path | Traversable, dict[int, list[str]]]
+Table = tuple[Path, dict[int, list[str]]]
 """A file and its cells by line number, counted from 1: two sentences, and the score of STS."""
 
 
@@ -233,12 +229,12 @@ def _read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
     sts = config.kind == "sts"
     if not sts and config.split == "dev":
         raise UserError(f"{key}.split=dev: the demo bitext is held out; only test is allowed")
-    path = files("mlkd.data.demo") / ("sts.tsv" if sts else "heldout.tsv")
-    (_, names), *lines = _lines(key, path)
+    path = Path(str(files("mlkd.data.demo") / ("sts.tsv" if sts else "heldout.tsv")))
+    (_, names), *rest = _lines(key, path)
     columns = [f"{a}1", f"{b}2", "score"] if sts else [a, b]
     if missing := [column.rstrip("12") for column in columns if column not in names]:
         raise UserError(f"{key}: the demo has no language {missing[0]}, only en, de, fr, es, tr")
-    rows = {number: dict(zip(names, cells, strict=True)) for number, cells in lines}
+    rows = {number: dict(zip(names, cells, strict=True)) for number, cells in rest}
     return path, {
         number: [row[column] for column in columns]
         for number, row in rows.items()
@@ -246,33 +242,20 @@ def _read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
     }
 
 
-def _lines(key: str, path: Path | Traversable) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers from 1 and stripped cells of a TSV, gzipped or not."""
-    try:
-        content = path.read_bytes()
-        if path.name.endswith(".gz"):
-            with gzip.open(io.BytesIO(content)) as file:
-                content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; no evaluation set")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file ({key}.path, under eval.root)") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    refuse_packed(content[:START], Path(str(path)))
-    refuse_wide(content[:START], Path(str(path)))
-    content = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
-    for number, line in enumerate(content.split(b"\n") if content else [], start=1):
-        try:
-            yield number, [cell.strip() for cell in line.decode("utf-8").split("\t")]
-        except UnicodeDecodeError as error:
-            message = f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line"
-            raise UserError(message) from None
+def _lines(key: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers from 1 and stripped cells of a TSV, packed or not."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file ({key}.path, under eval.root)")
+    size = 0
+    for number, (place, line) in enumerate(lines(path), start=1):
+        if isinstance(line, Reject):
+            raise UserError(f"{place}: {line.reason}")
+        if (size := size + len(line)) > _MOST:
+            raise UserError(f"{path}: larger than {_MOST >> 20} MiB; no evaluation set")
+        yield number, [cell.strip() for cell in line.split("\t")]
 
 
-def _scores(
-    path: Path | Traversable, rows: dict[int, list[str]], most: float
-) -> NDArray[np.float64]:
+def _scores(path: Path, rows: dict[int, list[str]], most: float) -> NDArray[np.float64]:
     """(N,) gold scores, the last cell of each row."""
     gold = np.empty(len(rows))
     for index, (number, row) in enumerate(rows.items()):

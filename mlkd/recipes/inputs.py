@@ -29,7 +29,7 @@ from mlkd.storage.files import digest, encoder_fingerprint, remove_leftovers, wr
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
 from mlkd.student.coverage import coverage_of
-from mlkd.student.initialise import check_size
+from mlkd.student.initialise import check_student
 from mlkd.student.trim import check_languages
 from mlkd.student.vocabulary import assistant_from_teacher
 
@@ -81,7 +81,7 @@ def prepare(config: TrainConfig) -> Prepared:
             check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
         assistant = load_folder(base)
-        check_size(backbone_of(assistant), config.student, config.data.max_tokens)
+        check_student(backbone_of(assistant), config.student, config.data.max_tokens)
         coverage = _coverage(pairs, assistant.tokenizer, cache)
     _check_widths(teacher, base)
     _check_sources(sets, pairs)

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from mlkd.config.backbone import check_size
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import (
     Backbone,
@@ -76,7 +77,7 @@ def build_student(
         UserError: The size does not fit the backbone.
     """
     old: Backbone = backbone_of(source)
-    check_size(old, size, max_tokens)
+    check_student(old, size, max_tokens)
     config = copy.deepcopy(old.config)
     config.num_hidden_layers = size.layers
     if size.intermediate is not None:
@@ -105,30 +106,15 @@ def build_student(
     return SentenceTransformer(modules=[encoder, *tail], device="cpu").eval()
 
 
-def check_size(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None:
+def check_student(backbone: Backbone, size: StudentConfig, max_tokens: int) -> None:
     """Refuse a student that the backbone cannot give.
 
     Raises:
         UserError: Too many layers or neurons, a bottleneck that is none, or too long inputs.
     """
     check_supported(backbone)
-    available, hidden = len(layers(backbone)), backbone.config.hidden_size
-    neurons = backbone.config.intermediate_size
-    if size.layers > available:
-        raise UserError(
-            f"student.layers={size.layers}: the assistant has {available} layers; "
-            f"allowed: 1 to {available}"
-        )
-    if size.bottleneck is not None and size.bottleneck >= hidden:
-        raise UserError(
-            f"student.bottleneck={size.bottleneck}: the assistant's hidden size is {hidden}; "
-            f"allowed: 1 to {hidden - 1}, or null"
-        )
-    if size.intermediate is not None and size.intermediate > neurons:
-        raise UserError(
-            f"student.intermediate={size.intermediate}: the assistant's layers have {neurons}; "
-            f"allowed: 1 to {neurons}, or null"
-        )
+    config = backbone.config
+    check_size(size, len(layers(backbone)), config.hidden_size, config.intermediate_size)
     if max_tokens > longest_input(backbone):
         raise UserError(
             f"data.max_tokens={max_tokens}: the assistant reads at most "

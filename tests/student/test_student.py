@@ -15,7 +15,7 @@ from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.compact import mean_pool
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
-from mlkd.student.initialise import build_student, check_size, layer_map
+from mlkd.student.initialise import build_student, check_student, layer_map
 
 TEXTS = ["the red dog runs home", "eine kleine katze schläft hier und heute"]
 
@@ -162,7 +162,7 @@ def test_impossible_sizes_are_refused(encoder_folder: Path, bottleneck: int, dep
 def test_more_neurons_than_there_are_are_refused(encoder_folder: Path) -> None:
     size = StudentConfig(bottleneck=4, layers=2, recurrence=1, intermediate=65)
     with pytest.raises(UserError, match="allowed: 1 to 64"):
-        check_size(backbone_of(load_folder(encoder_folder)), size, 32)
+        check_student(backbone_of(load_folder(encoder_folder)), size, 32)
 
 
 @pytest.mark.parametrize(("bottleneck", "embedding"), [(4, "svd"), (None, "copy")])

@@ -76,6 +76,16 @@ def test_without_an_assistant_to_train_data_and_targets_are_shared(encoder_folde
     assert (jobs[0].upto, jobs[0].is_cell) == (None, False)
 
 
+def test_cells_of_any_recipe_share_their_links() -> None:
+    jobs, _ = plan("recipe=mse", "student.layers=2,3", "seed=0,1", "assistant.seed=0")
+    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 4)]
+    assert {job.upto for job in jobs if job.is_cell} == {"mse"}
+    jobs, _ = plan("recipe=multistage,mse", "assistant.seed=0")
+    assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 2)]
+    jobs, _ = plan("recipe=mse", "stages.assistant.enabled=true,false")
+    assert sum(job.is_cell for job in jobs) == 2
+
+
 def test_impossible_cells_are_left_out_with_a_word() -> None:
     jobs, impossible = plan("student.layers=2,9", "student.recurrence=1,2")
     assert sum(job.is_cell for job in jobs) == 2
