@@ -20,11 +20,12 @@ def sentences(name: str) -> str:
     return " ".join(PAGES[name].split())
 
 
-def blocks(language: str) -> list[str]:
-    """Code blocks of a language, of all pages."""
+def blocks(language: str, but: str = "") -> list[str]:
+    """Code blocks of a language, of all pages but one."""
     found = []
-    for text in PAGES.values():
-        found += re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+    for name, text in PAGES.items():
+        if name != but:
+            found += re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
     return found
 
 
