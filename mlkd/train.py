@@ -15,6 +15,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
 from mlkd.output.started import started_processes
+from mlkd.recipes.again import show_again
 from mlkd.recipes.early import check_early
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
@@ -26,6 +27,8 @@ def main(config: TrainConfig) -> float:
     if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
     check_early(config, (word.split("=")[0] for word in HydraConfig.get().overrides.task))
+    if (score := show_again(config)) is not None:
+        return score
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
         from mlkd.recipes.run import run_chain
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array = NDArray[np.floating]
 
@@ -63,6 +62,8 @@ def sts_scores(
 
 def _spearman(first: Array, second: Array) -> NDArray[np.float64]:
     """Rank correlation of each row, ties at their average rank: (B, N), (B, N) -> (B,)."""
+    from scipy.stats import rankdata  # a second to import, and tables are printed without it
+
     return _pearson(rankdata(first, axis=1), rankdata(second, axis=1))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LINKS, Command, configure, weights
+from conftest import LINKS, Command, configure, tiny_settings, weights
 from safetensors.torch import load_file
 
 from mlkd.config.compose import CONF_DIR
@@ -49,6 +49,37 @@ def test_chain_runs_reuses_and_shares_links(
     run_chain(tiny("student.recurrence=3"))
     assert caplog.text.count("assistant: reused (") == 1
     assert caplog.text.count(": ran (") == 3
+
+
+def test_a_finished_chain_is_shown_again_without_torch(
+    encoder_folder: Path, corpus: Path, chain: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    words = tiny_settings(encoder_folder, corpus, tmp_path / "out")
+    first = command("mlkd.train", *words)  # its settings are new ones, so that it looks closely
+    code = f"""
+import runpy, sys
+sys.argv = ["mlkd.train", *{words!r}]
+runpy.run_module("mlkd.train", run_name="__main__")
+assert not {{"torch", "lightning", "transformers", "scipy"}} & sys.modules.keys()
+"""
+
+    def again() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+            env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+        )  # fmt: skip
+
+    second = again()
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.count(": reused (finished ") == 4
+    table = [line for line in first.stdout.splitlines() if line[:1] in "│┃┡└┏"]
+    assert [line for line in second.stdout.splitlines() if line[:1] in "│┃┡└┏"] == table
+    assert len(table) > 10
+    weights = chain["recurrent"] / "student" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    third = again()
+    assert third.returncode == 2
+    assert "model.safetensors: damaged" in third.stderr
 
 
 def test_stage_two_trains_the_embedding_only_and_hands_it_on(

@@ -1,0 +1,61 @@
+"""A finished chain that is given again: its table, without torch or any other large import."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlkd.config.schema import TrainConfig
+from mlkd.metrics.table import rows_of, rows_to_table
+from mlkd.output.errors import UserError
+from mlkd.recipes.identity import link_keys
+from mlkd.recipes.recipe import links
+from mlkd.runs.index import Finished, finished_runs
+from mlkd.runs.record import check_outputs, read_record
+
+log = logging.getLogger(__name__)
+
+
+def show_again(config: TrainConfig) -> float | None:
+    """Print what a chain printed when it was finished, if all of it is still there.
+
+    Returns:
+        The selecting dev score of the last link; None if anything has to be looked at again, as
+        after a change of a setting, a file or the code, or if a file of a run is damaged.
+    """
+    if config.trainer.processes > 1:
+        return None
+    keys, runs = link_keys(config), Path(config.output_dir, "runs")
+    known = finished_runs(Path(config.output_dir))
+    wanted = [link.name for link in links(config)]
+    if not all(keys[name] in known for name in wanted):
+        return None
+    chain = {name: known[keys[name]] for name in wanted}
+    last = chain[config.stage]
+    if not last.is_reported or last.score is None:
+        return None
+    records: dict[str, dict[str, Any]] = {}
+    with suppress(UserError):  # a damaged run: the chain says so
+        records = {name: _whole(runs, run) for name, run in chain.items()}
+    if not records:
+        return None
+    for name, record in records.items():
+        log.info("%s: reused (finished %s), %s", name, record["finished"], runs / record["id"])
+    measured = dict(records[config.stage]["references"])
+    for name, record in records.items():
+        measured.setdefault(name, record["metrics"])
+    Console(width=120).print(rows_to_table(rows_of(measured)))
+    log.info("table: %s", runs / last.id / "table.md")
+    log.info("student: %s", runs / last.id / "student")
+    return last.score
+
+
+def _whole(runs: Path, run: Finished) -> dict[str, Any]:
+    """The record of a run whose files are those that it wrote."""
+    record = read_record(runs / run.id)
+    check_outputs(runs / run.id, record)
+    return record
