@@ -1,0 +1,183 @@
+"""Change the mathematics one expression at a time and see that a test notices; by hand.
+
+    python tests/mutation.py                          # all rooms: some hours on one processor
+    python tests/mutation.py mlkd/losses/mcl.py       # some files
+
+Each mutant is a copy of the tree with one expression changed; a forked process, which has the heavy
+libraries already, runs the tests of its file there. A table of the results is printed at the end,
+and every mutant that lives; `EQUIVALENT` says which may, and why. What has been run so far is in
+`tests/README.md`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300
+"""A mutant that takes longer has been noticed."""
+TESTS: dict[str, list[str]] = {
+    "mlkd/losses/*.py": ["tests/losses"],
+    "mlkd/losses/gather.py": ["tests/machine/test_ranks.py", "-k", "joined_batch"],
+    "mlkd/data/plan*.py": ["tests/data/test_plan.py"],
+    "mlkd/encoders/forward.py": ["tests/encoders/test_forward.py"],
+    "mlkd/student/initialise.py": ["tests/student/test_student.py"],
+    "mlkd/student/start.py": ["tests/student", "tests/stages"],
+    "mlkd/stages/*.py": ["tests/encoders/test_fast_paths.py", "tests/stages"],
+}
+"""Files and the tests that are to notice; a later line goes before an earlier one."""
+EQUIVALENT: dict[str, str] = {
+    "mlkd/data/plan.py: self._epoch = lru_cache(maxsize=2)(self._make_epoch)": "memory alone",
+    "mlkd/data/plan.py: used = np.zeros(int(self._pairs.max()) + 2, bool)": "the last is never set",
+    "mlkd/losses/mcl.py: own = torch.arange(len(source), device=translation.device)": "one device",
+    "mlkd/losses/mcl.py: return F.normalize(left, dim=1) @ F.normalize(right, dim=-1).T": "2-d",
+    "mlkd/losses/mcl.py: return F.normalize(left, dim=-1) @ F.normalize(right, dim=1).T": "2-d",
+}
+"""What may live: ``path: mutated code`` and why nothing can notice it."""
+HEAVY = ("torch", "lightning", "sentence_transformers", "torchmetrics", "pytest", "hypothesis",
+         "langcodes", "mlkd.config.compose", "mlkd.config.schema",
+         "transformers.models.bert.modeling_bert", "transformers.models.roberta.modeling_roberta",
+         "transformers.models.xlm_roberta.modeling_xlm_roberta")  # fmt: skip
+NAMES = [("source", "translation"), ("source_target", "translation_target"), ("min", "max"),
+         ("source_id", "translation_id"), ("rank", "world"), ("floor", "ceil"), ("zeros", "ones"),
+         ("query", "key"), ("teacher", "assistant")]  # fmt: skip
+SWAPS = {a: b for pair in NAMES for a, b in (pair, pair[::-1])}
+OPERATORS: dict[type, type] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult, ast.Mod: ast.FloorDiv, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+def replacements(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in the place of a node; sub-nodes are shared with it."""
+    match node:
+        case ast.BinOp(left=left, right=right):
+            yield from (left, right)
+            if type(node.op) in OPERATORS:
+                yield ast.BinOp(left, OPERATORS[type(node.op)](), right)
+        case ast.Compare(ops=[op]) if type(op) in OPERATORS:
+            yield ast.Compare(node.left, [OPERATORS[type(op)]()], node.comparators)
+        case ast.BoolOp():
+            yield ast.BoolOp(OPERATORS[type(node.op)](), node.values)
+        case ast.UnaryOp(operand=operand) | ast.Attribute(attr="T", value=operand):
+            yield operand
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+        case ast.If(test=test) | ast.IfExp(test=test):
+            yield type(node)(ast.UnaryOp(ast.Not(), test), node.body, node.orelse)
+        case ast.Constant(value=str(name)) if name in SWAPS:
+            yield ast.Constant(SWAPS[name])
+        case ast.Name(id=name, ctx=ast.Load()) if name in SWAPS:
+            yield ast.Name(SWAPS[name], ast.Load())
+        case ast.Attribute(attr=name, ctx=ast.Load()) if name in SWAPS:
+            yield ast.Attribute(node.value, SWAPS[name], ast.Load())
+        case ast.Expr(value=ast.Call()):
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Subscript() | ast.Attribute()]):
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Name(id=name)]) if any(
+            isinstance(part, ast.Name) and part.id == name for part in ast.walk(node.value)
+        ):
+            yield ast.Pass()  # a value that is refined
+
+
+def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Parent, field and index of every node that runs and says nothing."""
+    for field, value in ast.iter_fields(tree):
+        if isinstance(tree, ast.Raise) or field in {"annotation", "returns", "decorator_list"}:
+            continue
+        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST):
+                yield tree, field, index
+                yield from places(child)
+
+
+def mutants(source: str) -> Iterator[tuple[str, str]]:
+    """The line that has changed, and the whole mutated source."""
+    tree = ast.parse(source)
+    before = ast.unparse(tree).splitlines()
+    for parent, field, index in list(places(tree)):
+        holder = getattr(parent, field)
+        node = holder if index is None else holder[index]
+        for other in list(replacements(node)):
+            _put(parent, field, index, other)
+            after = ast.unparse(ast.fix_missing_locations(tree))
+            _put(parent, field, index, node)
+            lines = zip(before, after.splitlines(), strict=False)
+            yield next((new for old, new in lines if old != new), "?").strip(), after
+
+
+def _put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
+    if index is None:
+        setattr(parent, field, node)
+    else:
+        getattr(parent, field)[index] = node
+
+
+def passes(tree: Path, tests: list[str]) -> bool:
+    """Whether tests pass in a copy of the tree."""
+    child = os.fork()
+    if not child:
+        signal.alarm(SECONDS)
+        os.chdir(tree)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        import pytest
+
+        options = ["-q", "-x", "-pno:cacheprovider", f"--basetemp={tree / 'tmp'}"]
+        options += ["-oaddopts=", "-mnot slow and not slurm"]
+        os._exit(int(pytest.main([*options, *tests])))
+    return os.waitpid(child, 0)[1] == 0
+
+
+def main(chosen: list[str]) -> int:
+    """Print a line for each mutant that lives and the table; 1 if one should not."""
+    tests = {path.relative_to(ROOT): t for glob, t in TESTS.items() for path in ROOT.glob(glob)}
+    files = sorted(path for path in tests if not chosen or str(path) in chosen)
+    rows, wrong = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "outputs"))
+        os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        elsewhere = {ROOT, ROOT / "tests"}
+        others = [entry for entry in sys.path if Path(entry).resolve() not in elsewhere]
+        sys.path[:] = [str(tree), str(tree / "tests"), *others]
+        for name in HEAVY:
+            importlib.import_module(name)
+        for path in files:
+            source, counts = (ROOT / path).read_text(), [0, 0, 0]
+            if not passes(tree, tests[path]):
+                raise SystemExit(f"{path}: its tests fail as it is")
+            for number, (line, code) in enumerate(tqdm(list(mutants(source)), desc=str(path))):
+                (tree / path).write_text(code)
+                os.utime(tree / path, (number, number))  # bytecode is known by its time and size
+                lives = passes(tree, tests[path])
+                known = f"{path}: {line}" in EQUIVALENT
+                counts[2 if lives and known else 1 if lives else 0] += 1
+                if lives and not known:
+                    tqdm.write(f"lives: {path}: {line}")
+            (tree / path).write_text(source)
+            wrong += counts[1]
+            rows.append(f"| `{path}` | {sum(counts)} | {counts[0]} | {counts[2]} | {counts[1]} |")
+    heading = "| file | mutants | noticed | equivalent | living |\n|---|---|---|---|---|"
+    sys.stdout.write("\n".join([heading, *rows, ""]))
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
