@@ -42,6 +42,16 @@ def rank() -> int:
     return int(os.environ.get("SLURM_PROCID", 0))
 
 
+def job_number() -> str:
+    """Number of this job, ``<array>_<task>`` in an array.
+
+    ``SLURM_JOB_ID`` will not do: that of an array's last task is the number of the whole array.
+    """
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is None:
+        return os.environ["SLURM_JOB_ID"]
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+
+
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Raise :class:`Interrupted` on SIGTERM and on SLURM's signal before the time limit.
@@ -71,7 +81,7 @@ def requeue(tell: Callable[[str], None]) -> NoReturn:
     end = time.monotonic() + _PATIENCE
     while rank() == 0:
         try:
-            _ask_for_requeue(os.environ["SLURM_JOB_ID"])
+            _ask_for_requeue(job_number())
             tell(REQUEUED)
             break
         except NotRequeued as error:

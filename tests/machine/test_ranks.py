@@ -27,6 +27,7 @@ from mlkd.encoders.folder import load_folder
 from mlkd.losses import build_loss
 from mlkd.losses.vectors import PairVectors
 from mlkd.machine import ranks
+from mlkd.machine.cluster import job_number
 from mlkd.machine.processes import together
 from mlkd.output.errors import UserError
 from mlkd.output.started import is_first_here, started_processes
@@ -227,7 +228,7 @@ def test_two_processes_stop_together_and_go_on(tiny_overrides: list[str], tmp_pa
     """SIGTERM reaches the second one alone."""
     calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
     common = [
-        *tiny_overrides, "stage=assistant", "trainer.devices=2", "stages.assistant.max_steps=600",
+        *tiny_overrides, "stage=assistant", "trainer.devices=2", "stages.assistant.max_steps=300",
         "stages.assistant.dropout=0.1", "trainer.save_steps=10", "trainer.save_cost=1",
     ]  # fmt: skip
     ended(run_chain([*common, f"output_dir={calm}"], places()), 0)
@@ -276,6 +277,14 @@ def test_how_a_process_was_started(
             pass
     with together(TrainerConfig(devices=found), []):
         assert started_processes() == found
+
+
+def test_a_task_of_an_array_is_not_taken_for_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    assert job_number() == "3"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "3")  # as SLURM 22.05 tells the last of three tasks
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert job_number() == "3_2"
 
 
 @pytest.mark.enable_socket

@@ -77,7 +77,8 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     output = output_of(tiny)
     grid = ["student.recurrence=1,2,3"]
     driver = sweep([*tiny, *grid], cluster)
-    # The last one is what SLURM sends some time before the limit.
+    # The last one is what SLURM sends some time before the limit. SLURM gives the last task of an
+    # array the number of the whole array: it must have itself requeued and not the others.
     disturbances = [("scancel",), ("scontrol", "requeue"), ("scancel", "--signal=USR2")]
     waiting = dict(enumerate(disturbances))
 

@@ -21,6 +21,7 @@ from sandbox import ARRAY_LIMIT, running_cluster, slurm, wait_for
 
 from mlkd.config.compose import composing
 from mlkd.config.sweeps import SlurmConfig
+from mlkd.output.errors import UserError
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.record import SweepRecord
@@ -128,12 +129,15 @@ def test_why_jobs_wait_is_said(
 
 
 def test_what_is_not_requeued_is_said_and_what_is_missing_too(
-    sweep: Callable[..., tuple[SweepRecord, list[Job]]], cluster: dict[str, str], tmp_path: Path
+    sweep: Callable[..., tuple[SweepRecord, list[Job]]],
+    cluster: dict[str, str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two cells start without what they wait for, since SLURM has forgotten that job.
 
     While they wait, the one is asked to stop where there is no scontrol, the other one while the
-    controller is away; it is requeued when that is back.
+    controller is away; it is requeued when that is back. So is submitted what was tried meanwhile.
     """
     record, (shared, lost, patient) = sweep("student.recurrence=1,2", "stage=bottleneck")
     for job in (lost, patient):
@@ -160,15 +164,41 @@ def test_what_is_not_requeued_is_said_and_what_is_missing_too(
     os.kill(controller, signal.SIGTERM)
     wait_for(lambda: not Path(f"/proc/{controller}").exists())
     os.kill(pid, signal.SIGUSR2)
+    later = Thread(target=submit, args=(record, [shared], settings()))
+    later.start()
     try:
         wait_for(lambda: refused(patient))
     finally:
         subprocess.run(["slurmctld", "-i"], check=True, env=cluster)
     wait_for(lambda: "Restarts=1" in slurm(cluster, "scontrol", "show", "job", second))
-    watch(record, [lost, patient])
+    later.join(60)
+    assert "try again for a minute" in caplog.text
+    assert int(record.entries()[shared.id]["job"]) > int(second)
+    watch(record, [shared, lost, patient])
     entries = record.entries()
     assert "'scontrol'" in entries[lost.id]["error"]
     assert entries[patient.id]["status"] == "failed"
     assert f"it was started before {shared.id}, which it needs" in entries[patient.id]["error"]
     log = Path(entries[patient.id]["log"]).read_text()
     assert log.index("stopped by SIGUSR2") < log.index("could not be requeued: ")
+
+
+def test_a_refusal_says_what_was_submitted_before(
+    sweep: Callable[..., tuple[SweepRecord, list[Job]]],
+    cluster: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the cells share is in the queue when their array is refused."""
+    record, (shared, *cells) = sweep("student.recurrence=1,2,3,4", "student.layers=1")
+    assert len(cells) == ARRAY_LIMIT + 1
+    monkeypatch.setattr("mlkd.sweeps.slurm.array_limit", lambda: 1001)  # as it was a moment ago
+    with pytest.raises(UserError) as refused:
+        submit(record, [shared, *cells], settings(additional_parameters={"hold": True}))
+    number = record.entries()[shared.id]["job"]
+    assert "sbatch refused: " in str(refused.value)
+    assert "Invalid job array specification" in str(refused.value)
+    assert str(refused.value).endswith(
+        f"submitted before that and going on: {shared.id} as {number}; "
+        "the same command submits the rest"
+    )
+    slurm(cluster, "scancel", number)
