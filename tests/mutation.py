@@ -39,6 +39,7 @@ TESTS: dict[str, list[str]] = {
 EQUIVALENT: dict[str, str] = {
     "mlkd/data/plan.py: self._epoch = lru_cache(maxsize=2)(self._make_epoch)": "memory alone",
     "mlkd/data/plan.py: used = np.zeros(int(self._pairs.max()) + 2, bool)": "the last is never set",
+    "mlkd/losses/mcl.py: own = torch.arange(len(translation), device=source.device)": "as many",
     "mlkd/losses/mcl.py: own = torch.arange(len(source), device=translation.device)": "one device",
     "mlkd/losses/mcl.py: return F.normalize(left, dim=1) @ F.normalize(right, dim=-1).T": "2-d",
     "mlkd/losses/mcl.py: return F.normalize(left, dim=-1) @ F.normalize(right, dim=1).T": "2-d",
