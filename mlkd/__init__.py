@@ -1,8 +1,8 @@
 """Multilingual knowledge distillation: small cross-lingual sentence encoders.
 
-``mlkd.load``, ``configure``, ``evaluate`` and ``export`` are the Python door (:mod:`mlkd.api`);
-each command, ``python -m mlkd.<name>``, is a module of its own. Importing mlkd imports nothing else
-and changes nothing in the process.
+``mlkd.load``, ``configure``, ``train``, ``evaluate`` and ``export`` are the Python door
+(:mod:`mlkd.api`); each command, ``python -m mlkd.<name>``, is a module of its own. Importing mlkd
+imports nothing else and changes nothing in the process.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlkd.api import Exported as Exported
+    from mlkd.api import Result as Result
     from mlkd.api import UserError as UserError
     from mlkd.api import configure as configure
     from mlkd.api import evaluate as evaluate
     from mlkd.api import export as export
     from mlkd.api import load as load
+    from mlkd.api import train as train
 
 __version__ = "0.1.0"
-__all__ = ["Exported", "UserError", "configure", "evaluate", "export", "load"]
+__all__ = ["Exported", "Result", "UserError", "configure", "evaluate", "export", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,17 +7,42 @@ random numbers, threads, kernels.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlkd.output.errors import UserError
+from mlkd.output.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from mlkd.config.given import Pairs
     from mlkd.config.schema import TrainConfig
 
-__all__ = ["Exported", "UserError", "configure", "evaluate", "export", "load"]
+__all__ = [
+    "Exported",
+    "Result",
+    "UserError",
+    "configure",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+]
+
+
+class Result(NamedTuple):
+    """What :func:`train` made."""
+
+    student: Path
+    """A folder for :func:`load`."""
+    scores: dict[str, Any]
+    """Of the student (see :func:`mlkd.metrics.scoring.score`)."""
+    runs: tuple[Path, ...]
+    """The folders of the links, the last one's last."""
 
 
 class Exported(NamedTuple):
@@ -66,6 +91,81 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
     from mlkd.config.schema import TrainConfig
 
     return configured("train", TrainConfig, overrides, sections(settings))
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    pairs: Pairs | None = None,
+    output: Path | str | None = None,
+    **settings: Any,
+) -> Result:
+    """Train a student: run the chain of a recipe, or what of it is missing.
+
+    Signals are those of the caller again afterwards. One that stops the training is handed on once
+    everything is saved, so that Ctrl-C gives a KeyboardInterrupt; the same call goes on from there.
+
+    Args:
+        config: As :func:`configure` gives it; or None and the arguments below.
+        pairs: By translation language a file of English sentences and their translations
+            (``{"de": "pairs.en-de.tsv.gz"}``; TSV, CSV, JSONL, JSON, Parquet, TMX, XLIFF, gettext),
+            or a mapping as in ``data.corpora``. None = the embedded demo corpus.
+        output: Folder of runs and caches; None = ``outputs``.
+        settings: As in :func:`configure`: ``teacher=…``, ``student={"layers": 3}``, ``eval=…``.
+            Without ``eval`` it is scored on the demo's sets in the languages of ``pairs``.
+
+    Raises:
+        UserError: A setting is wrong, a file cannot be read, or the training went astray.
+    """
+    from mlkd.recipes.recipe import links
+
+    if config is None:
+        config = _training(pairs, output, settings)
+    elif pairs is not None or output is not None or settings:
+        raise UserError("give a configuration or settings, not both")
+    if config.trainer.max_hours is not None:
+        raise UserError("trainer.max_hours: is for commands, not for calls; leave it out")
+    if config.trainer.processes > 1:
+        raise UserError("trainer.devices and trainer.nodes: 1 here; commands start processes")
+    links(config)  # refused before torch and friends are imported
+
+    from mlkd.machine.host import unchanged
+    from mlkd.recipes.run import run_chain
+    from mlkd.runs.record import Run
+
+    runs: list[Run] = []
+    try:
+        with unchanged():
+            run_chain(config, runs.append)
+    except Interrupted as stop:
+        number = getattr(signal, str(stop), None)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            raise
+        signal.raise_signal(number)
+        raise  # the caller's handler did nothing about it
+    last = runs[-1]
+    scores: dict[str, Any] = last.read()["metrics"]["scores"]
+    return Result(last.student, scores, tuple(run.folder for run in runs))
+
+
+def _training(
+    pairs: Pairs | None, output: Path | str | None, settings: dict[str, Any]
+) -> TrainConfig:
+    """The configuration of a call."""
+    from mlkd.config.given import corpora, in_languages
+
+    given = dict(settings)
+    if output is not None:
+        given["output_dir"] = os.fspath(output)
+    if pairs is None:
+        return configure(**given)
+    data = given.pop("data", {})
+    if not isinstance(data, Mapping) or "corpora" in data:
+        raise UserError("data: an option or corpora of it and pairs exclude each other")
+    given["data"] = {**data, "corpora": corpora(pairs)}
+    if "eval" not in given:
+        given["eval"] = in_languages(configure("eval=demo").eval, set(pairs))
+    return configure("data=base", **given)
 
 
 def evaluate(

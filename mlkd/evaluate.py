@@ -15,7 +15,7 @@ def main(config: EvaluateConfig) -> float | None:
     from mlkd.deploy.judge import judge
     from mlkd.deploy.race import speed_table
     from mlkd.metrics.scoring import select_value
-    from mlkd.metrics.table import row_of, rows_to_table
+    from mlkd.metrics.table import print_table, row_of
 
     judged = judge(config, write=True)
     content = judged.content
@@ -25,7 +25,7 @@ def main(config: EvaluateConfig) -> float | None:
             "whatever of it was among them makes its scores too good",
             file=sys.stderr,
         )
-    Console(width=120).print(rows_to_table([row_of(judged.name, content)]))
+    print_table([row_of(judged.name, content)])
     if "race" in content:
         Console(width=140).print(speed_table(content["race"]))
     print(f"scores: {judged.file}")

@@ -30,9 +30,10 @@ def main(config: TrainConfig) -> float:
     if (score := show_again(config)) is not None:
         return score
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
+        from mlkd.metrics.table import print_table
         from mlkd.recipes.run import run_chain
 
-        return run_chain(config)
+        return run_chain(config, show=print_table)
 
 
 def start() -> None:

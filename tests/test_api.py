@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH
+from conftest import ENGLISH, LINKS, at_steps
 
 import mlkd
 from mlkd.config.inputs import EncoderConfig
@@ -201,3 +202,107 @@ def test_export_writes_folders_that_load(
     assert np.array_equal(vectors, mlkd.load(run).encode(ENGLISH))
     with pytest.raises(mlkd.UserError, match="no such folder"):
         mlkd.export(tmp_path / "nothing")
+
+
+def as_values(encoder: Path, corpus: Path, output: Path) -> dict[str, Any]:
+    """The first link of ``tiny()``, as a call gives it."""
+    sizes = {"max_steps": 6, "epochs": 9999, "batch_size": 16}
+    return {
+        "stage": "assistant",
+        "pairs": {"de": corpus / "pairs.en-de.tsv.gz"},
+        "data": {"dev_fraction": 0.2, "max_tokens": 16},
+        "eval": sets(corpus),
+        "teacher": encoder,
+        "assistant": {"vocabulary": {"size": 120}},
+        "student": {"bottleneck": 4, "layers": 2},
+        "trainer": {"precision": "fp32", "threads": 1},
+        "stages": dict.fromkeys(LINKS, sizes),
+        "output": output,
+    }
+
+
+def test_train_gives_the_student_of_the_same_command(
+    encoder_folder: Path,
+    finished_assistant: Path,
+    corpus: Path,
+    tmp_path: Path,
+    caller: Callable[[], Check],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (expected,) = finished_assistant.glob("runs/assistant-*")
+    unchanged = caller()
+    made = mlkd.train(**as_values(encoder_folder, corpus, tmp_path / "out"))
+    unchanged()
+    assert capsys.readouterr().out == ""
+    assert made.runs == tuple((tmp_path / "out" / "runs").glob("assistant-*"))
+    assert made.student == made.runs[0] / "student"
+    weights = [folder / "student" / "model.safetensors" for folder in (expected, made.runs[0])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert made.scores == json.loads((made.runs[0] / "run.json").read_text())["metrics"]["scores"]
+    assert (made.runs[0] / "table.md").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_saved_and_the_signal_handed_on(
+    encoder_folder: Path,
+    corpus: Path,
+    tmp_path: Path,
+    caller: Callable[[], Check],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(signal.SIGTERM))
+    try:
+        unchanged = caller()
+        values = as_values(encoder_folder, corpus, tmp_path / "out")
+        with monkeypatch.context() as patch:
+            at_steps(patch, {3}, lambda *_: os.kill(os.getpid(), number))
+            kind = KeyboardInterrupt if number == signal.SIGINT else Interrupted
+            with pytest.raises(kind):
+                mlkd.train(**values)
+        unchanged()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ([signal.SIGTERM] if number == signal.SIGTERM else [])
+    (run,) = (tmp_path / "out" / "runs").glob("assistant-*")
+    assert (run / "last.ckpt").is_file()
+
+
+def test_training_in_a_thread(encoder_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    """Only the main thread may set handlers of signals."""
+    made: list[mlkd.Result] = []
+    values = as_values(encoder_folder, corpus, tmp_path / "out")
+    thread = threading.Thread(target=lambda: made.append(mlkd.train(**values)))
+    thread.start()
+    thread.join()
+    assert made[0].student.is_dir()
+
+
+def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
+    config = mlkd.configure("trainer.max_hours=1")
+    file = corpus / "pairs.en-de.tsv.gz"
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"config": config}, "trainer.max_hours: is for commands"),
+        ({"config": config, "seed": 1}, "not both"),
+        ({"trainer": {"devices": 2}}, "trainer.devices and trainer.nodes: 1 here"),
+        ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
+        ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),
+        ({"pairs": {"pl": file}}, "the demo has no sets in pl"),
+        ({"pairs": {"de": {"format": "tsv", "path": "no.tsv", "column": 1}}}, "no such key"),
+    ]
+    for settings, message in refused:
+        with pytest.raises(mlkd.UserError, match=message):
+            mlkd.train(**settings)
+
+
+def test_values_reach_what_refers_to_them(corpus: Path) -> None:
+    from mlkd.api import _training
+
+    config = mlkd.configure(assistant={"train": True}, seed=3)
+    assert (config.seed, config.assistant.seed) == (3, 3)
+    assert config == mlkd.configure("seed=3")
+    german = _training({"de": corpus / "pairs.en-de.tsv.gz"}, None, {})
+    assert {"en", "de"} == {x for one in german.eval.sets.values() for x in one.languages} | {"en"}
+    assert [*german.data.corpora] == ["de"]
+    assert german.data.corpora["de"].format == "tsv"

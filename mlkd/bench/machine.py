@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mlkd.machine import onednn
 from mlkd.machine.hardware import slow_mkl
-from mlkd.metrics.memory import resident_mib
+from mlkd.storage.process import resident_mib
 
 _SECONDS = 0.1
 _SHAPES = ((2048, 384, 1536), (2048, 1536, 384), (1024, 1024, 1024), (2048, 2048, 2048))

@@ -12,7 +12,7 @@ from mlkd.bench.contest import Line
 from mlkd.bench.machine import AnonymousPeak, scratch, seconds
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.config.inputs import CorpusConfig, DataConfig
-from mlkd.metrics.memory import resident_mib
+from mlkd.storage.process import resident_mib
 
 log = logging.getLogger(__name__)
 

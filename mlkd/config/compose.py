@@ -85,22 +85,30 @@ def configured(
         composed = compose(name, [*overrides, *lines])
         with open_dict(composed):
             for key in given.keys() - options:
-                composed[key] = _filled(key, composed.get(key), given[key])
+                _fill(composed, key, given[key])
         return validate(composed, schema)
 
 
-def _filled(key: str, before: Any, value: Any) -> Any:
-    """A section of a composed tree with values put into it, as plain values."""
+def _fill(tree: DictConfig, key: str, value: Any) -> None:
+    """Put a value into a composed tree; what refers to other keys goes on doing so."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, PurePath):
-        return str(value)
+        tree[key] = value.model_dump(mode="json")
+    elif isinstance(value, Mapping) and key not in _REPLACED and tree.get(key) is not None:
+        if OmegaConf.is_interpolation(tree, key):  # a copy of another section
+            tree[key] = OmegaConf.to_container(tree[key], resolve=True)
+        for inner, item in value.items():
+            _fill(tree[key], inner, item)
+    else:
+        tree[key] = _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as texts, and mappings and sequences as OmegaConf has them."""
     if isinstance(value, Mapping):
-        kept = before if isinstance(before, DictConfig) and key not in _REPLACED else {}
-        return {**kept, **{k: _filled(k, kept.get(k), v) for k, v in value.items()}}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_filled(key, None, item) for item in value]
-    return value
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
 
 
 @contextmanager

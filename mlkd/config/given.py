@@ -7,6 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlkd.config.inputs import EvalConfig
+from mlkd.output.errors import UserError
+
+_FORMATS = {
+    ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet",
+    ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "gettext", ".mo": "gettext",
+}  # fmt: skip
+"""Format of a file of pairs by the end of its name."""
+_PACKED = {".gz", ".bz2", ".xz"}
+
+Pairs = Mapping[str, str | os.PathLike[str] | Mapping[str, Any]]
+"""By translation language a file of pairs, or the values of a corpus."""
+
 
 def sections(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with paths as texts, and a teacher by its option, folder or name on the hub."""
@@ -18,3 +31,42 @@ def sections(given: Mapping[str, Any]) -> dict[str, Any]:
         name, revision = teacher.rsplit("@", 1)
         found["teacher"] = {"name": name, "revision": revision}
     return found
+
+
+def corpora(pairs: Pairs) -> dict[str, Any]:
+    """A corpus a language.
+
+    Raises:
+        UserError: The end of a file's name says nothing about its format.
+    """
+    return {language: _corpus(language, given) for language, given in pairs.items()}
+
+
+def _corpus(language: str, given: Any) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return {"targets": [language], **given}
+    path = Path(given).expanduser()
+    plain = path.with_suffix("") if path.suffix in _PACKED else path
+    if plain.suffix not in _FORMATS:
+        raise UserError(
+            f"pairs[{language!r}]={path}: the end of the name says no format; allowed: "
+            f"{', '.join(_FORMATS)}, or a mapping as in data.corpora"
+        )
+    return {"format": _FORMATS[plain.suffix], "path": str(path.absolute()), "targets": [language]}
+
+
+def in_languages(demo: EvalConfig, languages: set[str]) -> dict[str, Any]:
+    """The demo's evaluation sets in English and in those languages.
+
+    Raises:
+        UserError: The demo has no sets in one of them.
+    """
+    known = {language for one in demo.sets.values() for language in one.languages}
+    if missing := sorted(languages - known):
+        raise UserError(f"eval: the demo has no sets in {missing[0]}; give sets of your own")
+    sets = {}
+    for name, one in demo.sets.items():
+        spoken = [x for x in one.languages if x in languages | {"en"}]
+        pairs = one.pairs and [p for p in one.pairs if set(p.split("-")) <= languages | {"en"}]
+        sets[name] = one.model_copy(update={"languages": spoken, "pairs": pairs}).model_dump()
+    return {"sets": sets}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlkd.output.errors import UserError
+from mlkd.storage.process import resident_mib
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,19 +69,6 @@ def _main(folder: Path, threads: int) -> dict[str, float]:
         encode = load_folder(folder).encode
     encode(sentences, batch_size=32)
     return {"libraries": libraries, "above": resident_mib("VmHWM") - libraries}
-
-
-def resident_mib(field: str) -> float:
-    """A field of ``/proc/self/status`` in MiB; NaN where there is none.
-
-    ``ru_maxrss`` would include the parent's.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) / 1024 if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -91,6 +92,11 @@ def rows_to_table(rows: Sequence[TableRow]) -> Table:
             table.add_row(*map(Text, line))
         both.add_row(table)
     return both
+
+
+def print_table(rows: Sequence[TableRow]) -> None:
+    """Print ``rows_to_table``."""
+    Console(width=120).print(rows_to_table(rows))
 
 
 def to_markdown(rows: Sequence[TableRow]) -> str:

@@ -18,13 +18,14 @@ from mlkd.output.errors import Interrupted, UserError
 from mlkd.recipes.chain import ByContent, Chain
 from mlkd.recipes.identity import identity
 from mlkd.recipes.recipe import STUDENT, Input, Link, Made, New
-from mlkd.runs.record import Run, environment, now, peak_memory_mib
+from mlkd.runs.record import Run, environment, now
 from mlkd.storage.files import (
     encoder_fingerprint,
     remove_folder,
     remove_leftovers,
     replacing_folder,
 )
+from mlkd.storage.process import peak_memory_mib
 from mlkd.storage.seals import hashes, sealed
 from mlkd.training.fit import Training, fit
 

@@ -6,12 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from rich.console import Console
-
 from mlkd.config.schema import TrainConfig
 from mlkd.machine import ranks
 from mlkd.metrics.scoring import select_value
-from mlkd.metrics.table import rows_of, rows_to_table, to_markdown
+from mlkd.metrics.table import TableRow, rows_of, to_markdown
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.link import run_link
 from mlkd.recipes.recipe import Link, links, references
@@ -23,14 +21,19 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[Run], None]
 """Told each link's run before it starts."""
+Show = Callable[[Sequence[TableRow]], None]
+"""Told the lines of the table of results."""
 
 
-def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
-    """Run what ``config.stage`` needs and print the table of results.
+def run_chain(
+    config: TrainConfig, announce: Announce | None = None, show: Show | None = None
+) -> float:
+    """Run what ``config.stage`` needs; the table of results is in the folder of the last run.
 
     Args:
         config: The chain.
         announce: Told each link's run before it starts.
+        show: Told the results.
 
     Returns:
         The selecting dev score of the last link.
@@ -39,26 +42,31 @@ def run_chain(config: TrainConfig, announce: Announce | None = None) -> float:
     with ranks.joined(config.trainer):
         chain = open_chain(config)
         chain.measure_references()
-        run_links(chain, wanted, announce)
+        run_links(chain, wanted, announce, show)
         first = ranks.is_first()
         score = select_value(chain.measured[config.stage]["scores"]) if first else None
         return float(ranks.from_first(score))
 
 
-def run_links(chain: Chain, wanted: Sequence[Link], announce: Announce | None = None) -> None:
+def run_links(
+    chain: Chain,
+    wanted: Sequence[Link],
+    announce: Announce | None = None,
+    show: Show | None = None,
+) -> None:
     """Run the first links of a chain; the last link of all reports."""
     config, first = chain.config, ranks.is_first()
     for link in wanted:
         with wandb_run(config.logger) if first else nullcontext():
             run = run_link(chain, link, announce)
             if first and link.name == config.stage:
-                _report(chain, run)
+                _report(chain, run, show)
             if first and config.logger.kind == "wandb":
                 summarise(run, artifact=config.logger.artifact)
 
 
-def _report(chain: Chain, run: Run) -> None:
-    """Time the models, print the table and write it into the folder of the last run."""
+def _report(chain: Chain, run: Run, show: Show | None) -> None:
+    """Time the models, show the results and write them into the folder of the last run."""
     config, measured = chain.config, chain.measured
     compared = list(references(config))
     # In turns, in one race: times of other days and machines do not compare. All students of a
@@ -70,7 +78,8 @@ def _report(chain: Chain, run: Run) -> None:
         known = {name: measured[name] for name in compared}
         run.write("finished", metrics=measured[config.stage], references=known)
     rows = rows_of(measured)
-    Console(width=120).print(rows_to_table(rows))
+    if show is not None:
+        show(rows)
     with replacing(run.folder / "table.md") as part:
         part.write_text(to_markdown(rows), encoding="utf-8")
     log.info("table: %s", run.folder / "table.md")

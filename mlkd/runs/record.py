@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import resource
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -237,11 +236,6 @@ def environment() -> dict[str, Any]:
     """Code and library versions."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **versions, "code": _code_version()}
-
-
-def peak_memory_mib() -> int:
-    """Largest resident memory of this process so far."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _code_version() -> str:

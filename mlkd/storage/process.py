@@ -1,4 +1,8 @@
-"""Who a process is, so that others can tell later whether it still lives."""
+"""Who a process is, so that others can tell later whether it still lives; and its memory.
+
+psutil would tell when a process was started by the wall clock, so that a living process would be
+taken for another one once the clock has been set, and it knows no peak of memory on Linux.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import socket
 from contextlib import suppress
 from functools import cache
+from math import isnan
 from pathlib import Path
 
 
@@ -40,3 +45,22 @@ def started(pid: int) -> int | None:
     except PermissionError:
         pass
     return 0
+
+
+def resident_mib(field: str) -> float:
+    """A field of ``/proc/self/status`` in MiB; NaN where there is none.
+
+    ``ru_maxrss`` would include the parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) / 1024 if found else float("nan")
+
+
+def peak_memory_mib() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not tell."""
+    peak = resident_mib("VmHWM")
+    return None if isnan(peak) else round(peak)

@@ -145,12 +145,13 @@ def _work(
         )
     if job["parent"] is not None:
         _check_parent(record, job["parent"])
-    from mlkd.recipes.ahead import run_shared  # torch and friends
+    from mlkd.metrics.table import print_table  # torch and friends
+    from mlkd.recipes.ahead import run_shared
     from mlkd.recipes.run import run_chain
 
     config = TrainConfig.model_validate(job["config"])
     if job["name"]:
-        return run_chain(config, announce)
+        return run_chain(config, announce, print_table)
     run_shared(config, job["upto"], announce)
     return None
 

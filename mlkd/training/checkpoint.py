@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,8 +86,9 @@ class Checkpoint(L.Callback):
         Only now, because Lightning has set a handler of SIGTERM of its own in the meantime, which
         ends the training without a checkpoint.
         """
-        for number in _SIGNALS:
-            signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():  # no other may set them
+            for number in _SIGNALS:
+                signal.signal(number, self._on_signal)
         for logger in trainer.loggers:
             if isinstance(logger, Curves):
                 logger.cut(trainer.global_step)
@@ -184,8 +186,9 @@ class Checkpoint(L.Callback):
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Give the signals back."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._old.items():
+                signal.signal(number, handler)
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Give the signals back after an interruption, when there is no teardown."""

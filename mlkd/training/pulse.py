@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from mlkd.data.module import PairBatch
 from mlkd.machine import ranks
 from mlkd.output.progress import progress
-from mlkd.runs.record import peak_memory_mib
+from mlkd.storage.process import peak_memory_mib
 
 
 class ProgressBar(L.Callback):
@@ -69,7 +69,7 @@ class Pulse(L.Callback):
         passed = time.perf_counter() - self._since
         values = {
             "speed/pairs_per_s": self._pairs / passed,
-            "memory/process_mib": float(peak_memory_mib()),
+            "memory/process_mib": float(peak_memory_mib() or "nan"),
         }
         if module.device.type == "cuda":
             values["memory/gpu_mib"] = torch.cuda.max_memory_allocated(module.device) / 2**20
