@@ -53,9 +53,10 @@ def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
     shutil.copytree(encoder, folder / "student")
     record = {
         "id": "contrastive-0",
+        "link": "contrastive",
         "status": "finished",
         "finished": "2026-01-01T00:00:00+00:00",
-        "student": encoder_fingerprint(encoder),
+        "outputs": {"student": {"content": encoder_fingerprint(encoder), "files": {}}},
         **changes,
     }
     (folder / "run.json").write_text(json.dumps(record))

@@ -103,8 +103,8 @@ class Run:
         if record.get("status") == "finished":
             return "reuse", f"finished {record['finished']}"
         if self.checkpoint.is_file():
-            return "resume", f"it was {record.get('status', 'cut off')}"
-        return "run", f"it was {record.get('status')}" if record else self._why_new()
+            return "resume", f"it was {_ended(record)}"
+        return "run", f"it was {_ended(record)}" if record else self._why_new()
 
     def _why_new(self) -> str:
         """What makes this run another one than the most similar run of the same name."""
@@ -174,6 +174,12 @@ def _of_old(record: dict[str, Any]) -> dict[str, Any]:
     output = {"content": record.get("student"), "files": record.get("files", {})}
     outputs = {"outputs": {"student": output}} if "student" in record else {}
     return record | {"link": record["stage"]} | outputs
+
+
+def _ended(record: Mapping[str, Any]) -> str:
+    """How an unfinished run ended, in a word of ours."""
+    status = record.get("status")
+    return status if status in ("running", "interrupted", "failed") else "cut off"
 
 
 def check_outputs(folder: Path, record: Mapping[str, Any]) -> None:

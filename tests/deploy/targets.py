@@ -253,7 +253,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    begin, end = "<!-- table: targets -->", "<!-- end -->"
+    begin, end = "<!-- targets -->", "<!-- end -->"
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
     PAGE.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")

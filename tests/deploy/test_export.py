@@ -457,7 +457,7 @@ def test_bad_input_gets_one_line(
     command: Command,
 ) -> None:  # fmt: skip
     unfinished = as_run(bert, tmp_path / "unfinished", status="running")
-    changed = as_run(bert, tmp_path / "changed", student="0")
+    changed = as_run(bert, tmp_path / "changed", outputs={"student": {"content": "0", "files": {}}})
     full = tmp_path / "full"
     (full / "mine").mkdir(parents=True)
     out = str(tmp_path / "out")

@@ -137,7 +137,7 @@ def test_stage_one_may_train_a_ready_assistant(
         "teacher=folder",
         f"teacher.path={roberta}",
     )
-    assert links(config)[0] == "assistant"
+    assert links(config)[0].name == "assistant"
 
 
 def test_an_assistant_grows_from_a_byte_level_teacher(

@@ -18,7 +18,7 @@ from mlkd.encoders.folder import load_folder, save_folder, with_prompt
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.output.errors import UserError
-from mlkd.recipes.chain import run_chain
+from mlkd.recipes.run import run_chain
 from mlkd.storage.files import default_prompt, encoder_fingerprint
 
 QUERY = "the old house "
