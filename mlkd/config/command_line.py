@@ -24,6 +24,9 @@ _GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer"
 _LEFT_OUT = undecided(TrainConfig, {*Decides} - {Decides.NOTHING})
 """Settings that change nothing about a result."""
 
+_FREE = ("data.corpora.", "eval.sets.")
+"""Below these, names are free to choose: one that a record lacks was left out."""
+
 Tree = dict[str, Any]
 
 
@@ -64,7 +67,9 @@ def _overrides(choices: Sequence[str], config: Tree) -> list[str]:
         if is_below(key, _LEFT_OUT):
             continue
         if value is _ABSENT:
-            lines.append(f"~{key}")
+            # Elsewhere the record is older than the key, whose default did what was done then.
+            if key.startswith(_FREE):
+                lines.append(f"~{key}")
         else:
             lines.append(f"{'' if key in known else '++'}{key}={_written(value)}")
     return lines

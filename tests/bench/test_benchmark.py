@@ -102,6 +102,7 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_numbers_of_every_case_are_written(
     config: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def test_numbers_of_every_case_are_written(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_start_up_is_timed_from_cold_and_warm_caches(
     config: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

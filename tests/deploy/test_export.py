@@ -35,7 +35,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(
     scope="module",
-    params=["bert", "bert_full", "xlmr", pytest.param("xlmr_full", marks=pytest.mark.slow)],
+    params=[
+        "bert",
+        "bert_full",
+        "xlmr",
+        pytest.param("xlmr_full", marks=[pytest.mark.slow, pytest.mark.by_hand]),
+    ],
 )
 def student(
     request: pytest.FixtureRequest, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory

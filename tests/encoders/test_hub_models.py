@@ -59,7 +59,7 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     [
         ("roberta", 30_002),
         ("mpnet", 30_002),
-        pytest.param("roberta", XLMR_ROWS, marks=pytest.mark.slow),
+        pytest.param("roberta", XLMR_ROWS, marks=[pytest.mark.slow, pytest.mark.by_hand]),
     ],
 )
 def test_a_ready_assistant_with_the_full_vocabulary(

@@ -222,6 +222,7 @@ def test_a_chain_of_two_processes_is_a_chain_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(900)
 @pytest.mark.enable_socket
 def test_two_processes_stop_together_and_go_on(tiny_overrides: list[str], tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def measure(output: Path) -> dict[str, Any]:
     return {"hardware": hardware, "torch": torch.__version__, "links": links}
 
 
+@pytest.mark.slow
 def test_the_default_recipe_gives_the_recorded_losses_and_students(tmp_path: Path) -> None:
     recorded, found = json.loads(RECORD.read_text()), measure(tmp_path)
     assert list(found["links"]) == list(recorded["links"])

@@ -106,6 +106,7 @@ def test_a_batch_encodes_each_sentence_once(tiny: Callable[..., TrainConfig], se
             assert ids == tokenizer(text, truncation=True, max_length=16)["input_ids"]
 
 
+@pytest.mark.slow
 def test_a_stage_on_a_share_of_the_data_sees_no_more(
     tiny: Callable[..., TrainConfig], seen: Seen
 ) -> None:

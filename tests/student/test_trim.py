@@ -28,7 +28,8 @@ from mlkd.student.trim import is_kept, language_counts, pieces_to_keep, trimmed
 from mlkd.student.vocabulary import assistant_from_teacher
 
 SIGNS = [*"@£€¥+$%&#!?.,;:'\"()[]{}<>/*=_~^|\\-0123456789«»„“”’–…ÇçéèàâêîôûüöäñãõåøßÀÉÜÖÄÑ"]
-KINDS = ["bert", "bottleneck", "xlmr", pytest.param("xlmr_full", marks=pytest.mark.slow), "roberta"]
+WHOLE = pytest.param("xlmr_full", marks=[pytest.mark.slow, pytest.mark.by_hand])
+KINDS = ["bert", "bottleneck", "xlmr", WHOLE, "roberta"]
 
 
 @pytest.fixture(params=KINDS)
