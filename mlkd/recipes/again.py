@@ -7,10 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from mlkd.config.schema import TrainConfig
-from mlkd.metrics.table import rows_of, rows_to_table
+from mlkd.metrics.table import print_table, rows_of
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.recipe import links
@@ -48,7 +46,7 @@ def show_again(config: TrainConfig) -> float | None:
     measured = dict(records[config.stage]["references"])
     for name, record in records.items():
         measured.setdefault(name, record["metrics"])
-    Console(width=120).print(rows_to_table(rows_of(measured)))
+    print_table(rows_of(measured))
     log.info("table: %s", runs / last.id / "table.md")
     log.info("student: %s", runs / last.id / "student")
     return last.score

@@ -290,6 +290,13 @@ def test_the_command_of_any_configuration_composes_to_it(overrides: list[str]) -
         assert command == "python -m mlkd.train stage=contrastive"
 
 
+def test_what_a_record_is_too_old_to_have_is_not_taken_out() -> None:
+    config = configured("train", TrainConfig).model_dump(mode="json")
+    del config["teacher"]["prompt"], config["trainer"]["skip_bad_batches"]
+    del config["stages"]["recurrent"]["inputs"]
+    assert command_of(config) == "python -m mlkd.train stage=contrastive"
+
+
 def recomposed(command: str) -> dict[str, Any]:
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "mlkd.train"]
