@@ -46,16 +46,20 @@ class SentenceStage(Stage):
 
     def vectors(self, batch: PairBatch) -> PairVectors:
         """Encode each distinct sentence once and hand out its vector to both sides."""
-        encoded = self.encode(batch.ids, batch.mask).float()  # (U, d)
-        assert batch.source_target is not None and batch.translation_target is not None
-        return PairVectors(
-            encoded[batch.source],
-            encoded[batch.translation],
-            batch.source_target,
-            batch.translation_target,
-            batch.sentences[batch.source],
-            batch.sentences[batch.translation],
-        )
+        return pair_vectors(self.encode(batch.ids, batch.mask).float(), batch)
+
+
+def pair_vectors(encoded: Tensor, batch: PairBatch) -> PairVectors:
+    """The vectors of both sides of a batch's pairs, from those of its sentences ``(U, d)``."""
+    assert batch.source_target is not None and batch.translation_target is not None
+    return PairVectors(
+        encoded[batch.source],
+        encoded[batch.translation],
+        batch.source_target,
+        batch.translation_target,
+        batch.sentences[batch.source],
+        batch.sentences[batch.translation],
+    )
 
 
 def _retrieval(vectors: PairVectors) -> Tensor:

@@ -52,6 +52,28 @@ def layer_map(rule: str, teacher_layers: int, student_layers: int) -> list[int]:
     raise ValueError(f"unknown layer map {rule}")
 
 
+def executed_layer_map(
+    rule: str, teacher_layers: int, student_layers: int, recurrence: int
+) -> list[int]:
+    """Teacher layer that each executed student layer imitates, both counted from 1.
+
+    It is the layer that it copies. With recurrence, where a stored layer is executed in several
+    places, layer n of N imitates layer n L / N, halves up, and never the embedding.
+
+    Args:
+        rule: See :func:`layer_map`; without a meaning where there is recurrence.
+        teacher_layers: L.
+        student_layers: K, stored; at most L without recurrence.
+        recurrence: R, with N = K R.
+    """
+    if recurrence == 1:
+        return [layer + 1 for layer in layer_map(rule, teacher_layers, student_layers)]
+    total, executed = teacher_layers, student_layers * recurrence
+    # Integer arithmetic of floor(x + 1/2) with x = n L / N.
+    nearest = ((2 * n * total + executed) // (2 * executed) for n in range(1, executed + 1))
+    return [max(1, layer) for layer in nearest]
+
+
 def build_student(
     source: SentenceTransformer,
     size: StudentConfig,

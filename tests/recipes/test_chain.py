@@ -193,14 +193,14 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stage=contrastive: no link of the recipe mse; its links: assistant, mse",
         ),
         ("recipe=mse stages.recurrent.lr=1e-3", "stages.recurrent"),
-        ("recipe=mze", "allowed: mse, multistage"),
+        ("recipe=mze", "allowed: layerwise, mse, multistage"),
         ("experiment=headline recipe=mse", "stages.bottleneck: the recipe has no such link"),
         (
             "student.bottleneck=null init=copy stages.bottleneck.lr=1e-3",
             "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck",
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
-        ("stages.recurrent.stage=sentense", "no such stage; allowed: embedding, sentence"),
+        ("stages.recurrent.stage=sentense", "no such stage; allowed: embedding, layers, sentence"),
         ("init=paper init.frequency_power=1", "only read with embedding=svd"),
     ],
 )
@@ -263,6 +263,7 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
     ]
     + [f"stage={stage} debug=tiny" for stage in LINKS]
     + ["recipe=mse debug=tiny", "recipe=mse stage=assistant", "experiment=headline_mse debug=tiny"]
+    + ["recipe=layerwise debug=tiny", "recipe=layerwise stage=layers student=minilm_tiny"]
     + [f"stage={stage} experiment=real_en_de" for stage in LINKS]
     + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
     + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml"))

@@ -15,7 +15,12 @@ from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.compact import mean_pool
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
-from mlkd.student.initialise import build_student, check_student, layer_map
+from mlkd.student.initialise import (
+    build_student,
+    check_student,
+    executed_layer_map,
+    layer_map,
+)
 
 TEXTS = ["the red dog runs home", "eine kleine katze schläft hier und heute"]
 
@@ -43,6 +48,22 @@ def student(folder: Path, bottleneck: int | None, layers: int, recurrence: int, 
 )
 def test_layer_maps(rule: str, depth: int, stored: int, expected: list[int]) -> None:
     assert layer_map(rule, depth, stored) == expected
+    assert executed_layer_map(rule, depth, stored, 1) == [layer + 1 for layer in expected]
+
+
+@pytest.mark.parametrize(
+    ("depth", "stored", "recurrence", "expected"),
+    [
+        (12, 3, 2, [2, 4, 6, 8, 10, 12]),
+        (4, 2, 2, [1, 2, 3, 4]),
+        (6, 2, 2, [2, 3, 5, 6]),  # 1.5 and 4.5 are rounded up
+        (4, 3, 3, [1, 1, 1, 2, 2, 3, 3, 4, 4]),  # 0.44 is the first layer, not the embedding
+    ],
+)
+def test_layers_that_repeated_ones_imitate(
+    depth: int, stored: int, recurrence: int, expected: list[int]
+) -> None:
+    assert executed_layer_map("first", depth, stored, recurrence) == expected
 
 
 @pytest.mark.parametrize("recurrence", [1, 2, 4])

@@ -1,0 +1,56 @@
+"""Settings of the stage that compares the layers of two encoders."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mlkd.config.losses import PairMSEConfig
+from mlkd.config.section import Section
+from mlkd.config.stages.base import StageSettings
+
+
+class HiddenConfig(Section):
+    """Weight of the mean squared error of token states: embedding output and every layer."""
+
+    version: ClassVar[int] = 1
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class AttentionConfig(Section):
+    """Weight of the mean squared error of attention probabilities in every layer."""
+
+    version: ClassVar[int] = 1
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class LayerLossConfig(Section):
+    """Terms of the loss, each logged by its name; null = left out."""
+
+    hidden: HiddenConfig | None = HiddenConfig()
+    attention: AttentionConfig | None = AttentionConfig()
+    pair_mse: PairMSEConfig | None = None
+    """Sentence vectors as well; each side of a pair aims at its own."""
+
+    @model_validator(mode="after")
+    def _some_layers(self) -> LayerLossConfig:
+        if self.hidden is None and self.attention is None:
+            raise ValueError("give at least one of hidden, attention")
+        return self
+
+
+class LayersSettings(StageSettings):
+    """Token states and attention of every layer aim at those of a frozen encoder."""
+
+    implementation: ClassVar[str] = "mlkd.stages.layers:LayersStage"
+    version: ClassVar[int] = 1
+
+    stage: Literal["layers"]
+    map: Literal["first", "stride", "last", "ends"]
+    """Which layer of the target each layer aims at: a rule of ``init.layers``, in ``conf/`` the
+    one by which the student was copied. With recurrence pass n of N aims at layer n L / N of L,
+    whatever the rule."""
+    loss: LayerLossConfig = LayerLossConfig()

@@ -1,0 +1,241 @@
+"""Layers of a student aim at those of its assistant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    ENGLISH,
+    GERMAN,
+    configure,
+    run_until,
+    stored_tokens,
+    tiny_settings,
+    weights,
+    write_corpus,
+)
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import known_stages
+from mlkd.config.student import InitConfig, StudentConfig, TrimConfig
+from mlkd.data.module import PairBatch
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.output.errors import UserError
+from mlkd.stages.layers import LayersStage
+from mlkd.student.initialise import build_student
+from mlkd.student.trim import pieces_to_keep, trimmed
+from mlkd.targets.live import LiveEncoder
+
+TEXTS = [*ENGLISH[:3], *GERMAN[:3]]
+
+
+def student_of(folder: Path, stored: int, recurrence: int = 1) -> SentenceTransformer:
+    source = load_folder(folder)
+    init = InitConfig(source="teacher", layers="ends", embedding="copy")
+    size = StudentConfig(bottleneck=None, layers=stored, recurrence=recurrence)
+    frequency = torch.ones(backbone_of(source).config.vocab_size)
+    return build_student(source, size, init, frequency, 16)
+
+
+def stage_for(model: SentenceTransformer, target: Path, **more: Any) -> LayersStage:
+    given = {"start": "student", "target": "assistant"}
+    link = {"stage": "layers", "inputs": given, "epochs": 1, "batch_size": 3, "lr": 0.01}
+    settings = known_stages()["layers"].model_validate(link | {"map": "ends"} | more)
+    live = LiveEncoder.of(FrozenEncoder.open(target, max_tokens=16), model.tokenizer)
+    return LayersStage(model, settings, 10, {"target": live})
+
+
+def batch_for(model: SentenceTransformer, padding: int = 0) -> PairBatch:
+    """Three pairs over six sentences, with so much more padding."""
+    ids, mask = map(torch.from_numpy, stored_tokens(model, TEXTS).padded(np.arange(len(TEXTS))))
+    pad = model.tokenizer.pad_token_id
+    first, second, none = torch.arange(3), torch.arange(3, 6), torch.zeros(3, dtype=torch.long)
+    width = backbone_of(model).config.hidden_size
+    targets = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(5))
+    return PairBatch(
+        torch.nn.functional.pad(ids, (0, padding), value=pad),
+        torch.nn.functional.pad(mask, (0, padding)),
+        torch.arange(6), first, second, *targets, none, none,
+    )  # fmt: skip
+
+
+def own_outputs(model: SentenceTransformer, text: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Token states and attention of one sentence alone, from transformers' own forward."""
+    backbone = backbone_of(model)
+    backbone.set_attn_implementation("eager")
+    ids = torch.tensor([model.tokenizer(text, truncation=True, max_length=16)["input_ids"]])
+    output = backbone(input_ids=ids, output_hidden_states=True, output_attentions=True)
+    return list(output.hidden_states), list(output.attentions)
+
+
+def loop(
+    student: SentenceTransformer, assistant: SentenceTransformer, aims: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Both terms, sentence by sentence without padding."""
+    states, shares, tokens, entries = [], [], 0, 0
+    for text in TEXTS:
+        (mine, own), (theirs, their_own) = (own_outputs(m, text) for m in (student, assistant))
+        tokens += mine[0][0].numel()
+        entries += own[0].numel()
+        pairs = [(0, 0), *enumerate(aims, start=1)]
+        states.append(sum((mine[n] - theirs[m].detach()).square().sum() for n, m in pairs))
+        shares.append(
+            sum((own[n - 1] - their_own[m - 1].detach()).square().sum() for n, m in pairs[1:])
+        )
+    return (
+        torch.stack(states).sum() / (tokens * (len(aims) + 1)),
+        torch.stack(shares).sum() / (entries * len(aims)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "recurrence", "aims"),
+    [(2, 1, [1, 4]), (3, 1, [1, 3, 4]), (1, 3, [1, 3, 4]), (2, 3, [1, 1, 2, 3, 3, 4])],
+)
+def test_the_loss_and_its_gradients_are_those_of_a_loop_over_sentences(
+    encoder_folder: Path, stored: int, recurrence: int, aims: list[int]
+) -> None:
+    model = student_of(encoder_folder, stored, recurrence)
+    loss = {"hidden": {"weight": 0.5}, "attention": {"weight": 20.0}}
+    stage = stage_for(model, encoder_folder, loss=loss)
+    output = stage.objective(batch_for(model))
+    output.loss.backward()
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    hidden, attention = loop(model, load_folder(encoder_folder), aims)
+    assert min(hidden.item(), attention.item()) > 1e-4
+    (0.5 * hidden + 20.0 * attention).backward()
+    torch.testing.assert_close(output.logs["hidden"], hidden.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(output.logs["attention"], attention.detach(), rtol=1e-4, atol=0)
+    for name, p in model.named_parameters():
+        if p.grad is None:
+            assert ours[name] is None, name
+        else:
+            torch.testing.assert_close(ours[name], p.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_padding_changes_nothing(encoder_folder: Path) -> None:
+    model = student_of(encoder_folder, 2)
+    stage = stage_for(model, encoder_folder, loss={"pair_mse": {"weight": 2.0}})
+    plain, padded = (stage.objective(batch_for(model, padding)) for padding in (0, 5))
+    assert plain.logs.keys() == padded.logs.keys() == {"hidden", "attention", "pair_mse"}
+    for name, value in plain.logs.items():
+        torch.testing.assert_close(padded.logs[name], value, rtol=1e-5, atol=1e-8)
+    whole = plain.logs["hidden"] + plain.logs["attention"] + 2 * plain.logs["pair_mse"]
+    torch.testing.assert_close(plain.loss.detach(), whole)
+
+
+@pytest.mark.parametrize("kind", ["whole", "trimmed", "other"])
+def test_a_student_with_all_layers_has_nothing_to_learn(encoder_folder: Path, kind: str) -> None:
+    model = student_of(encoder_folder, 4)
+    if kind == "trimmed":
+        ids = [i for row in model.tokenizer(TEXTS)["input_ids"] for i in row]
+        counts = np.bincount(ids, minlength=backbone_of(model).config.vocab_size)
+        whole = len(counts)
+        keep = pieces_to_keep(model, {"de": counts}, TrimConfig(languages=["de"], min_share=0.001))
+        model = trimmed(model, keep)
+        assert backbone_of(model).config.vocab_size < whole
+    if kind == "other":
+        torch.nn.init.normal_(layers(backbone_of(model))[1].attention.self.query.weight)
+    output = stage_for(model, encoder_folder).objective(batch_for(model))
+    zero = [value.item() == 0.0 for value in output.logs.values()]
+    assert zero == [kind != "other"] * 2
+
+
+def test_what_is_left_out_is_not_computed(encoder_folder: Path) -> None:
+    model = student_of(encoder_folder, 2)
+    stage = stage_for(model, encoder_folder, loss={"attention": None})
+    assert stage.signals(stage.settings).vectors is None
+    batch = batch_for(model)
+    batch.source_target = batch.translation_target = None
+    assert stage.objective(batch).logs.keys() == {"hidden"}
+    stage = stage_for(model, encoder_folder, loss={"hidden": None})
+    assert stage.objective(batch).logs.keys() == {"attention"}
+    stage = stage_for(model, encoder_folder, loss={"pair_mse": {}})
+    read = stage.signals(stage.settings)
+    assert read.vectors is not None
+    assert (read.vectors.role, read.vectors.translation) == ("target", "translation")
+    with pytest.raises(ValueError, match="give at least one of hidden, attention"):
+        stage_for(model, encoder_folder, loss={"hidden": None, "attention": None, "pair_mse": {}})
+
+
+def test_a_target_that_is_no_match_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
+    student_of(encoder_folder, 2).save_pretrained(str(tmp_path / "shallow"))
+    model = load_folder(encoder_folder)
+    with pytest.raises(UserError, match="the input target has 2 layers, the student 4"):
+        stage_for(model, tmp_path / "shallow")
+    backbone_of(model).config.num_attention_heads = 4
+    with pytest.raises(UserError, match="number of attention heads of the input target is 2"):
+        stage_for(model, encoder_folder)
+    stage_for(model, encoder_folder, loss={"attention": None})
+    backbone_of(model).config.hidden_size = 32
+    with pytest.raises(UserError, match="hidden size of the input target is 16, the student's"):
+        stage_for(model, encoder_folder)
+
+
+@pytest.fixture
+def settings(
+    encoder_folder: Path, finished_assistant: Path, tmp_path: Path
+) -> Callable[..., TrainConfig]:
+    """Chains of ``recipe=layerwise`` whose assistant is finished."""
+    corpus = write_corpus(tmp_path / "corpus")
+
+    def build(name: str, *overrides: str) -> TrainConfig:
+        output = tmp_path / name
+        if not output.exists():
+            shutil.copytree(finished_assistant, output)
+        given = tiny_settings(encoder_folder, corpus, output)
+        known = [x for x in given if not x.startswith("stages.") or x.startswith("stages.assist")]
+        sizes = ["max_steps=6", "epochs=9999", "batch_size=16"]
+        links = [f"stages.{link}.{size}" for link in ("layers", "mse") for size in sizes]
+        return configure("recipe=layerwise", *known, *links, *overrides)
+
+    return build
+
+
+def test_the_recipe_trains_and_goes_on_where_it_was_killed(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    more = [
+        "student.layers=1",
+        "student.recurrence=2",
+        "stages.layers.dropout=0.1",  # its random state has to go on as well
+        "stages.layers.loss.pair_mse={weight:1.0}",
+    ]
+    run_chain(settings("whole", *more))
+    run_until(settings("parts", *more), 3)
+    (stopped,) = (tmp_path / "parts/runs").glob("layers-*")
+    assert (stopped / "last.ckpt").is_file()
+    run_chain(settings("parts", *more))
+    records = []
+    for name in ("whole", "parts"):
+        (folder,) = (tmp_path / name / "runs").glob("layers-*")
+        records.append(json.loads((folder / "run.json").read_text()))
+    assert records[0]["training"]["curve"] == records[1]["training"]["curve"]
+    curve = records[0]["training"]["curve"]
+    assert {"dev/hidden", "dev/attention", "dev/pair_mse"} < curve[0].keys()
+    assert curve[-1]["dev/loss"] < curve[0]["dev/loss"]
+    assert records[0]["inputs"]["target"] == records[0]["inputs"]["source"]  # the assistant
+    for link in ("layers", "mse"):
+        one, other = (weights(tmp_path / name, link) for name in ("whole", "parts"))
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert torch.equal(other[name], value), name
+
+
+def test_the_map_is_that_of_the_copy(settings: Callable[..., TrainConfig]) -> None:
+    for given, rule in ((), "ends"), (("init.layers=stride",), "stride"):
+        assert settings("any", *given).stages["layers"].map == rule  # type: ignore[attr-defined]
