@@ -163,6 +163,10 @@ def _in_words(schema: type[BaseModel]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error, schema)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):
+            raise
+        raise UserError("null: no option of a group; leave the group out or name one") from error
 
 
 @contextmanager

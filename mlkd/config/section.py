@@ -39,7 +39,7 @@ class Decides(Enum):
 class Section(BaseModel):
     """A block of the configuration: unknown keys are refused, values are not changed later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
     version: ClassVar[int] = 0
     """Counts the changes of the code behind a section that change what is trained."""

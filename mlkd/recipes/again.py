@@ -11,7 +11,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.metrics.table import print_table, rows_of
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
-from mlkd.recipes.recipe import links
+from mlkd.recipes.recipe import Made, links, references
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.runs.record import check_outputs, read_record
 
@@ -25,7 +25,7 @@ def show_again(config: TrainConfig) -> float | None:
         The selecting dev score of the last link; None if anything has to be looked at again, as
         after a change of a setting, a file or the code, or if a file of a run is damaged.
     """
-    if config.trainer.processes > 1:
+    if config.trainer.processes > 1 or config.logger.kind == "wandb":
         return None
     keys, runs = link_keys(config), Path(config.output_dir, "runs")
     known = finished_runs(Path(config.output_dir))
@@ -39,7 +39,13 @@ def show_again(config: TrainConfig) -> float | None:
     records: dict[str, dict[str, Any]] = {}
     with suppress(UserError):  # a damaged run: the chain says so
         records = {name: _whole(runs, run) for name, run in chain.items()}
-    if not records:
+    last_record = records.get(config.stage, {})
+    compared = {n: r.link for n, r in references(config).items() if isinstance(r, Made)}
+    now = {name: chain[link].id for name, link in compared.items()}
+    table = runs / last.id / "table.md"
+    if not (records and last_record.get("compared") == now and table.is_file()):
+        return None
+    if not all(_fits(record, records) for record in records.values()):
         return None
     for name, record in records.items():
         log.info("%s: reused (finished %s), %s", name, record["finished"], runs / record["id"])
@@ -47,9 +53,19 @@ def show_again(config: TrainConfig) -> float | None:
     for name, record in records.items():
         measured.setdefault(name, record["metrics"])
     print_table(rows_of(measured))
-    log.info("table: %s", runs / last.id / "table.md")
+    log.info("table: %s", table)
     log.info("student: %s", runs / last.id / "student")
     return last.score
+
+
+def _fits(record: dict[str, Any], records: dict[str, dict[str, Any]]) -> bool:
+    """Whether what a run started from and learned from is what is there now."""
+    made = {r["id"]: r["outputs"] for r in records.values()}
+    return all(
+        entry["run"] is None
+        or entry["content"] in [out["content"] for out in made.get(entry["run"], {}).values()]
+        for entry in record["inputs"].values()
+    )
 
 
 def _whole(runs: Path, run: Finished) -> dict[str, Any]:

@@ -7,6 +7,8 @@ content, which names the run folder.
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -122,11 +124,11 @@ def _files(config: TrainConfig) -> Iterator[Path]:
             with suppress(UserError):
                 yield from source_files(name, corpus, target, data.root)
     for item in config.eval.sets.values():
-        # Two asterisks in a row mean something else.
-        place = re.sub(r"\*+", "*", re.sub(r"\{(lang|a|b|pair)\}", "*", item.path))
-        path = Path(config.eval.root or "", place)
+        parts = re.split(r"\{(?:lang|a|b|pair)\}", item.path)
+        pattern = re.sub(r"\*+", "*", "*".join(map(glob.escape, parts)))
+        root = glob.escape(config.eval.root or "")
         if item.path:
-            yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            yield from map(Path, sorted(glob.glob(os.path.join(root, pattern))))  # noqa: PTH118, PTH207
     for encoder in (config.teacher, config.assistant.encoder):
         if encoder is not None and encoder.path is not None:
             folder = Path(encoder.path).expanduser()

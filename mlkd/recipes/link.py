@@ -85,6 +85,8 @@ def _score(chain: Chain, link: Link, run: Run) -> None:
     its_own = link.name == chain.config.stage or "references" not in record
     if record.get("metrics", {}).get("scores") == metrics["scores"]:
         run.add_settings(chain.keys[link.name])
+        if link.name == chain.config.stage:  # the assistant may be another one than before
+            run.write("finished", share=share)
     elif its_own:  # the settings known so far led to other numbers
         selected, keys = select_value(metrics["scores"]), [chain.keys[link.name]]
         run.write("finished", metrics=metrics, share=share, selected=selected, settings=keys)

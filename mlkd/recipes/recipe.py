@@ -70,6 +70,8 @@ def links(config: TrainConfig) -> list[Link]:
     """
     recipe = _Recipe(config)
     last = config.stage
+    if taken := {"teacher", "base", STUDENT} & config.stages.keys():
+        raise UserError(f"stages.{min(taken)}: no name for a link, it means an input")
     if last not in config.stages:
         allowed = ", ".join(config.stages)
         raise UserError(
@@ -120,7 +122,8 @@ class _Recipe:
         """A link that is run, with its inputs."""
         settings = self._config.stages[name]
         missing = settings.roles - settings.inputs.keys()
-        unread = settings.inputs.keys() - settings.roles - {"source"}
+        of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
+        unread = settings.inputs.keys() - settings.roles - of_new
         if missing or unread:
             roles = ", ".join(sorted(settings.roles))
             raise UserError(
@@ -142,9 +145,13 @@ class _Recipe:
         Raises:
             UserError: There is no such thing, or no such link before this one.
         """
-        name, _, output = reference.partition(".")
+        name, dot, output = reference.partition(".")
         earlier = self._order[:before]
         if name in earlier:
+            known = self._config.stages[name].outputs
+            if dot and output not in known:
+                allowed = ", ".join(sorted(known))
+                raise UserError(f"{reference}: the outputs of the link {name} are: {allowed}")
             if self.left_out(name) is None:
                 return Made(name, output or STUDENT)
             if output in ("", STUDENT):
@@ -165,7 +172,7 @@ class _Recipe:
         inputs = self._config.stages[name].inputs
         reference = inputs[role]
         try:
-            if reference == STUDENT:
+            if reference == STUDENT and role == "start":
                 return self._new(name)
             passed = reference.removesuffix(f".{STUDENT}")
             is_start = role == "start" and passed in self._order[:place]

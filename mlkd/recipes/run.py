@@ -12,7 +12,7 @@ from mlkd.metrics.scoring import select_value
 from mlkd.metrics.table import TableRow, rows_of, to_markdown
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.link import run_link
-from mlkd.recipes.recipe import Link, links, references
+from mlkd.recipes.recipe import Link, Made, links, references
 from mlkd.runs.record import Run
 from mlkd.storage.files import replacing
 from mlkd.training.wandb_logger import summarise, wandb_run
@@ -76,7 +76,13 @@ def _report(chain: Chain, run: Run, show: Show | None) -> None:
         measured[name] = measured[name] | values
     with chain.lock(run):
         known = {name: measured[name] for name in compared}
-        run.write("finished", metrics=measured[config.stage], references=known)
+        made = {n: r.link for n, r in references(config).items() if isinstance(r, Made)}
+        run.write(
+            "finished",
+            metrics=measured[config.stage],
+            references=known,
+            compared={name: chain.runs[link].id for name, link in made.items()},
+        )
     rows = rows_of(measured)
     if show is not None:
         show(rows)

@@ -82,6 +82,37 @@ assert not {{"torch", "lightning", "transformers", "scipy"}} & sys.modules.keys(
     assert "model.safetensors: damaged" in third.stderr
 
 
+def test_another_assistant_is_not_passed_over(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """The student of init=base does not know which assistant it is compared with."""
+    from mlkd.recipes.again import show_again
+
+    words = ["init=base", "stages.bottleneck.enabled=false", "stages.recurrent.enabled=false"]
+    run_chain(tiny(*words))
+    assert show_again(tiny(*words)) is not None
+    assert show_again(tiny(*words, "logger=wandb")) is None
+    other = tiny(*words, "stages.assistant.lr=1e-4")
+    run_chain(tiny("stages.assistant.lr=1e-4", stage="assistant"))
+    assert show_again(other) is None  # it is there, and the student is, but not compared yet
+    run_chain(other)
+    assert show_again(other) is not None
+    assert show_again(tiny(*words)) is None
+    table = next((tmp_path / "out/runs").glob("contrastive-*/table.md"))
+    table.unlink()
+    assert show_again(other) is None
+
+
+def test_a_changed_evaluation_file_is_noticed_whatever_its_name(tmp_path: Path) -> None:
+    root = tmp_path / "corp[1]"
+    root.mkdir()
+    (root / "dev.en-de.tsv.gz").write_bytes(b"")
+    words = ["data=tsv", "eval=tsv", f"data.root='{root}'"]
+    before = link_keys(configure(*words))
+    (root / "dev.en-de.tsv.gz").write_bytes(b"abc")
+    assert link_keys(configure(*words)) != before
+
+
 def test_stage_two_trains_the_embedding_only_and_hands_it_on(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -143,8 +174,11 @@ def test_a_link_that_is_left_out_is_passed_over(tiny: Callable[..., TrainConfig]
          "teacher, base, student, assistant, bottleneck"),
         (["stages.recurrent.inputs.target=recurent"], "stages.recurrent.inputs.target: no input"),
         (["+stages.recurrent.inputs.teacher=base"], "teacher: the stage sentence reads: start"),
-        (["stages.bottleneck.enabled=false", "stages.recurrent.inputs.target=bottleneck.map"],
-         "the input bottleneck.map needs stages.bottleneck.enabled=true"),
+        (["stages.recurrent.inputs.target=bottleneck.map"],
+         "bottleneck.map: the outputs of the link bottleneck are: student"),
+        (["stages.recurrent.inputs.target=student"], "no input is called student"),
+        (["+stages.recurrent.inputs.source=teacher"], "source: the stage sentence reads"),
+        (["+stages@stages.teacher=sentence"], "stages.teacher: no name for a link"),
         (["stages.contrastive.enabled=false"], "stages.contrastive.enabled=true"),
     ],
 )  # fmt: skip
@@ -200,6 +234,9 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck",
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
+        ("recipe=null", "null: no option of a group"),
+        ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
+        ("optim.eps=inf", "finite"),
         ("stages.recurrent.stage=sentense", "no such stage; allowed: embedding, layers, sentence"),
         ("init=paper init.frequency_power=1", "only read with embedding=svd"),
     ],

@@ -34,6 +34,8 @@ class StageSettings(Section):
     """Module and class of the stage, as ``mlkd.stages.sentence:SentenceStage``."""
     roles: ClassVar[frozenset[str]] = frozenset({"start", "target"})
     """Names of the inputs that the stage reads; ``start`` is the encoder that it trains."""
+    outputs: ClassVar[frozenset[str]] = frozenset({"student"})
+    """What a link of the stage hands over: the encoder that it trained, and what else there is."""
     whole: ClassVar[bool] = True
     """Whether the stage runs and trains all layers of the encoder."""
 
@@ -48,7 +50,7 @@ class StageSettings(Section):
     """false leaves the link out of the chain (an ablation)."""
     seed: Annotated[Seed | None, Decides.CHAIN] = None
     """Seed of the link; null = that of the chain."""
-    epochs: Annotated[float, Field(gt=0.0)]
+    epochs: Annotated[float, Field(gt=0.0, le=1e6)]
     """Passes over the training pairs."""
     max_steps: Positive | None = None
     """Upper limit of optimiser steps, whatever the epochs."""

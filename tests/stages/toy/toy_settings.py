@@ -14,6 +14,7 @@ class ToySettings(StageSettings):
 
     implementation: ClassVar[str] = "toy_stage:ToyStage"
     version: ClassVar[int] = 1
+    outputs: ClassVar[frozenset[str]] = frozenset({"student", "map"})
 
     stage: Literal["toy"]
     map_rate: Annotated[float, Field(gt=0.0)] = 3.0
