@@ -20,12 +20,14 @@ from mlkd.config.commands import (
     BenchmarkConfig,
     EvaluateConfig,
     ExportConfig,
+    MineConfig,
     PairsConfig,
     ReportConfig,
     RunsConfig,
 )
 from mlkd.config.compose import CONF_DIR, composing, validate
 from mlkd.config.schema import TrainConfig
+from mlkd.mine import as_overrides as of_mining
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
 from mlkd.sweeps.grid import Request, combinations, make_cell, read_request
@@ -35,6 +37,7 @@ OTHERS: dict[str, type[BaseModel]] = {
     "benchmark": BenchmarkConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "mine": MineConfig,
     "pairs": PairsConfig,
     "report": ReportConfig,
     "runs": RunsConfig,
@@ -91,6 +94,8 @@ def test_every_other_command_that_is_shown_composes(module: str, words: list[str
     overrides = [word.replace("$CORPORA", "corpora") for word in words]
     if module == "report":
         overrides = as_overrides(overrides)
+    elif module == "mine":
+        overrides = of_mining(overrides)
     elif module == "runs":
         overrides = [word if "=" in word else f"action={word}" for word in overrides]
     with composing():

@@ -201,6 +201,24 @@ class PairsConfig(Section):
     allow_download: bool = False
 
 
+class MineConfig(Section):
+    """The whole of ``python -m mlkd.mine``."""
+
+    texts: Annotated[list[Folder], Field(min_length=2, max_length=2)]
+    """Two text files, a sentence a line; plain or packed (``.gz``, ``.bz2``, ``.xz``)."""
+    model: Folder
+    """Exported folder or an ``.onnx`` file in it, student folder, run folder, or folder of
+    sentence-transformers."""
+    output: Folder
+    """TSV file of the pairs, packed if it ends in ``.gz``."""
+    neighbours: Positive = 4
+    """Nearest lines on either side whose mean cosine a pair is compared with."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Least score of a pair that is written; null = each line's best one, whatever its score."""
+    block: Positive = 1024
+    """Lines of either side that are compared at once; it changes memory, not what is found."""
+
+
 class RunsConfig(Section):
     """The whole of ``python -m mlkd.runs``."""
 

@@ -151,7 +151,7 @@ def write_tsv(store: PairStore, path: Path) -> None:
         UserError: It cannot be written.
     """
     bar = progress(f"write {path.name}", total=len(store), unit=" pairs")
-    with replacing(path) as part, part.open("wb") as raw, _packed(path, raw) as file:
+    with replacing(path) as part, part.open("wb") as raw, packed(path, raw) as file:
         file.write(("\t".join(TSV_HEADER) + "\n").encode())
         for start in range(0, len(store), _CHUNK):
             chosen = np.arange(start, min(start + _CHUNK, len(store)))
@@ -161,7 +161,7 @@ def write_tsv(store: PairStore, path: Path) -> None:
     bar.close()
 
 
-def _packed(path: Path, raw: BinaryIO) -> BinaryIO:
+def packed(path: Path, raw: BinaryIO) -> BinaryIO:
     """What to write to; a packed file says nothing of its name and time."""
     if path.suffix != ".gz":
         return raw

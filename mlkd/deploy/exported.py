@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlkd.metrics.scoring import Encode
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -76,15 +77,25 @@ def stored_parameters(graph: Graph) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def measure(evaluation: Any, graph: Graph) -> dict[str, Any]:
-    """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder."""
+def open_graph(graph: Graph) -> Encode:
+    """``encode`` of the folder's own ``encode.py``.
+
+    Raises:
+        UserError: A file of the folder is damaged.
+    """
     from mlkd.deploy.formats import open_onnx
-    from mlkd.metrics.size import folder_mib
 
     try:
-        encode = open_onnx(graph.folder, file=graph.file)
+        return open_onnx(graph.folder, file=graph.file)
     except Exception as error:  # a damaged file fails in any of two libraries
         raise UserError(f"{graph.folder}: cannot be loaded ({reason_of(error)})") from None
+
+
+def measure(evaluation: Any, graph: Graph) -> dict[str, Any]:
+    """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder."""
+    from mlkd.metrics.size import folder_mib
+
+    encode = open_graph(graph)
     return {
         **evaluation.speed({"model": encode})["model"],
         "scores": evaluation.scores(encode),
