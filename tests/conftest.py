@@ -137,6 +137,13 @@ def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) 
     return folder / "model"
 
 
+@pytest.fixture(autouse=True)
+def usual_levels() -> None:
+    """What is logged does not depend on the tests that ran before in this process."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("mlkd").setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder in the first process that wants it; the others share it. Not to be changed."""
