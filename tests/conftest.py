@@ -365,7 +365,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
             except SystemExit as end:
                 status = int(end.code or 0)
             finally:
-                root.handlers[:], root.level = handlers, level
+                root.handlers[:] = handlers
+                root.setLevel(level)  # the attribute alone leaves what loggers remember of it
         return CompletedProcess([module, *words], status, *capfd.readouterr())
 
     return call
