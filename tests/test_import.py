@@ -130,7 +130,10 @@ with hydra.initialize_config_dir("/tmp", version_base="1.2", job_name="caller"):
 
 @pytest.mark.slow
 def test_a_student_needs_few_packages(encoder_folder: Path, tmp_path: Path) -> None:
-    """Those of ``pip install --no-deps mlkd`` and ``pip install sentence-transformers``."""
+    """Those of ``pip install --no-deps mlkd`` and ``pip install sentence-transformers``.
+
+    Two processes may sum in another order: the vectors are near, not equal in every bit.
+    """
     found = link_packages("sentence-transformers", tmp_path / "packages")
     assert {"torch", "transformers", "tokenizers", "safetensors"} <= found
     assert not found & {"lightning", "hydra-core", "omegaconf", "wandb", "datasets", "torchmetrics"}
@@ -138,7 +141,7 @@ def test_a_student_needs_few_packages(encoder_folder: Path, tmp_path: Path) -> N
     code = (
         "import json, sys, numpy, mlkd;"
         "vectors = mlkd.load(sys.argv[1]).encode(json.loads(sys.argv[2]), show_progress_bar=False);"
-        "assert numpy.array_equal(vectors, numpy.load(sys.argv[3]))"
+        "assert numpy.allclose(vectors, numpy.load(sys.argv[3]), rtol=0, atol=1e-6)"
     )
     np.save(tmp_path / "vectors.npy", expected)
     path = os.pathsep.join([str(tmp_path / "packages"), str(REPOSITORY)])
