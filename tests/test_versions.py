@@ -28,7 +28,8 @@ SOURCES = {
                     "training/best.py",
                     "training/guard.py", "student/table.py", "encoders/forward.py"],
     "StudentConfig": ["student/start.py", "student/initialise.py", "student/narrow.py",
-                      "student/trim.py", "encoders/bottleneck.py", "encoders/backbone.py"],
+                      "student/trim.py", "student/codes.py", "encoders/coded.py",
+                      "encoders/bottleneck.py", "encoders/backbone.py"],
     "DataConfig": ["data/plan.py", "data/module.py", "data/tokens.py", "training/reads.py",
                    "encoders/frozen.py", "targets/cache.py", "targets/live.py"],
 }  # fmt: skip

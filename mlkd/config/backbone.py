@@ -53,6 +53,12 @@ def check_size(size: StudentConfig, layers: int, width: int, neurons: int | None
             f"student.bottleneck={size.bottleneck}: the backbone is {width} wide; "
             f"allowed: 1 to {width - 1}, or null"
         )
+    if size.codes is not None and width % size.codes:
+        divisors = [str(n) for n in range(1, width + 1) if width % n == 0]
+        raise UserError(
+            f"student.codes={size.codes}: the backbone is {width} wide; allowed: "
+            f"{', '.join(divisors)}, or null"
+        )
     if size.intermediate is not None and neurons is not None and size.intermediate > neurons:
         raise UserError(
             f"student.intermediate={size.intermediate}: the backbone's layers have {neurons}; "

@@ -66,12 +66,26 @@ class TrainConfig(Section):
                     f"stages.{name}.batch_size={link.batch_size} must be a multiple of "
                     f"trainer.devices * trainer.nodes = {processes}"
                 )
-        bottleneck, init = self.student.bottleneck, self.init
-        if bottleneck is None and init.embedding == "svd":
-            raise ValueError("init.embedding=svd needs student.bottleneck; use copy or random")
-        if bottleneck is not None and init.embedding == "copy":
+        how, allowed = self.init.embedding, _ways_to_start(self.student)
+        if how not in allowed:
             raise ValueError(
-                f"init.embedding=copy needs student.bottleneck=null, not {bottleneck}; "
-                "use svd or random"
+                f"init.embedding={how} is not for a student with {_table_of(self.student)}; "
+                f"use {' or '.join(allowed)}"
             )
         return self
+
+
+def _table_of(student: StudentConfig) -> str:
+    """What a student's word table is, as settings."""
+    if student.bottleneck is not None:
+        return f"student.bottleneck={student.bottleneck}"
+    if student.codes is not None:
+        return f"student.codes={student.codes}"
+    return "student.bottleneck=null"
+
+
+def _ways_to_start(student: StudentConfig) -> tuple[str, str]:
+    """How its word table can start."""
+    if student.bottleneck is not None:
+        return "svd", "random"
+    return ("kmeans" if student.codes is not None else "copy"), "random"

@@ -70,14 +70,25 @@ class StudentConfig(Section):
 
     bottleneck: Positive | None
     """Width e of the factorised word embedding; null = full width."""
+    codes: Positive | None = None
+    """Codes of a byte that a row of the word table is stored as (product quantisation), a divisor
+    of the width, in place of a bottleneck; null = none."""
     layers: Positive
     """Stored encoder layers K."""
     recurrence: Positive
     """How often the stack of stored layers is run, R; parameters do not depend on it."""
     intermediate: Positive | None = None
     """Neurons between the two matrices of a layer's feed-forward part; null = as the source."""
+    cut_positions: bool = False
+    """Leave out the position rows that no input reaches, those behind ``data.max_tokens``."""
     trim: TrimConfig | None = None
     """Leaves out what the training pairs do not use; null = the whole vocabulary of the source."""
+
+    @model_validator(mode="after")
+    def _one_table(self) -> StudentConfig:
+        if self.bottleneck is not None and self.codes is not None:
+            raise ValueError("give bottleneck or codes, not both; the other is null")
+        return self
 
 
 class InitConfig(Section):
@@ -87,12 +98,13 @@ class InitConfig(Section):
     """Random, the assistant before stage 1, or the assistant after stage 1."""
     layers: Literal["first", "stride", "last", "ends"]
     """Which layers of the source the stored layers copy."""
-    embedding: Literal["copy", "svd", "random"]
-    """Word table: copied (no bottleneck only), factorised by weighted SVD, or random together with
-    positions, types and LayerNorm (the paper's stage 2)."""
+    embedding: Literal["copy", "svd", "kmeans", "random"]
+    """Word table: copied (full width only), factorised by weighted SVD (bottleneck), coded by
+    weighted k-means (codes), or random together with positions, types and LayerNorm (the paper's
+    stage 2)."""
     frequency_power: Fraction = 0.5
-    """Weight of a token in that SVD: its frequency to this power. At 1 the function words take most
-    of the table, at 0 the rarest word counts as much as the most frequent one."""
+    """Weight of a token in SVD and k-means: its frequency to this power. At 1 the function words
+    take most of the table, at 0 the rarest word counts as much as the most frequent one."""
 
     @model_validator(mode="after")
     def _scratch_is_random(self) -> InitConfig:
@@ -101,8 +113,8 @@ class InitConfig(Section):
         if self.source == "scratch" and self.layers != "first":
             raise ValueError(f"source=scratch copies nothing; layers={self.layers} would be first")
         usual = type(self).model_fields["frequency_power"].default
-        if self.embedding != "svd" and self.frequency_power != usual:
+        if self.embedding not in ("svd", "kmeans") and self.frequency_power != usual:
             raise ValueError(
-                f"frequency_power={self.frequency_power} is only read with embedding=svd"
+                f"frequency_power={self.frequency_power} is only read with embedding=svd, kmeans"
             )
         return self

@@ -146,6 +146,15 @@ class Graph:
         stored = self.op("Cast", stored, to=TensorProto.FLOAT)
         return str(self.op("Mul", stored, self.half_rows(ids, f"{name}.scale", scale)))
 
+    def coded_rows(self, ids: str, name: str, codes: torch.Tensor, centroids: torch.Tensor) -> str:
+        """Rows of a word table from their codes ``(V, M)`` and the centroids ``(M, C, w)``."""
+        parts, count, _ = centroids.shape
+        found = self.op("Gather", self.weight(f"{name}.codes", codes, np.uint8), ids)
+        first = self.weight(f"{name}.first", np.arange(parts) * count, np.int64)
+        found = self.op("Add", self.op("Cast", found, to=TensorProto.INT64), first)
+        rows = self.half_rows(found, f"{name}.centroids", centroids.flatten(0, 1).detach())
+        return str(self.op("Reshape", rows, self.ints(0, 0, -1)))
+
     def half_rows(self, ids: str, name: str, table: Any) -> str:
         """Rows of a small table, which an int8 graph stores as float16."""
         kind = np.float16 if self.int8 else np.float32

@@ -28,6 +28,7 @@ from mlkd.encoders.backbone import (
     layers,
 )
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.coded import CodedEmbedding
 
 OPSET, IR_VERSION = 20, 9
 """``Gelu`` is an operator since opset 20, which ONNX Runtime reads since 1.17."""
@@ -135,6 +136,8 @@ def _embeddings(graph: Graph, tokens: str, backbone: Backbone, max_tokens: int) 
     if isinstance(words, BottleneckEmbedding):
         x = graph.rows(tokens, "words", words.table.weight)
         x = graph.linear(x, "projection", words.projection.weight, None)
+    elif isinstance(words, CodedEmbedding):
+        x = graph.coded_rows(tokens, "words", words.codes, words.centroids)
     else:
         x = graph.rows(tokens, "words", words.weight)
     first = first_position(backbone)

@@ -16,6 +16,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mlkd.encoders.backbone import layers, set_layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.coded import CodedEmbedding
 
 MODEL_TYPE = "mlkd_compact"
 """Model type of a folder whose weights are not those of its backbone's architecture: transformers
@@ -23,11 +24,12 @@ refuses it, instead of filling up what it misses with random numbers."""
 
 
 class CompactTransformer(InputModule):
-    """A Hugging Face encoder with an optional bottleneck embedding and recurrent layers.
+    """A Hugging Face encoder whose word table may be narrow or coded, and whose layers recurrent.
 
     Attributes:
         model: The backbone; its layer list holds each stored layer ``recurrence`` times.
         bottleneck: Width of the factorised word table, or None.
+        codes: Codes a row of the coded word table, or None.
         recurrence: How often the stored layers are run.
         max_seq_length: Longer inputs are cut (tokens).
     """
@@ -35,6 +37,7 @@ class CompactTransformer(InputModule):
     config_file_name = "mlkd_config.json"
     config_keys: list[str] = [  # noqa: RUF012 - declared so by the base class
         "bottleneck",
+        "codes",
         "recurrence",
         "max_seq_length",
     ]
@@ -44,7 +47,8 @@ class CompactTransformer(InputModule):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        bottleneck: int | None,
+        bottleneck: int | None = None,
+        codes: int | None = None,
         recurrence: int,
         max_seq_length: int,
     ) -> None:
@@ -52,6 +56,7 @@ class CompactTransformer(InputModule):
         self.model = model
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.bottleneck = bottleneck
+        self.codes = codes
         self.recurrence = recurrence
         self.max_seq_length = max_seq_length
 
@@ -90,7 +95,7 @@ class CompactTransformer(InputModule):
         config = self.model.config.to_dict()
         config.pop("_name_or_path", None)
         config.update(num_hidden_layers=stored, architectures=[type(self.model).__name__])
-        if self.bottleneck is not None or self.recurrence > 1:
+        if self.bottleneck is not None or self.codes is not None or self.recurrence > 1:
             config.update(model_type=MODEL_TYPE, backbone=config["model_type"])
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         weights = {
@@ -144,15 +149,13 @@ class CompactTransformer(InputModule):
         kind = values.pop("backbone", values["model_type"])  # mlkd 0.1 wrote no other type
         config = AutoConfig.for_model(**values | {"model_type": kind})
         model = AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
-        if settings["bottleneck"] is not None:
+        rows, width = config.vocab_size, config.hidden_size
+        if (narrow := settings["bottleneck"]) is not None:
             model.set_input_embeddings(
-                BottleneckEmbedding(
-                    config.vocab_size,
-                    settings["bottleneck"],
-                    config.hidden_size,
-                    config.pad_token_id,
-                )
+                BottleneckEmbedding(rows, narrow, width, config.pad_token_id)
             )
+        elif (parts := settings.get("codes")) is not None:
+            model.set_input_embeddings(CodedEmbedding(rows, parts, width))
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         set_layers(model, list(layers(model)), settings["recurrence"])
         tokenizer = AutoTokenizer.from_pretrained(

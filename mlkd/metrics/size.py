@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mlkd.output.errors import UserError
@@ -18,7 +19,7 @@ _BLOCKS = {
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Stored parameters of an encoder; one that several modules share counts once.
+    """Stored parameters of an encoder; one that several modules share counts once, a code as one.
 
     Args:
         model: A Hugging Face encoder or a sentence-transformers model.
@@ -28,9 +29,10 @@ def parameters(model: nn.Module) -> dict[str, int]:
         the projection), ``encoder`` (layers), ``other`` (pooler, dense heads) and ``total``.
     """
     counts = {"embedding": 0, "encoder": 0, "other": 0}
-    for name, parameter in model.named_parameters():
+    codes = ((n, b) for n, b in model.named_buffers() if b.dtype == torch.uint8)
+    for name, stored in (*model.named_parameters(), *codes):
         block = next((_BLOCKS[part] for part in name.split(".") if part in _BLOCKS), "other")
-        counts[block] += parameter.numel()
+        counts[block] += stored.numel()
     return {**counts, "total": sum(counts.values())}
 
 

@@ -19,13 +19,16 @@ from mlkd.encoders.backbone import (
     Backbone,
     backbone_of,
     check_supported,
+    first_position,
     layers,
     longest_input,
     set_layers,
 )
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.compact import CompactTransformer
 from mlkd.output.errors import UserError
+from mlkd.student.codes import fit_codes
 
 
 def layer_map(rule: str, teacher_layers: int, student_layers: int) -> list[int]:
@@ -80,6 +83,7 @@ def build_student(
     init: InitConfig,
     frequency: Tensor,
     max_tokens: int,
+    seed: int = 0,
 ) -> SentenceTransformer:
     """Make a student by surgery on a copy of the source's backbone.
 
@@ -90,10 +94,12 @@ def build_student(
         source: The assistant before or after stage 1; it gives the architecture and the tokenizer
             even where ``init.source`` is ``scratch``. Layers that are copied have
             ``size.intermediate`` neurons already (see :func:`mlkd.student.narrow.narrowed`).
-        size: Bottleneck width, stored layers and their neurons, recurrence.
+        size: Word table, stored layers and their neurons, recurrence.
         init: What is copied from the source.
-        frequency: Count of each token in the text of the pairs ``(vocabulary,)``, for the SVD.
+        frequency: Count of each token in the text of the pairs ``(vocabulary,)``, for the word
+            table.
         max_tokens: Longer inputs are cut.
+        seed: Of the codes' k-means.
 
     Raises:
         UserError: The size does not fit the backbone.
@@ -104,7 +110,9 @@ def build_student(
     config.num_hidden_layers = size.layers
     if size.intermediate is not None:
         config.intermediate_size = size.intermediate
-    if size.bottleneck is not None:
+    if size.cut_positions:
+        config.max_position_embeddings = first_position(old) + max_tokens
+    if size.bottleneck is not None or size.codes is not None:
         config.type_vocab_size = 1  # sentence encoders never use a second segment
     new: Backbone = AutoModel.from_config(config, add_pooling_layer=False)
 
@@ -114,13 +122,15 @@ def build_student(
             stored.load_state_dict(layers(old)[index].state_dict())
     # Tokens that never occur keep a little weight, so that they are approximated too.
     weight = (frequency.double() + 0.1) ** init.frequency_power
-    _initialise_embedding(old, new, size.bottleneck, init.embedding, weight)
+    _set_word_table(new, size)
+    _initialise_embedding(old, new, init.embedding, weight, seed)
     set_layers(new, list(layers(new)), size.recurrence)
 
     encoder = CompactTransformer(
         new,
         source.tokenizer,
         bottleneck=size.bottleneck,
+        codes=size.codes,
         recurrence=size.recurrence,
         max_seq_length=max_tokens,
     )
@@ -144,38 +154,42 @@ def check_student(backbone: Backbone, size: StudentConfig, max_tokens: int) -> N
         )
 
 
+def _set_word_table(new: Backbone, size: StudentConfig) -> None:
+    """Put a narrow or coded word table in the place of the full one."""
+    rows, width = new.config.vocab_size, new.config.hidden_size
+    if size.bottleneck is not None:
+        padding_id = new.config.pad_token_id
+        new.set_input_embeddings(BottleneckEmbedding(rows, size.bottleneck, width, padding_id))
+    elif size.codes is not None:
+        new.set_input_embeddings(CodedEmbedding(rows, size.codes, width))
+
+
 @torch.no_grad()
 def _initialise_embedding(
-    old: Backbone,
-    new: Backbone,
-    bottleneck: int | None,
-    how: str,
-    weight: Tensor,
+    old: Backbone, new: Backbone, how: str, weight: Tensor, seed: int
 ) -> None:
     """Fill the word, position and type tables and the LayerNorm of ``new``.
 
     ``random`` leaves framework defaults everywhere, as stage 2 of the paper does; the other ways
     copy all but the word table.
     """
-    if bottleneck is not None:
-        width = new.config.hidden_size
-        table = BottleneckEmbedding(
-            new.config.vocab_size, bottleneck, width, new.config.pad_token_id
-        )
-        new.set_input_embeddings(table)
     if how == "random":
         for module in new.embeddings.modules():
-            if isinstance(module, nn.Embedding | nn.Linear | nn.LayerNorm):
+            if isinstance(module, nn.Embedding | nn.Linear | nn.LayerNorm | CodedEmbedding):
                 module.reset_parameters()
         return
     old_parts, new_parts = old.embeddings, new.embeddings
-    new_parts.position_embeddings.weight.copy_(old_parts.position_embeddings.weight)
+    positions = new_parts.position_embeddings.weight
+    positions.copy_(old_parts.position_embeddings.weight[: len(positions)])
     types = new_parts.token_type_embeddings.weight
     types.copy_(old_parts.token_type_embeddings.weight[: len(types)])
     new_parts.LayerNorm.load_state_dict(old_parts.LayerNorm.state_dict())
     words = old.get_input_embeddings()
-    words = words.whole() if isinstance(words, BottleneckEmbedding) else words.weight
+    coarse = isinstance(words, BottleneckEmbedding | CodedEmbedding)
+    words = words.whole() if coarse else words.weight
     if how == "svd":
         new.get_input_embeddings().factorise(words, weight)
+    elif how == "kmeans":
+        fit_codes(new.get_input_embeddings(), words, weight, seed)
     else:
         new.get_input_embeddings().weight.copy_(words)

@@ -48,4 +48,4 @@ def new_student(
         encoder = narrowed(encoder, tokens, size.intermediate)
     frequency = torch.from_numpy(tokens.frequency(backbone_of(encoder).config.vocab_size))
     torch.manual_seed(seed)
-    return build_student(encoder, size, init, frequency, max_tokens)
+    return build_student(encoder, size, init, frequency, max_tokens, seed)

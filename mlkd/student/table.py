@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mlkd.encoders.backbone import Backbone
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.coded import CodedEmbedding
 
 
 class OccurringRows(nn.Module):
@@ -57,8 +58,13 @@ class WholeTable:
     """What weight decay has made of an entry of the other rows, as a factor."""
 
     @classmethod
-    def take_out(cls, backbone: Backbone, occurs: Tensor) -> WholeTable:
-        """Put the rows that occur in the table's place; see :class:`OccurringRows`."""
+    def take_out(cls, backbone: Backbone, occurs: Tensor) -> WholeTable | None:
+        """Put the rows that occur in the table's place; see :class:`OccurringRows`.
+
+        None for a coded table: it has no rows to train.
+        """
+        if isinstance(backbone.get_input_embeddings(), CodedEmbedding):
+            return None
         table = _table(backbone)
         whole = cls(backbone, table, OccurringRows(table, occurs))
         _set_table(backbone, whole.rows)

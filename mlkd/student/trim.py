@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mlkd.config.student import TrimConfig
@@ -26,6 +26,7 @@ from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.bottleneck import BottleneckEmbedding
+from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.compact import CompactTransformer
 from mlkd.output.errors import UserError
 from mlkd.student.wordpiece import cut_into_runs, is_cut_into_runs, reload
@@ -143,15 +144,14 @@ def trimmed(model: SentenceTransformer, keep: Mask) -> SentenceTransformer:
     backbone = backbone_of(result)
     tokenizer = trimmed_tokenizer(model.tokenizer, keep)
     words = backbone.get_input_embeddings()
-    holder = words.table if isinstance(words, BottleneckEmbedding) else words
     rows = torch.from_numpy(np.flatnonzero(keep))
     pad_id = tokenizer.pad_token_id
-    table = nn.Embedding(len(rows), holder.embedding_dim, padding_idx=pad_id)
-    table.weight = nn.Parameter(holder.weight.detach()[rows].clone())
     if isinstance(words, BottleneckEmbedding):
-        words.table = table
+        words.table = _selected(words.table, rows, pad_id)
+    elif isinstance(words, CodedEmbedding):
+        backbone.set_input_embeddings(words.select(rows))
     else:
-        backbone.set_input_embeddings(table)
+        backbone.set_input_embeddings(_selected(words, rows, pad_id))
     config = backbone.config
     config.vocab_size, config.pad_token_id = len(rows), pad_id
     for role in ("bos", "eos"):
@@ -208,6 +208,13 @@ def is_kept(tokenizer: PreTrainedTokenizerBase, keep: Mask, texts: Sequence[str]
     """Whether all pieces of a text are kept, for each text ``(n,)``."""
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return np.array([bool(keep[row].all()) for row in rows])
+
+
+def _selected(table: nn.Embedding, rows: Tensor, pad_id: int) -> nn.Embedding:
+    """A table of some rows ``(n,)``."""
+    result = nn.Embedding(len(rows), table.embedding_dim, padding_idx=pad_id)
+    result.weight = nn.Parameter(table.weight.detach()[rows].clone())
+    return result
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -104,7 +104,8 @@ def fit(
         if ranks.is_first():
             best.restore(module)
         step = int(best.best["step"])
-        words.decay = module.decay_until(words.rows.weight, step, guard.skipped)
+        if words is not None:
+            words.decay = module.decay_until(words.rows.weight, step, guard.skipped)
     summary = {
         "steps": steps,
         "seconds": round(time.monotonic() - started, 1),

@@ -22,7 +22,7 @@ def trainable(
     dropout: float,
     precision: str,
     device: torch.device,
-) -> Iterator[WholeTable]:
+) -> Iterator[WholeTable | None]:
     """Take the rows of the word table that occur out of it, and choose dropout and kernels.
 
     Afterwards, after an error too, the table is whole again, and dropout, kernels, mode and
@@ -47,7 +47,8 @@ def trainable(
         yield words
     finally:
         model.cpu()
-        words.put_back()
+        if words is not None:
+            words.put_back()
         for module, kind in classes:
             module.__class__ = kind
         for module, rate in rates:

@@ -21,4 +21,5 @@ class EmbeddingSettings(StageSettings):
 
     def useless(self, student: StudentConfig) -> str | None:
         """A word table that was copied whole has nothing to learn."""
-        return "a student.bottleneck" if student.bottleneck is None else None
+        whole = student.bottleneck is None and student.codes is None
+        return "a student.bottleneck or student.codes" if whole else None
