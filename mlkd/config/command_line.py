@@ -24,7 +24,7 @@ _GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer"
 _LEFT_OUT = undecided(TrainConfig, {*Decides} - {Decides.NOTHING})
 """Settings that change nothing about a result."""
 
-_FREE = ("data.corpora.", "eval.sets.")
+_FREE = ("data.corpora.", "data.labelled.", "eval.sets.")
 """Below these, names are free to choose: one that a record lacks was left out."""
 
 Tree = dict[str, Any]

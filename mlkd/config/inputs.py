@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlkd.config.languages import fill, language_code, pair_code
-from mlkd.config.section import Decides, Folder, Fraction, Positive, Section
+from mlkd.config.labelled import LabelledConfig
+from mlkd.config.languages import Language, fill, pair_code
+from mlkd.config.section import Decides, Delimiter, Folder, Fraction, Positive, Section
 
-Language = Annotated[str, BeforeValidator(language_code)]
-"""A BCP 47 code, as ``de``, ``pt-BR``, ``zh-Hans``; ``pt_BR`` and ``sr@latin`` are understood."""
 LanguagePair = Annotated[str, BeforeValidator(pair_code)]
 """Two codes, as ``en-de``, ``en-pt-BR``."""
 
@@ -46,11 +45,6 @@ _SAYS_LANGUAGE = {"demo", "moses", "gettext", "tmx", "xliff", "qt", "xcstrings"}
 """Formats whose files say which languages they hold, or whose names do."""
 
 
-def _delimiter(written: object) -> object:
-    """A tab is hard to write on a command line."""
-    return "\t" if written in ("tab", "\\t") else written
-
-
 class CorpusConfig(Section):
     """One parallel corpus, possibly with several translation languages."""
 
@@ -78,7 +72,7 @@ class CorpusConfig(Section):
     two, of ``text`` the first, of ``aligned`` files of plain text the one that there is."""
     header: bool = False
     """Whether the first line names the columns."""
-    delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] = ","
+    delimiter: Delimiter = ","
     """What separates the cells of ``csv``; ``tab`` for a tab."""
     domain: Annotated[str, Decides.DOMAINS] = "general"
     """What the text is about, or where it comes from: a label for links that read it."""
@@ -132,6 +126,9 @@ class DataConfig(Section):
     root: Annotated[Folder | None, Decides.PAIRS] = None
     """Folder that relative corpus paths start from."""
     corpora: Annotated[dict[str, CorpusConfig], Field(min_length=1), Decides.PAIRS]
+    labelled: Annotated[dict[str, LabelledConfig], Decides.LABELS] = Field(default={})
+    """Labelled text, for links whose stage trains on it; pairs and other links do not depend on
+    it."""
     languages: Annotated[list[Language] | None, Decides.PAIRS] = None
     """Translation languages to use; null = all that the corpora offer."""
     max_chars: Annotated[Positive, Decides.PAIRS] = 250

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import Annotated
 
 import langcodes
+from pydantic import BeforeValidator
 
 _CODE = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|\d{3}))?(-([a-z\d]{5,8}|\d[a-z\d]{3}))*"
 """Language, script, region, variants. Only a language is two or three small letters, so that a pair
@@ -44,6 +46,10 @@ def language_code(written: object) -> str:
     if not re.fullmatch(_CODE, code):
         raise ValueError(f"{written!r} is no language; allowed: BCP 47, as de, pt-BR, zh-Hans")
     return code
+
+
+Language = Annotated[str, BeforeValidator(language_code)]
+"""A BCP 47 code, as ``de``, ``pt-BR``, ``zh-Hans``; ``pt_BR`` and ``sr@latin`` are understood."""
 
 
 def spellings(code: str) -> list[str]:

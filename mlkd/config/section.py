@@ -7,13 +7,21 @@ from enum import Enum
 from os.path import expanduser
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _delimiter(written: object) -> object:
+    """A tab is hard to write on a command line."""
+    return "\t" if written in ("tab", "\\t") else written
+
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Folder = Annotated[str, AfterValidator(expanduser)]
 """A folder; ``~`` is the home folder."""
+Delimiter = Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)]
+"""What separates cells of a file; ``tab`` for a tab."""
 
 
 class Decides(Enum):
@@ -32,6 +40,8 @@ class Decides(Enum):
     """The scores of a run, not its training."""
     PAIRS = "pairs"
     """Which pairs there are, and so what is trained; where they are known their content counts."""
+    LABELS = "labels"
+    """What is trained, where a link trains on labelled text."""
     DOMAINS = "domains"
     """What is trained, where a link reads the domains of the pairs."""
 

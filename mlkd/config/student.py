@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.inputs import EncoderConfig, Language
+from mlkd.config.inputs import EncoderConfig
+from mlkd.config.languages import Language
 from mlkd.config.section import Decides, Fraction, Positive, Section, Seed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -12,6 +13,9 @@ import numpy as np
 from mlkd.config.inputs import DataConfig
 from mlkd.data.plan import group_shares
 from mlkd.data.rows import UNFINISHED
+from mlkd.output.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Counts = Mapping[str, Any]
 """Rows of a corpus in one language direction, as in ``PairStore.counts``."""
@@ -83,6 +87,37 @@ def several_sources(counts: Sequence[Counts]) -> list[str]:
     if len(sources) < 2:
         return []
     return [f"the source side is {', '.join(sources)}: the teacher has to read each of them"]
+
+
+def tell(config: DataConfig, counts: Sequence[Counts], what: str = "pairs") -> None:
+    """Log what became of the rows of each corpus, which are called ``what``."""
+    for line in account(config, counts):
+        log.info("%s of %s", what, line)
+    for count in counts:
+        if not left(count):
+            log.warning("no %s are left of %s", what, *account(config, [count]))
+
+
+def check_left(config: DataConfig, counts: Sequence[Counts]) -> None:
+    """Look whether something is left to train on and to hold out.
+
+    Raises:
+        UserError: It is not; the line says what became of the rows.
+    """
+    train, dev = (sum(count[name] for count in counts) for name in ("train", "dev"))
+    if not train or not dev:
+        raise UserError(
+            f"data: {train} training and {dev} dev pairs are left; both are needed "
+            f"(data.dev_fraction={config.dev_fraction}); {'; '.join(account(config, counts))}"
+        )
+    trained = {count["target_lang"] for count in counts if count["train"]}
+    without = [count for count in counts if count["target_lang"] not in trained]
+    if without:
+        languages = sorted({count["target_lang"] for count in without})
+        raise UserError(
+            f"data: no training pairs are left for {', '.join(languages)}; "
+            f"{'; '.join(account(config, without))}"
+        )
 
 
 def _told(config: DataConfig, counts: Sequence[Counts]) -> str:

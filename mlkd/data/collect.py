@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from mlkd.config.inputs import DataConfig
+from mlkd.config.labelled import LabelledConfig
 from mlkd.data.account import by_reason
 from mlkd.data.cleaning import below, clean, form_hash, hash64, normal_form
+from mlkd.data.labelled import read_labelled
 from mlkd.data.readers import read
-from mlkd.data.rows import UNFINISHED, Reject
+from mlkd.data.rows import UNFINISHED, Reject, Row
 from mlkd.data.sources import count_rows
 from mlkd.output.errors import UserError
 from mlkd.output.progress import progress
@@ -28,16 +31,22 @@ ROW = np.dtype(
         ("group", "<u2"),
         ("domain", "<u2"),
         ("dev", "?"),
+        ("value", "<f4"),  # of labelled text
     ]
 )
-_PACK = struct.Struct("<4Q2I2H?").pack
+_PACK = struct.Struct("<4Q2I2H?f").pack
 _HOPELESS = 10_000
 """So many bad rows that are also most of the rows stop a corpus before its end."""
 
 
 @dataclass
 class Source:
-    """One translation language of a corpus, and what became of its rows."""
+    """One translation language of a corpus, or one split of a labelled one, and what became of it.
+
+    Attributes:
+        labelled: How a labelled corpus is read; None of a parallel one.
+        split: ``train`` or ``dev`` of a labelled corpus.
+    """
 
     corpus: str
     source_lang: str
@@ -46,6 +55,26 @@ class Source:
     rows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    labelled: LabelledConfig | None = None
+    split: str = ""
+
+    @property
+    def key(self) -> str:
+        """Where the configuration has the corpus."""
+        return f"data.{'corpora' if self.labelled is None else 'labelled'}.{self.corpus}"
+
+    def read(self, config: DataConfig) -> Iterator[Row | Reject]:
+        """Its rows."""
+        if self.labelled is not None:
+            return read_labelled(self.corpus, self.labelled, self.split, self.files[0])
+        return read(self.corpus, config.corpora[self.corpus], self.target_lang, self.files)
+
+    def expected(self, config: DataConfig) -> tuple[int | None, int | None]:
+        """How many rows it has, where that is quick to find out, and how many are wanted."""
+        if self.labelled is not None:
+            return None, None
+        corpus = config.corpora[self.corpus]
+        return count_rows(corpus, self.files), corpus.max_pairs
 
     def bad(self) -> Counter[str]:
         """Rejected rows but for those that are normal in a catalogue."""
@@ -55,12 +84,15 @@ class Source:
 class Collector:
     """Writes clean rows to ``spool.text`` and ``spool.rows``, bad ones to ``rejected.tsv``."""
 
-    def __init__(self, config: DataConfig, excluded: set[str], folder: Path, cache: Path) -> None:
+    def __init__(
+        self, config: DataConfig, excluded: tuple[set[str], set[str]], folder: Path, cache: Path
+    ) -> None:
         """Open the files.
 
         Args:
             config: Cleaning and splits.
-            excluded: Normal forms of the evaluation sentences.
+            excluded: Normal forms of the evaluation sentences that are left out of the training
+                pairs, and of those that are left out of the held-out ones.
             folder: Where to write.
             cache: Where the rejected rows of a corpus that is too dirty are left for the user.
         """
@@ -87,22 +119,21 @@ class Collector:
             self._read_source(group, source, start)
             if source.rows == 0:
                 raise UserError(
-                    f"data.corpora.{source.corpus}: no rows for {source.target_lang} in "
+                    f"{source.key}: no rows for {source.target_lang} in "
                     f"{', '.join(map(str, source.files[:1]))}"
                 )
         self._check(tallies, self._config.max_rejected, start)
 
     def _read_source(self, group: int, source: Source, start: int) -> None:
-        config, corpus = self._config, self._config.corpora[source.corpus]
+        config, kept = self._config, 0
         salts = source.source_lang.encode(), source.target_lang.encode()
-        limit, kept = corpus.max_pairs, 0
-        total = count_rows(corpus, source.files)
+        total, limit = source.expected(config)
         bar = progress(
             f"{source.corpus} {source.source_lang}-{source.target_lang}",
             total=min(total, limit) if total is not None and limit else total,
             unit=" pairs",
         )
-        for item in read(source.corpus, corpus, source.target_lang, source.files):
+        for item in source.read(config):
             source.rows += 1
             bar.update()
             row = item if isinstance(item, Reject) else clean(item, config.max_chars)
@@ -112,8 +143,9 @@ class Collector:
             kept += 1
             forms = normal_form(row.source), normal_form(row.target)
             first = form_hash(forms[0])
-            dev = below(first, config.dev_fraction)
-            if forms[0] in self._excluded or forms[1] in self._excluded:
+            dev = below(first, config.dev_fraction) if row.dev is None else row.dev
+            excluded = self._excluded[dev]
+            if forms[0] in excluded or forms[1] in excluded:
                 source.dropped["evaluation sentence"] += 1
             elif not dev and not below(hash64(forms[0].encode(), b"fraction"), config.fraction):
                 source.dropped["outside data.fraction"] += 1
@@ -126,7 +158,7 @@ class Collector:
                     _PACK(
                         *(hash64(one, salts[0]), hash64(two, salts[1])),
                         *(first, form_hash(forms[1])),
-                        *(len(one), len(two), group, domain, dev),
+                        *(len(one), len(two), group, domain, dev, row.value),
                     )
                 )
             if kept == limit:
@@ -158,7 +190,7 @@ class Collector:
             file.seek(start)
             place.write_bytes(head + file.read())
         raise UserError(
-            f"data.corpora.{name}: {bad.total() / rows:.1%} of {rows:,} rows are bad "
+            f"{sources[0].key}: {bad.total() / rows:.1%} of {rows:,} rows are bad "
             f"({by_reason(self._config, bad)}); allowed is data.max_rejected="
             f"{self._config.max_rejected:.0%}; see {place}"
         )

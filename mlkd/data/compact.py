@@ -18,7 +18,7 @@ from mlkd.storage.files import new_array, take_space
 
 _CHUNK = 1 << 16
 """Rows that are in memory at once."""
-_COPIED = "group", "domain", "dev"
+_COPIED = "group", "domain", "dev", "value"
 
 
 def compact(
@@ -39,7 +39,7 @@ def compact(
             for part, _ in rows:
                 used[first[_sides(part)].reshape(-1, 2)[kept[part]]] = True
             _write_sentences(rows, used, folder, sources, languages)
-            counts = _write_pairs(rows, kept, used, first, folder, len(sources))
+            counts = _write_pairs(rows, kept, used, first, folder, sources)
     rows.path.unlink()
     (folder / "spool.text").unlink()
     return counts[0], counts[1]
@@ -131,11 +131,13 @@ def _write_pairs(
     used: np.ndarray,
     first: np.ndarray,
     folder: Path,
-    sources: int,
+    sources: list[Source],
 ) -> np.ndarray:
     """Write the arrays of the kept rows; count training and dev pairs ``(2, sources)``."""
     total = int(np.count_nonzero(kept))
-    arrays = {name: new_array(folder / f"{name}.npy", ROW[name], (total,)) for name in _COPIED}
+    labelled = any(source.labelled for source in sources)
+    copied = [name for name in _COPIED if labelled or name != "value"]
+    arrays = {name: new_array(folder / f"{name}.npy", ROW[name], (total,)) for name in copied}
     for name in ("source", "translation"):
         arrays[name] = new_array(folder / f"{name}.npy", np.uint32, (total,))
     scratch = folder / "number.scratch"
@@ -147,16 +149,17 @@ def _write_pairs(
         part = used[start : start + _CHUNK]
         number[start : start + _CHUNK] = before + np.cumsum(part) - 1
         before += int(np.count_nonzero(part))
-    counts, done = np.zeros((2, sources), int), 0
+    counts, done = np.zeros((2, len(sources)), int), 0
     for where, chunk in rows:
         chosen = kept[where]
         end = done + int(np.count_nonzero(chosen))
         sides = number[first[_sides(where)].reshape(-1, 2)[chosen]]
         arrays["source"][done:end], arrays["translation"][done:end] = sides[:, 0], sides[:, 1]
-        for name in _COPIED:
+        for name in copied:
             arrays[name][done:end] = chunk[name][chosen]
         for held, count in enumerate(counts):
-            count += np.bincount(chunk["group"][chosen & (chunk["dev"] == held)], minlength=sources)
+            groups = chunk["group"][chosen & (chunk["dev"] == held)]
+            count += np.bincount(groups, minlength=len(sources))
         done = end
     for array in arrays.values():
         array.flush()

@@ -46,6 +46,9 @@ class PairBatch:
     """Index of each pair in the pair store ``(B,)``."""
     domain: Tensor
     """Index of each pair's domain in the pair store ``(B,)``."""
+    value: Tensor | None = None
+    """Of labelled text the index of each row's label, or its score from 0 to 1 ``(B,)``,
+    float32; a text with a label is both sides of its row."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class PairSource:
             translation_target=translation_target,
             pairs=torch.from_numpy(pairs.astype(np.int64)),
             domain=torch.from_numpy(self.pairs.domain[pairs].astype(np.int64)),
+            value=None if self.pairs.value is None else torch.from_numpy(self.pairs.value[pairs]),
         )
 
 

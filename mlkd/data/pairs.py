@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from mlkd.config.inputs import DataConfig
-from mlkd.data.account import account, left, several_sources, too_small_for_mixing
+from mlkd.config.labelled import LabelledConfig, Task, task_of
+from mlkd.data.account import check_left, several_sources, tell, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, Source
 from mlkd.data.compact import compact
+from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import left_out, source_files
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, file_sha256, write_json
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 3
 """Version of the files; a change makes every store anew."""
+_ANY_LENGTH = 1 << 20
+"""Characters of labelled text: long ones are cut at ``data.max_tokens``."""
 _ARRAYS = ("source", "translation", "group", "domain", "dev", "offsets", "language")
 
 
@@ -56,6 +60,8 @@ class PairStore:
         dev: Whether the pair is held out ``(n,)``.
         offsets: Start of each sentence's UTF-8 bytes, and the end of the last.
         language: Index into ``languages`` of each sentence ``(n_sentences,)``.
+        task: What labelled text teaches; None of parallel pairs.
+        value: Index of its label, or score from 0 to 1, of each row ``(n,)``; None of pairs.
     """
 
     source: np.ndarray
@@ -77,6 +83,12 @@ class PairStore:
         self.counts: list[dict[str, Any]] = meta["counts"]
         for name in _ARRAYS:
             setattr(self, name, np.load(folder / f"{name}.npy", "r", allow_pickle=False))
+        task: dict[str, Any] | None = meta.get("task")
+        self.task: Task | None = None
+        self.value: np.ndarray | None = None
+        if task is not None:
+            self.task = Task(task["kind"], tuple(task["labels"]))
+            self.value = np.load(folder / "value.npy", "r", allow_pickle=False)
         # Plain views: items and slices of np.memmap itself are several times as slow.
         self._text = np.asarray(np.memmap(folder / "text.bin", np.uint8, mode="r"))
         self._offsets = np.asarray(self.offsets)
@@ -146,23 +158,49 @@ def prepare_pairs(
     excluded = {normal_form(text) for text in exclude} - {""}
     folder = cache / f"pairs-{_key(config, sources, excluded)}"
     store = PairStore.open(
-        sealed(folder, lambda part: _write(config, sources, excluded, part, cache))
+        sealed(folder, lambda part: _write(config, sources, (excluded, excluded), part, cache))
     )
-    _tell(config, store.counts)
+    tell(config, store.counts)
+    for line in too_small_for_mixing(config, store.counts):
+        log.warning("pairs of %s", line)
+    for line in several_sources(store.counts):
+        log.warning("pairs: %s", line)
     return store
 
 
-def _tell(config: DataConfig, counts: list[dict[str, Any]]) -> None:
-    """Say what became of the rows of each corpus."""
-    for line in account(config, counts):
-        log.info("pairs of %s", line)
-    for line in too_small_for_mixing(config, counts):
-        log.warning("pairs of %s", line)
-    for line in several_sources(counts):
-        log.warning("pairs: %s", line)
-    for count in counts:
-        if not left(count):
-            log.warning("no pairs are left of %s", *account(config, [count]))
+def prepare_labelled(
+    config: DataConfig,
+    corpora: Mapping[str, LabelledConfig],
+    exclude: Collection[str],
+    exclude_dev: Collection[str],
+    cache: Path,
+) -> PairStore:
+    """The same for labelled corpora, which have one task; a text is both sides of its row.
+
+    Args:
+        config: Splits; ``max_chars`` and ``fraction`` are for pairs alone.
+        corpora: By their names in ``data.labelled``.
+        exclude: Evaluation sentences: training rows with one of them are removed,
+        exclude_dev: and held-out rows with one of these, those of the test sets.
+        cache: Folder of all caches.
+
+    Raises:
+        UserError: A file is missing, too dirty or empty, or a split is.
+    """
+    config = config.model_copy(update={"max_chars": _ANY_LENGTH, "fraction": 1.0})
+    sources = [
+        Source(name, one.language, one.language, [path], labelled=one, split=split)
+        for name, one in corpora.items()
+        for split, path in labelled_files(name, one, config.root).items()
+    ]
+    forms = [{normal_form(text) for text in texts} - {""} for texts in (exclude, exclude_dev)]
+    excluded = forms[0], forms[1]
+    folder = cache / f"labelled-{_key(config, sources, *excluded)}"
+    store = PairStore.open(
+        sealed(folder, lambda part: _write(config, sources, excluded, part, cache))
+    )
+    tell(config, store.counts, "labelled text")
+    return store
 
 
 def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
@@ -187,7 +225,7 @@ def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
     ]
 
 
-def _key(config: DataConfig, sources: list[Source], excluded: set[str]) -> str:
+def _key(config: DataConfig, sources: list[Source], *excluded: set[str]) -> str:
     """Hash of what decides the content; files count by what is in them, not by where they are."""
     settings = config.model_dump(
         include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
@@ -196,19 +234,26 @@ def _key(config: DataConfig, sources: list[Source], excluded: set[str]) -> str:
     files = [
         [
             *(x.corpus, x.source_lang, x.target_lang),
-            config.corpora[x.corpus].model_dump(include=shown, mode="json"),
+            config.corpora[x.corpus].model_dump(include=shown, mode="json")
+            if x.labelled is None
+            else [x.labelled.model_dump(exclude={"path", "dev_path"}, mode="json"), x.split],
             [file_sha256(path) for path in x.files],
         ]
         for x in sources
     ]
-    return digest([_FORMAT, settings, files, sorted(excluded)])
+    return digest([_FORMAT, settings, files, *map(sorted, excluded)])
 
 
 def _write(
-    config: DataConfig, sources: list[Source], excluded: set[str], folder: Path, cache: Path
+    config: DataConfig,
+    sources: list[Source],
+    excluded: tuple[set[str], set[str]],
+    folder: Path,
+    cache: Path,
 ) -> None:
     """Write all files of a pair store."""
-    for x in sources:
+    labelled = {x.corpus: x.labelled for x in sources if x.labelled is not None}
+    for x in sources if not labelled else ():
         line = left_out(x.corpus, config.corpora[x.corpus], x.target_lang, config.root)
         if line is not None:
             log.warning(line)
@@ -225,16 +270,17 @@ def _write(
         | {"rejected": x.rejected, "dropped": x.dropped}
         for group, x, t, d in zip(groups, sources, train, dev, strict=True)
     ]
-    _check_left(config, counts)
+    check_left(config, counts)
     domains = list(collector.domains)
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".npy", ".bin"})
     content = {name: file_sha256(folder / name) for name in names}
     of_domains = content.pop("domain.npy")
+    task = {"task": asdict(task_of(labelled))} if labelled else {}
     write_json(
         folder / "meta.json",
         {
             "format": _FORMAT,
-            "fingerprint": digest([content, languages, groups], length=64),
+            "fingerprint": digest([content, languages, groups, *task.values()], length=64),
             "domain_hash": digest([of_domains, domains], length=64),
             "train": int(train.sum()),
             "dev": int(dev.sum()),
@@ -243,23 +289,6 @@ def _write(
             "groups": groups,
             "counts": counts,
             "sizes": {name: (folder / name).stat().st_size for name in names},
-        },
+        }
+        | task,
     )
-
-
-def _check_left(config: DataConfig, counts: list[dict[str, Any]]) -> None:
-    """Stop where nothing is left to train on, or to hold out, and say what became of the rows."""
-    train, dev = (sum(count[name] for count in counts) for name in ("train", "dev"))
-    if not train or not dev:
-        raise UserError(
-            f"data: {train} training and {dev} dev pairs are left; both are needed "
-            f"(data.dev_fraction={config.dev_fraction}); {'; '.join(account(config, counts))}"
-        )
-    trained = {count["target_lang"] for count in counts if count["train"]}
-    without = [count for count in counts if count["target_lang"] not in trained]
-    if without:
-        languages = sorted({count["target_lang"] for count in without})
-        raise UserError(
-            f"data: no training pairs are left for {', '.join(languages)}; "
-            f"{'; '.join(account(config, without))}"
-        )

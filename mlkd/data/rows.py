@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -46,6 +47,10 @@ class Row(NamedTuple):
     corpus: str
     place: str
     """``file:number``."""
+    value: float = math.nan
+    """Of labelled text the index of its label, or its score from 0 to 1."""
+    dev: bool | None = None
+    """Whether it is held out; None: a hash of the source decides."""
 
 
 class Reject(NamedTuple):

@@ -46,7 +46,7 @@ def _targets(chain: Chain, wanted: Sequence[Link]) -> None:
     asked: dict[tuple[Path, bool], list[tuple[Reads, Vectors, np.ndarray]]] = {}
     for link in wanted:
         vectors, reads = stage_of(link.settings).signals(link.settings).vectors, chain.reads(link)
-        if vectors is None or vectors.role not in reads.encoders:
+        if vectors is None or link.labelled or vectors.role not in reads.encoders:
             continue
         plan, steps = reads.batch_plan(tokens)
         sentences = reads.sentences(vectors, plan.pairs_until(steps), reads.dev_pairs(tokens))

@@ -35,6 +35,8 @@ class Chain:
 
     config: TrainConfig
     pairs: PairStore
+    labelled: Mapping[str, PairStore]
+    """By link, where it trains on labelled text instead of pairs."""
     evaluation: Evaluation
     given: Mapping[str, Path]
     """Folders of the encoders that are there before the first link."""
@@ -87,9 +89,13 @@ class Chain:
             encoders,
             config.data,
             config.trainer,
-            self.pairs,
+            self.rows(link),
             self.cache,
         )
+
+    def rows(self, link: Link) -> PairStore:
+        """What a link trains on."""
+        return self.labelled.get(link.name, self.pairs)
 
     def new_student(
         self, start: New, size: StudentConfig | None = None, init: InitConfig | None = None
@@ -147,10 +153,12 @@ class ByContent:
         run = self._chain.runs[output.link].id
         return run if output.output == STUDENT else f"{run}.{output.output}"
 
-    def pairs(self, reads_domains: bool) -> Any:
+    def pairs(self, link: Link) -> Any:
         """Hash of their content."""
-        pairs = self._chain.pairs
-        return [pairs.fingerprint, pairs.domain_hash] if reads_domains else pairs.fingerprint
+        rows = self._chain.rows(link)
+        if link.settings.reads_domains:
+            return [rows.fingerprint, rows.domain_hash]
+        return rows.fingerprint
 
 
 def open_chain(config: TrainConfig) -> Chain:
@@ -170,4 +178,5 @@ def open_chain(config: TrainConfig) -> Chain:
         precision=config.eval.precision,
     )
     given = {"teacher": ready.teacher, "base": ready.base}
-    return Chain(config, ready.pairs, evaluation, given, keys, ready.coverage, deadline)
+    rows = ready.pairs, ready.labelled
+    return Chain(config, *rows, evaluation, given, keys, ready.coverage, deadline)

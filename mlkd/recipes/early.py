@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlkd.config.schema import TrainConfig
+from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import source_files
 from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
@@ -21,9 +22,12 @@ def check_early(config: TrainConfig, keys: Iterable[str]) -> None:
     Raises:
         UserError: A link has nothing to do, a setting is not read, or a file is missing.
     """
-    links(config)
+    wanted = links(config)
     refuse_unread(config, keys)
     data = config.data
+    for link in wanted:
+        for name, text in link.labelled.items():
+            labelled_files(name, text, data.root)
     for name, corpus in data.corpora.items():
         for target in corpus.targets:
             if not config.allow_download and target in (data.languages or corpus.targets):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
+from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import source_files
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Given, Input, Link, Made, links
@@ -34,8 +35,8 @@ class Resolver(Protocol):
     def made(self, output: Made) -> Any:
         """An output of an earlier link."""
 
-    def pairs(self, reads_domains: bool) -> Any:
-        """The pairs."""
+    def pairs(self, link: Link) -> Any:
+        """The pairs that a link trains on, or its labelled text."""
 
 
 def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, A
         "link": link.settings.deciding(),
         "seed": link.seed,
         "inputs": {role: resolved(source) for role, source in link.inputs.items()},
-        "pairs": resolver.pairs(link.settings.reads_domains),
+        "pairs": resolver.pairs(link),
         "data": config.data.deciding(),
         "trainer": config.trainer.deciding(),
     }
@@ -82,10 +83,16 @@ class BySettings:
         """What decides the link, again by settings."""
         return [identity(self._config, self._links[output.link], self), output.output]
 
-    def pairs(self, reads_domains: bool) -> Any:
+    def pairs(self, link: Link) -> Any:
         """Corpora, cleaning and splits."""
-        also = {Decides.PAIRS, Decides.DOMAINS} if reads_domains else {Decides.PAIRS}
-        return self._config.data.deciding(also)
+        also = {Decides.PAIRS}
+        if link.settings.reads_domains:
+            also |= {Decides.DOMAINS}
+        pairs = self._config.data.deciding(also)
+        if not link.labelled:
+            return pairs
+        labelled = {name: corpus.deciding(also) for name, corpus in link.labelled.items()}
+        return pairs | {"labelled": labelled}
 
 
 def link_keys(config: TrainConfig) -> dict[str | None, str]:
@@ -99,7 +106,8 @@ def link_keys(config: TrainConfig) -> dict[str | None, str]:
     """
     files, by_settings = digest(list(_file_states(config)), length=8), BySettings(config)
     scores = config.eval.deciding({Decides.SCORES})
-    common = [by_settings.given(Given("base")), by_settings.pairs(False), config.trainer.deciding()]
+    pairs = config.data.deciding({Decides.PAIRS})
+    common = [by_settings.given(Given("base")), pairs, config.trainer.deciding()]
     common.append(config.assistant.seed)  # or cells would share the data and nothing else
     wholes: dict[str | None, Any] = {None: common}
     wholes |= {link.name: identity(config, link, by_settings) for link in links(config)}
@@ -123,6 +131,9 @@ def _files(config: TrainConfig) -> Iterator[Path]:
         for target in corpus.targets if corpus.format != "demo" else ():
             with suppress(UserError):
                 yield from source_files(name, corpus, target, data.root)
+    for name, text in data.labelled.items():
+        with suppress(UserError):
+            yield from labelled_files(name, text, data.root).values()
     for item in config.eval.sets.values():
         parts = re.split(r"\{(?:lang|a|b|pair)\}", item.path)
         pattern = re.sub(r"\*+", "*", "*".join(map(glob.escape, parts)))

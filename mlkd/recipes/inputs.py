@@ -13,7 +13,7 @@ import numpy as np
 
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
-from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.pairs import PairStore, prepare_labelled, prepare_pairs
 from mlkd.data.tokens import tokenizer_fingerprint
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
@@ -24,7 +24,7 @@ from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
-from mlkd.recipes.recipe import Given, references
+from mlkd.recipes.recipe import Given, links, references
 from mlkd.storage.files import digest, encoder_fingerprint, remove_leftovers, write_json
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
@@ -50,6 +50,8 @@ class Prepared:
     """The inputs of a chain."""
 
     pairs: PairStore
+    labelled: dict[str, PairStore]
+    """What links train on that train on labelled text, by link."""
     sets: list[EvalSet]
     teacher: Path
     base: Path
@@ -77,6 +79,7 @@ def prepare(config: TrainConfig) -> Prepared:
         pairs = prepare_pairs(
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )
+        labelled = _labelled(config, sets, cache)
         if config.student.trim is not None:
             check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
@@ -89,7 +92,22 @@ def prepare(config: TrainConfig) -> Prepared:
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
-    return Prepared(pairs, sets, teacher, base, coverage)
+    return Prepared(pairs, labelled, sets, teacher, base, coverage)
+
+
+def _labelled(config: TrainConfig, sets: list[EvalSet], cache: Path) -> dict[str, PairStore]:
+    """Labelled text by link; links that name the same corpora share it."""
+    test = sentences(item for item in sets if item.split == "test")
+    known: dict[tuple[str, ...], PairStore] = {}
+    found = {}
+    for link in links(config):
+        if names := tuple(link.labelled):
+            if names not in known:
+                known[names] = prepare_labelled(
+                    config.data, link.labelled, sentences(sets), test, cache
+                )
+            found[link.name] = known[names]
+    return found
 
 
 def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:

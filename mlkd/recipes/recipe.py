@@ -7,9 +7,10 @@ Here names become what they stand for, and the links that nothing needs are left
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from mlkd.config.labelled import LabelledConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import StageSettings
 from mlkd.output.errors import UserError
@@ -60,6 +61,8 @@ class Link:
     """Whether what it trains was a new student once, and not the assistant."""
     starts_random: bool
     """Whether its encoder has random layers that no link has trained."""
+    labelled: Mapping[str, LabelledConfig] = field(default_factory=dict)
+    """The labelled text that it trains on; empty: it trains on pairs."""
 
 
 def links(config: TrainConfig) -> list[Link]:
@@ -123,21 +126,28 @@ class _Recipe:
         settings = self._config.stages[name]
         missing = settings.roles - settings.inputs.keys()
         of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
-        unread = settings.inputs.keys() - settings.roles - of_new
+        unread = settings.inputs.keys() - settings.roles - settings.optional_roles - of_new
         if missing or unread:
-            roles = ", ".join(sorted(settings.roles))
+            roles = ", ".join(sorted(settings.roles | settings.optional_roles))
             raise UserError(
                 f"stages.{name}.inputs: {', '.join(sorted(missing | unread))}: the stage "
                 f"{settings.stage} reads: {roles}"
             )
-        inputs = {role: self._input(name, role) for role in sorted(settings.roles)}
+        read = settings.inputs.keys() - of_new
+        inputs = {role: self._input(name, role) for role in sorted(read)}
         path = list(self._path(name))
         seed = self._config.seed if settings.seed is None else settings.seed
         random = self._config.init.source == "scratch" and isinstance(path[-1], New)
         trained = any(
             self._config.stages[start.link].whole for start in path if isinstance(start, Made)
         )
-        return Link(name, settings, inputs, seed, isinstance(path[-1], New), random and not trained)
+        try:
+            labelled = settings.labelled_of(self._config.data.labelled)
+        except ValueError as error:
+            raise UserError(f"stages.{name}: {error}") from None
+        trains_student = isinstance(path[-1], New)
+        random = random and not trained
+        return Link(name, settings, inputs, seed, trains_student, random, labelled)
 
     def find(self, reference: str, before: int | None = None) -> Given | Made:
         """What a name means for a link, or for the whole chain.

@@ -17,7 +17,7 @@ from mlkd.output.errors import UserError
 from mlkd.reporting.collect import ReportCell
 from mlkd.runs.record import flatten
 
-_BESIDE = undecided(TrainConfig, {Decides.CHAIN, Decides.PAIRS, Decides.DOMAINS})
+_BESIDE = undecided(TrainConfig, {*Decides} - {Decides.NOTHING, Decides.SCORES})
 """Settings that do not decide the result of a chain."""
 
 

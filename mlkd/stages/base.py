@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from mlkd.config.labelled import Task
 from mlkd.config.stages import StageSettings
 from mlkd.data.module import PairBatch
 from mlkd.encoders.forward import encode
@@ -46,6 +47,16 @@ class ParameterGroup:
     """Whether a step is theirs; in other steps they stay as they are. None = every step is."""
 
 
+def weighted(terms: Mapping[str, tuple[float, Tensor]]) -> StepOutput:
+    """The weighted sum of terms, each logged by its name.
+
+    Args:
+        terms: Weight and value of each.
+    """
+    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+    return StepOutput(loss, {name: value.detach() for name, (_, value) in terms.items()})
+
+
 class Stage(L.LightningModule):
     """How one training learns.
 
@@ -56,10 +67,12 @@ class Stage(L.LightningModule):
     and among the best weights.
     """
 
-    selects: ClassVar[str] = "dev/loss"
+    selects: str = "dev/loss"
     """The logged value that decides which weights are the best,"""
-    selects_largest: ClassVar[bool] = False
+    selects_largest: bool = False
     """and whether larger is better."""
+    may_collapse: bool = False
+    """Whether the dev vectors may come to lie in few points, as those of a few classes do."""
 
     def __init__(
         self,
@@ -67,6 +80,8 @@ class Stage(L.LightningModule):
         settings: StageSettings,
         steps: int,
         live: Mapping[str, LiveEncoder] | None = None,
+        folders: Mapping[str, Path] | None = None,
+        task: Task | None = None,
     ) -> None:
         """Set up a stage.
 
@@ -75,9 +90,12 @@ class Stage(L.LightningModule):
             settings: Those of the link.
             steps: Optimiser steps of the whole run.
             live: Frozen encoders that run in the step, by role; they are no part of the module.
+            folders: Of the inputs by role, but for a new student.
+            task: What labelled text teaches, where the link trains on it.
         """
         super().__init__()
         self.model, self.settings, self.live = model, settings, dict(live or {})
+        self.folders, self.task = dict(folders or {}), task
         self._steps = steps
         model.requires_grad_(False)
         self.trained().requires_grad_(True)

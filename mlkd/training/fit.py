@@ -92,9 +92,10 @@ def fit(
     with ready as words, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
         L.seed_everything(reads.seed + ranks.rank(), verbose=False)  # dropout differs
-        module = kind(model, settings, steps, live)
-        best = KeepBest(run.best, kind.selects, kind.selects_largest)
-        guard = _guard(training, source, dev)
+        folders = {role: encoder.folder for role, encoder in reads.encoders.items()}
+        module = kind(model, settings, steps, live, folders, reads.pairs.task)
+        best = KeepBest(run.best, module.selects, module.selects_largest)
+        guard = _guard(training, source, dev, may_collapse=module.may_collapse)
         checkpoint = _checkpoint(training, precision, best, guard)
         trainer = _trainer(training, precision, steps, [guard, checkpoint, best, *callbacks])
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -120,7 +121,7 @@ def fit(
     return module, summary, checkpoint.asked()
 
 
-def _guard(training: Training, source: PairSource, dev: np.ndarray) -> Guard:
+def _guard(training: Training, source: PairSource, dev: np.ndarray, *, may_collapse: bool) -> Guard:
     """What looks at every step, and at the vectors of a sample of the dev pairs."""
     sample = dev[np.linspace(0, len(dev) - 1, min(len(dev), _SAMPLE)).astype(int)]
     return Guard(
@@ -129,6 +130,7 @@ def _guard(training: Training, source: PairSource, dev: np.ndarray) -> Guard:
         source.batch(sample),
         skip=training.reads.trainer.skip_bad_batches,
         random=training.starts_random,
+        may_collapse=may_collapse,
         checkpoint=training.run.last_step,
     )
 

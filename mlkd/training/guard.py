@@ -41,6 +41,7 @@ class Guard(L.Callback):
         *,
         skip: int,
         random: bool,
+        may_collapse: bool = False,
         checkpoint: Callable[[], str],
     ) -> None:
         """Set up.
@@ -52,12 +53,14 @@ class Guard(L.Callback):
             skip: So many bad batches are left out; one more stops the run.
             random: Whether the encoder starts from random weights: what it learns first is the mean
                 of the targets, so that a collapsed space is reported, but stops nothing.
+            may_collapse: Nothing is said of a collapsed space as long as it has numbers.
             checkpoint: Says from where the run can go on.
         """
         self._folder, self._pairs, self._sample = folder, pairs, sample
         self._skip, self._checkpoint = skip, checkpoint
         self._pending: tuple[int, Tensor, _Underway] | None = None
         self._collapsed_at_start: bool | None = True if random else None
+        self._may_collapse = may_collapse
         self.skipped: list[int] = []
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
@@ -128,6 +131,8 @@ class Guard(L.Callback):
         # The trainer gives callbacks a log_dict of their own.
         self.log_dict({"dev/cosine": cosine, "dev/rank": rank})  # type: ignore[attr-defined]
         if not _has_collapsed(cosine, rank):
+            return
+        if self._may_collapse and math.isfinite(cosine + rank):
             return
         found = f"mean cosine {cosine:.4f}, effective rank {rank:.2f} of the dev vectors"
         if self._collapsed_at_start and math.isfinite(cosine + rank):

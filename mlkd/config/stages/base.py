@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from mlkd.config.labelled import LabelledConfig, Task, task_of
 from mlkd.config.section import Decides, Positive, Section, Seed
 from mlkd.config.student import StudentConfig
 from mlkd.config.training import OptimConfig
@@ -34,6 +36,8 @@ class StageSettings(Section):
     """Module and class of the stage, as ``mlkd.stages.sentence:SentenceStage``."""
     roles: ClassVar[frozenset[str]] = frozenset({"start", "target"})
     """Names of the inputs that the stage reads; ``start`` is the encoder that it trains."""
+    optional_roles: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that it reads where they are given."""
     outputs: ClassVar[frozenset[str]] = frozenset({"student"})
     """What a link of the stage hands over: the encoder that it trained, and what else there is."""
     whole: ClassVar[bool] = True
@@ -72,6 +76,17 @@ class StageSettings(Section):
         """Whether labels of domains decide what the link does."""
         return self.grouping is not None and self.grouping.by == "domain"
 
+    def labelled_of(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
+        """The labelled corpora that the link trains on; none: it trains on pairs.
+
+        Args:
+            known: ``data.labelled``.
+
+        Raises:
+            ValueError: There is nothing that it could train on.
+        """
+        return {}
+
     def useless(self, student: StudentConfig) -> str | None:
         """What the student would need for this stage to be of use; None if it is."""
         return None
@@ -80,3 +95,27 @@ class StageSettings(Section):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         for name in get_args(cls.model_fields["stage"].annotation):
             KNOWN[name] = cls
+
+
+class LabelledSettings(StageSettings):
+    """Settings of a link that trains on labelled text instead of pairs."""
+
+    labelled: list[str] | None = None
+    """Corpora of ``data.labelled``; null = all. They are of one kind, with the same labels."""
+
+    def labelled_of(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
+        """The corpora that it names."""
+        names = [*known] if self.labelled is None else list(dict.fromkeys(self.labelled))
+        if missing := [name for name in names if name not in known]:
+            allowed = ", ".join(known) or "none, data.labelled is empty"
+            raise ValueError(f"labelled: no {missing[0]} in data.labelled; it has {allowed}")
+        if not names:
+            raise ValueError("data.labelled is empty; give labelled text")
+        corpora = {name: known[name] for name in names}
+        if reason := self.lacks(task_of(corpora)):
+            raise ValueError(reason)
+        return corpora
+
+    def lacks(self, task: Task) -> str | None:
+        """What the settings lack for such labels, or have beside them; None if they fit."""
+        return None

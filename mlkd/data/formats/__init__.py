@@ -1,9 +1,10 @@
 """Formats of parallel text: ``format: x`` of a corpus is read by the module ``x`` of this folder.
 
-A module has ``read(wanted, files)``, which yields pairs and rejected rows. What else it may have
-is how its files are found: ``SUFFIXES``, if a path may be a folder of such files; ``TWO_FILES``, if
-the translations are at ``target_path``; ``find(wanted, root, allow_download)``, if neither will do;
-and ``count(wanted, files)``, if rows are quick to count.
+A module has ``read(wanted, files)``, which yields pairs and rejected rows. Those that may hold
+labelled text have ``rows(wanted, columns, files)``, which yields any columns with their places.
+What else one may have is how its files are found: ``SUFFIXES``, if a path may be a folder of such
+files; ``TWO_FILES``, if the translations are at ``target_path``; ``find(wanted, root,
+allow_download)``, if neither will do; and ``count(wanted, files)``, if rows are quick to count.
 
 A new format is a module here, its name and the keys that it reads in
 :class:`~mlkd.config.inputs.CorpusConfig`, and its line in ``mlkd/data/README.md``.

@@ -20,11 +20,13 @@ class Wanted:
         name: Key of the corpus in ``data.corpora``.
         corpus: Its configuration.
         target: Translation language, one of ``corpus.targets``.
+        section: Where the configuration has the corpus.
     """
 
     name: str
     corpus: CorpusConfig
     target: str
+    section: str = "data.corpora"
 
     @property
     def source(self) -> str:
@@ -39,7 +41,7 @@ class Wanted:
 
     def refuse(self, what: str, key: str = "") -> UserError:
         """An error about a key of the corpus, for the caller to raise."""
-        return UserError(f"data.corpora.{self.name}{key}: {what}")
+        return UserError(f"{self.section}.{self.name}{key}: {what}")
 
     def columns(self, files: list[Path]) -> list[str | int]:
         """The columns that are read: those of the configuration, or the first ones."""
@@ -69,10 +71,20 @@ class Wanted:
 
     def two_names(self, files: list[Path]) -> list[str]:
         """As :meth:`two_columns`, in a format whose columns have names only."""
-        columns = self.two_columns(files)
+        return self.names(self.two_columns(files))
+
+    def names(self, columns: list[str | int]) -> list[str]:
+        """Columns of a format whose columns have names only.
+
+        Raises:
+            UserError: One is a position.
+        """
         names = [column for column in columns if isinstance(column, str)]
-        if len(names) != 2:
-            raise self.refuse(f"{columns}; format {self.corpus.format} needs two names", ".columns")
+        if len(names) != len(columns):
+            how_many = {2: "two", 3: "three"}[len(columns)]
+            raise self.refuse(
+                f"{columns}; format {self.corpus.format} needs {how_many} names", ".columns"
+            )
         return names
 
     def place(self, template: str, root: str | None) -> Path:

@@ -14,6 +14,7 @@ from mlkd.data.rows import Reject
 _HEADER_WORDS = {
     "source", "target", "src", "tgt", "trg", "text", "translation", "translated", "original",
     "sentence", "english", "non", "id", "lang", "language", "segment", "string", "foreign",
+    "label", "score", "sentiment", "similarity",
 }  # fmt: skip
 _LOOK_AHEAD = 100
 """Lines that a quoted cell may go on for."""
@@ -91,7 +92,7 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
     if len(set(texts)) > 1 and all(part and set(part) <= words for part in parts):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
-            f"set data.corpora.{wanted.name}.header=true",
+            f"set {wanted.section}.{wanted.name}.header=true",
             ".header",
         )
 

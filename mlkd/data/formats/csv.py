@@ -13,16 +13,24 @@ from mlkd.output.errors import UserError
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
-    """The two columns of each record; cells may hold delimiters, quotes and line ends."""
+    """The two columns of each record."""
+    for place, found in rows(wanted, wanted.two_columns(files), files):
+        yield found if isinstance(found, Reject) else checked(found[0], found[1], place)
+
+
+def rows(
+    wanted: Wanted, columns: list[str | int], files: list[Path]
+) -> Iterator[tuple[str, list[str] | Reject]]:
+    """Any columns of each record; cells may hold delimiters, quotes and line ends."""
     path, delimiter = files[0], wanted.corpus.delimiter
     source = _Lines(path)
-    rows = csv.reader(source, delimiter=delimiter, strict=True)
+    records = csv.reader(source, delimiter=delimiter, strict=True)
     width = 0
     chosen: list[int] = []
     while True:
         source.start()
         try:
-            found = next(rows, None)
+            found = next(records, None)
         except csv.Error as error:
             raise UserError(
                 f"{source.place}: no CSV with delimiter {delimiter!r} ({error})"
@@ -30,22 +38,24 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
         if found is None:
             return
         if source.bad is not None:
-            yield source.bad
+            yield source.place, source.bad
         elif not width:
             names = found if wanted.corpus.header else None
-            chosen = positions(wanted, wanted.two_columns(files), names, path)
+            chosen = positions(wanted, columns, names, path)
             if max(chosen) >= len(found):
                 raise wanted.refuse(
                     f"{path} has {len(found)} columns with delimiter {delimiter!r}", ".delimiter"
                 )
             width = len(found)
             if names is None:
-                refuse_header(wanted, [found[c] for c in chosen], source.place)
-                yield checked(found[chosen[0]], found[chosen[1]], source.place)
+                texts = [found[c] for c in chosen]
+                refuse_header(wanted, texts, source.place)
+                yield source.place, texts
         elif len(found) != width:
-            yield Reject("wrong column count", source.place, delimiter.join(found))
+            wrong = Reject("wrong column count", source.place, delimiter.join(found))
+            yield source.place, wrong
         else:
-            yield checked(found[chosen[0]], found[chosen[1]], source.place)
+            yield source.place, [found[c] for c in chosen]
 
 
 class _Lines:

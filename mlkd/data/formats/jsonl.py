@@ -13,17 +13,36 @@ from mlkd.data.rows import Pair, Reject, checked, count_lines, lines
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """The two named values of each object."""
     columns = wanted.two_names(files)
-    for place, line in lines(files[0]):
-        if isinstance(line, Reject):
-            yield line
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Reject("invalid JSON", place, line)
+    for place, line, value in _objects(files[0]):
+        if isinstance(value, Reject):
+            yield value
             continue
         item = pair_of(value, columns, place)
         yield item._replace(raw=line) if isinstance(item, Reject) else item
+
+
+def rows(
+    wanted: Wanted, columns: list[str | int], files: list[Path]
+) -> Iterator[tuple[str, list[object] | Reject]]:
+    """Any named values of each object, of whatever type; None where there is no such name."""
+    names = wanted.names(columns)
+    for place, _, value in _objects(files[0]):
+        if isinstance(value, Reject):
+            yield place, value
+        else:
+            yield place, [_look_up(value, name) for name in names]
+
+
+def _objects(path: Path) -> Iterator[tuple[str, str, object]]:
+    """Place, line and value of each line; the value is a reject where it is no JSON."""
+    for place, line in lines(path):
+        if isinstance(line, Reject):
+            yield place, "", line
+            continue
+        try:
+            yield place, line, json.loads(line)
+        except (ValueError, RecursionError):
+            yield place, line, Reject("invalid JSON", place, line)
 
 
 def count(wanted: Wanted, files: list[Path]) -> int:

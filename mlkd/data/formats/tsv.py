@@ -12,9 +12,15 @@ from mlkd.data.rows import Pair, Reject, count_lines, lines
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """The two columns of each line."""
-    columns = wanted.two_columns(files)
-    for place, found in cells(wanted, columns, files[0], lines(files[0])):
+    for place, found in rows(wanted, wanted.two_columns(files), files):
         yield found if isinstance(found, Reject) else Pair(found[0], found[1], place)
+
+
+def rows(
+    wanted: Wanted, columns: list[str | int], files: list[Path]
+) -> Iterator[tuple[str, list[str] | Reject]]:
+    """Any columns of each line."""
+    return cells(wanted, columns, files[0], lines(files[0]))
 
 
 def count(wanted: Wanted, files: list[Path]) -> int:

@@ -1,0 +1,108 @@
+"""Schemas of labelled text, free of torch: graded sentence pairs, and texts with a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mlkd.config.languages import Language
+from mlkd.config.section import Decides, Delimiter, Section
+
+Kind = Literal["similarity", "classification"]
+
+_KEYS = {
+    "demo": set[str](),
+    "tsv": {"path", "dev_path", "columns", "header"},
+    "csv": {"path", "dev_path", "columns", "header", "delimiter"},
+    "jsonl": {"path", "dev_path", "columns"},
+}
+"""The keys that each format reads, besides those that say what a corpus is."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What labelled text teaches."""
+
+    kind: Kind
+    labels: tuple[str, ...] = ()
+    """Of a classification, in the order of the head's outputs."""
+
+
+def _text(label: object) -> object:
+    """YAML reads ``0`` as a number; files hold text."""
+    return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
+
+
+class LabelledConfig(Section):
+    """One labelled corpus in one language."""
+
+    kind: Kind
+    """``similarity``: two sentences and a score; ``classification``: a text and its label."""
+    format: Literal["demo", "tsv", "csv", "jsonl"]
+    """As of pairs. ``demo``: the embedded requests, of class complaint, question or thanks."""
+    path: str = ""
+    """File of the training split under ``data.root``; ``{language}`` is filled in."""
+    dev_path: str | None = None
+    """The same of the dev split; null = ``data.dev_fraction`` of the texts, chosen by hash."""
+    language: Language = "en"
+    columns: list[str | int] | None = None
+    """Columns of the text or the two sentences, and of the label or score: positions, or names
+    where the file has a header (JSONL always has names). null = the first ones."""
+    header: bool = False
+    """Whether the first line names the columns."""
+    delimiter: Delimiter = ","
+    """What separates the cells of ``csv``; ``tab`` for a tab."""
+    labels: list[Annotated[str, BeforeValidator(_text)]] = Field(default=[])
+    """Labels of a classification; their order is that of the head's outputs."""
+    scores: tuple[float, float] = (0.0, 5.0)
+    """Least and largest score of a similarity: those of no and of full similarity."""
+    domain: Annotated[str, Decides.DOMAINS] = "general"
+    """What the text is about, or where it comes from: a label for links that read it."""
+
+    @property
+    def width(self) -> int:
+        """Columns that are read."""
+        return 3 if self.kind == "similarity" else 2
+
+    @property
+    def task(self) -> Task:
+        """What it teaches."""
+        return Task(self.kind, tuple(self.labels))
+
+    @model_validator(mode="after")
+    def _every_key_is_read(self) -> LabelledConfig:
+        unread = set().union(*_KEYS.values()) - _KEYS[self.format]
+        unread |= {"scores" if self.kind == "classification" else "labels"}
+        for key in sorted(unread):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                where = f"of kind {self.kind}" if key in ("scores", "labels") else self.format
+                raise ValueError(f"{key} is not read of labelled text {where}")
+        if self.format != "demo" and not self.path:
+            raise ValueError(f"format {self.format} needs a path")
+        return self
+
+    @model_validator(mode="after")
+    def _values_are_possible(self) -> LabelledConfig:
+        if self.kind == "classification" and not 1 < len(set(self.labels)) == len(self.labels):
+            raise ValueError(f"labels={self.labels}: give two different ones or more")
+        if self.scores[0] >= self.scores[1]:
+            raise ValueError(f"scores={list(self.scores)}: give the least and the largest score")
+        if self.columns is not None and len(self.columns) != self.width:
+            raise ValueError(f"columns={self.columns}: a {self.kind} has {self.width}")
+        return self
+
+
+def task_of(corpora: Mapping[str, LabelledConfig]) -> Task:
+    """What some corpora teach together.
+
+    Raises:
+        ValueError: They are of two kinds, or have other labels or another order of them.
+    """
+    (first, one), *rest = corpora.items()
+    for name, other in rest:
+        if other.task != one.task:
+            raise ValueError(f"{first} and {name} are no corpora of one kind with the same labels")
+    return one.task

@@ -1,0 +1,97 @@
+"""Settings of the stage that trains on labelled text."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mlkd.config.labelled import Task
+from mlkd.config.section import Section
+from mlkd.config.stages.base import LabelledSettings
+from mlkd.config.stages.layers import AttentionConfig, HiddenConfig
+
+
+class GoldConfig(Section):
+    """Weight of the labels: cross-entropy, or the squared error of the cosine to the score."""
+
+    version: ClassVar[int] = 1
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class SoftConfig(Section):
+    """Weight of what the target says: soft labels, or its cosine."""
+
+    version: ClassVar[int] = 1
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: Annotated[float, Field(gt=0.0)] = 2.0
+    """Logits of both sides are divided by it; similarities have none."""
+
+
+class TaskLossConfig(Section):
+    """Terms of the loss, each logged by its name; null = left out."""
+
+    gold: GoldConfig | None = GoldConfig()
+    soft: SoftConfig | None = None
+    hidden: HiddenConfig | None = None
+    attention: AttentionConfig | None = None
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether layers aim at those of the target."""
+        return self.hidden is not None or self.attention is not None
+
+    @model_validator(mode="after")
+    def _some_label(self) -> TaskLossConfig:
+        if self.gold is None and self.soft is None:
+            raise ValueError("give at least one of gold, soft")
+        return self
+
+
+class TaskSettings(LabelledSettings):
+    """An encoder learns a task from labelled text, or from another encoder that has learned it."""
+
+    implementation: ClassVar[str] = "mlkd.stages.task:TaskStage"
+    version: ClassVar[int] = 1
+    roles: ClassVar[frozenset[str]] = frozenset({"start"})
+    optional_roles: ClassVar[frozenset[str]] = frozenset({"target", "target_head"})
+    outputs: ClassVar[frozenset[str]] = frozenset({"student", "head"})
+
+    stage: Literal["task"]
+    loss: TaskLossConfig = TaskLossConfig()
+    map: Literal["first", "stride", "last", "ends"] | None = None
+    """Which layer of the target each layer aims at, for ``loss.hidden`` and ``loss.attention``
+    (see stage ``layers``)."""
+    select: Literal["score", "loss"] = "score"
+    """What decides which weights are the best on dev: Spearman of a similarity and accuracy of a
+    classification, or the loss."""
+    head_rate: Annotated[float, Field(gt=0.0)] = 10.0
+    """Learning rate of the head of a classification, in parts of the link's."""
+
+    @model_validator(mode="after")
+    def _target_is_read(self) -> TaskSettings:
+        from_target = self.loss.soft is not None or self.loss.compares_layers
+        if from_target and "target" not in self.inputs:
+            raise ValueError("loss.soft, loss.hidden and loss.attention need inputs.target")
+        if "target" in self.inputs and not from_target:
+            raise ValueError(
+                "inputs.target is not read; give loss.soft, loss.hidden or loss.attention"
+            )
+        if self.loss.compares_layers != (self.map is not None):
+            raise ValueError("map goes with loss.hidden or loss.attention; give both or none")
+        return self
+
+    def lacks(self, task: Task) -> str | None:
+        """Soft labels need the target's head; similarities have no head."""
+        classifies, soft = task.kind == "classification", self.loss.soft is not None
+        if classifies and soft and "target_head" not in self.inputs:
+            return "loss.soft needs inputs.target_head, as <link>.head, for a classification"
+        if "target_head" in self.inputs and not (classifies and soft):
+            return "inputs.target_head is only read by loss.soft of a classification"
+        if not classifies and self.head_rate != type(self).model_fields["head_rate"].default:
+            return "head_rate is only read for a classification"
+        if not classifies and self.loss.soft is not None and self.loss.soft.temperature != 2.0:
+            return "loss.soft.temperature is only read for a classification"
+        return None

@@ -1,0 +1,73 @@
+"""A linear head on sentence vectors: its folder, opened without running foreign code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mlkd.output.errors import UserError
+from mlkd.storage.files import reason_of, write_json
+
+_WEIGHTS, _LABELS = "head.safetensors", "head.json"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logits of sentence vectors.
+
+    Attributes:
+        weight: ``(C, d)``, float32.
+        bias: ``(C,)``, float32.
+        labels: The C labels, in the order of the logits.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    labels: tuple[str, ...]
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Logits ``(n, C)`` of vectors ``(n, d)``, on their device."""
+        weight, bias = self.weight.to(vectors.device), self.bias.to(vectors.device)
+        return torch.nn.functional.linear(vectors.float(), weight, bias)
+
+
+def save_head(weight: Tensor, bias: Tensor, labels: Sequence[str], folder: Path) -> None:
+    """Write a head into a folder: its weights, and its labels in order."""
+    weights = {"weight": weight, "bias": bias}
+    weights = {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
+    save_file(weights, folder / _WEIGHTS)
+    write_json(folder / _LABELS, {"labels": list(labels)})
+
+
+def load_head(folder: Path, width: int) -> Head:
+    """Open the folder of a head.
+
+    Args:
+        folder: As :func:`save_head` wrote it.
+        width: Of the vectors that it is to read.
+
+    Raises:
+        UserError: It is none, or it reads vectors of another width.
+    """
+    try:
+        labels = json.loads((folder / _LABELS).read_text(encoding="utf-8"))["labels"]
+        tensors = load_file(folder / _WEIGHTS)
+        weight, bias = tensors["weight"].float(), tensors["bias"].float()
+        known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        if not known or weight.ndim != 2 or not len(labels) == len(weight) == len(bias):
+            raise ValueError("labels and weights do not fit each other")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise UserError(f"{folder}: no head of a classification ({reason_of(error)})") from None
+    if weight.shape[1] != width:
+        raise UserError(
+            f"{folder}: a head for vectors of width {weight.shape[1]}, not {width}; it belongs to "
+            "another encoder"
+        )
+    return Head(weight, bias, tuple(labels))
