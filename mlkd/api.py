@@ -117,6 +117,7 @@ def train(
     Raises:
         UserError: A setting is wrong, a file cannot be read, or the training went astray.
     """
+    from mlkd.recipes.early import refuse_beside_budget
     from mlkd.recipes.recipe import links
 
     if config is None:
@@ -128,6 +129,7 @@ def train(
     if config.trainer.processes > 1:
         raise UserError("trainer.devices and trainer.nodes: 1 here; commands start processes")
     links(config)  # refused before torch and friends are imported
+    refuse_beside_budget(config, settings)
 
     from mlkd.machine.host import unchanged
     from mlkd.recipes.run import run_chain
@@ -136,6 +138,10 @@ def train(
     runs: list[Run] = []
     try:
         with unchanged():
+            if config.budget_mib is not None:
+                from mlkd.recipes.budget import within_budget
+
+                config = within_budget(config)
             run_chain(config, runs.append)
     except Interrupted as stop:
         number = getattr(signal, str(stop), None)

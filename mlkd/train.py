@@ -27,6 +27,10 @@ def main(config: TrainConfig) -> float:
     if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
     check_early(config, (word.split("=")[0] for word in HydraConfig.get().overrides.task))
+    if config.budget_mib is not None:
+        from mlkd.recipes.budget import within_budget
+
+        config = within_budget(config)
     if (score := show_again(config)) is not None:
         return score
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):

@@ -6,7 +6,7 @@ also the typed arguments of everything below the recipes.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -31,6 +31,10 @@ class TrainConfig(Section):
     teacher: EncoderConfig
     assistant: AssistantConfig
     student: StudentConfig
+    budget_mib: Annotated[float | None, Field(gt=0.0), Decides.CHAIN] = None
+    """Size of the student's graph; its shape is searched for, among starts without training."""
+    budget_of: Annotated[Literal["fp32", "int8"], Decides.CHAIN] = "int8"
+    """How the graph of that size stores its weights."""
     init: InitConfig
     data: DataConfig
     optim: Annotated[OptimConfig, Decides.CHAIN]
@@ -66,6 +70,8 @@ class TrainConfig(Section):
                     f"stages.{name}.batch_size={link.batch_size} must be a multiple of "
                     f"trainer.devices * trainer.nodes = {processes}"
                 )
+        if self.budget_mib is None and self.budget_of != "int8":
+            raise ValueError(f"budget_of={self.budget_of} is only read with budget_mib")
         how, allowed = self.init.embedding, _ways_to_start(self.student)
         if how not in allowed:
             raise ValueError(

@@ -122,6 +122,8 @@ def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
     with open_dict(composed):
         composed.pop("sweep", None)
     config = validate(composed, TrainConfig)
+    if config.budget_mib is not None:
+        raise UserError("budget_mib: not in a sweep; sweep the students that it finds")
     return Cell(overrides, config, tuple(link_keys(config).items()))
 
 
