@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from transformers import PreTrainedTokenizerBase
 
 from mlkd.config.labelled import Task
 from mlkd.config.stages import StageSettings
@@ -109,6 +110,13 @@ class Stage(L.LightningModule):
     def signals(cls, settings: StageSettings) -> Signals:
         """What the stage reads besides the pairs."""
         raise NotImplementedError
+
+    @classmethod
+    def more_pieces(
+        cls, settings: StageSettings, tokenizer: PreTrainedTokenizerBase
+    ) -> Collection[int]:
+        """Ids of the pieces that the stage gives the encoder besides those of the text."""
+        return ()
 
     def objective(self, batch: PairBatch) -> StepOutput:
         """Loss of one batch, in training and on dev."""

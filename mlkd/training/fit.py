@@ -88,6 +88,7 @@ def fit(
     precision: str = chosen
     live = {role: reads.live(role, model.tokenizer) for role in sorted(signals.live)}
     occurs = torch.from_numpy(tokens.frequency(backbone_of(model).config.vocab_size) > 0)
+    occurs[list(kind.more_pieces(settings, model.tokenizer))] = True
     ready = trainable(model, occurs, dropout=settings.dropout, precision=precision, device=device)
     with ready as words, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files

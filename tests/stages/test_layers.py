@@ -14,6 +14,7 @@ import torch
 from conftest import (
     ENGLISH,
     GERMAN,
+    at_steps,
     configure,
     run_until,
     stored_tokens,
@@ -30,9 +31,12 @@ from mlkd.config.student import InitConfig, StudentConfig, TrimConfig
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder
+from mlkd.encoders.forward import encode
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError
+from mlkd.stages.base import Stage
 from mlkd.stages.layers import LayersStage
+from mlkd.stages.masking import masked
 from mlkd.student.initialise import build_student
 from mlkd.student.trim import pieces_to_keep, trimmed
 from mlkd.targets.live import LiveEncoder
@@ -239,3 +243,94 @@ def test_the_recipe_trains_and_goes_on_where_it_was_killed(
 def test_the_map_is_that_of_the_copy(settings: Callable[..., TrainConfig]) -> None:
     for given, rule in ((), "ends"), (("init.layers=stride",), "stride"):
         assert settings("any", *given).stages["layers"].map == rule  # type: ignore[attr-defined]
+
+
+def test_masked_input_is_that_of_both(
+    encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = student_of(encoder_folder, 2)
+    stage = stage_for(model, encoder_folder, masking={"share": 0.5})
+    batch, read = batch_for(model), []
+
+    def watched(m: Any, ids: Tensor, *more: Any) -> Any:
+        read.append(ids)
+        return encode(m, ids, *more)
+
+    for room in ("stages.layers", "targets.live"):
+        monkeypatch.setattr(f"mlkd.{room}.encode", watched)
+    stage.eval()
+    stage.objective(batch)
+    stage.objective(batch)
+    assert all(torch.equal(ids, read[0]) for ids in read[1:])  # student and target, on dev always
+    stage.train()
+    for _ in range(2):
+        stage.objective(batch)
+    assert torch.equal(read[4], read[5])
+    assert not torch.equal(read[4], read[6])
+    special = torch.tensor(model.tokenizer.all_special_ids)
+    for ids in read:
+        kept = torch.isin(batch.ids, special)
+        assert torch.equal(ids[kept], batch.ids[kept])
+        assert (ids == model.tokenizer.mask_token_id).any()
+
+
+def test_the_shares_of_masked_input() -> None:
+    """15 % are chosen; of these 80 % are masked, 10 % another piece, 10 % themselves."""
+    ids = torch.full((300, 1000), 7)
+    words = torch.ones_like(ids, dtype=torch.bool)
+    words[:, 0] = False
+    pieces = torch.tensor([8, 9])
+    generator = torch.Generator().manual_seed(1)
+    found = masked(ids, words, share=0.15, mask_id=3, pieces=pieces, generator=generator)
+    assert (found[:, 0] == 7).all()
+    shares = {i: float((found[:, 1:] == i).float().mean()) for i in (3, 7, 8, 9)}
+    expected = {3: 0.12, 7: 0.865, 8: 0.0075, 9: 0.0075}
+    assert shares == pytest.approx(expected, abs=0.002)
+
+
+def test_masking_without_a_mask_token_and_with_whole_vectors_is_refused(
+    encoder_folder: Path,
+) -> None:
+    model = student_of(encoder_folder, 2)
+    with pytest.raises(ValueError, match=r"masking and loss\.pair_mse exclude each other"):
+        stage_for(model, encoder_folder, masking={}, loss={"pair_mse": {}})
+    settings = stage_for(model, encoder_folder, masking={}).settings
+    model.tokenizer.mask_token = None
+    with pytest.raises(UserError, match="masking needs a tokenizer with a mask token"):
+        LayersStage.more_pieces(settings, model.tokenizer)
+
+
+def test_masked_text_of_one_language_a_batch_trains_and_goes_on(
+    settings: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences without translations; the mask token occurs in none of them."""
+    from mlkd.recipes.run import run_chain
+
+    for language, texts in (("en", ENGLISH), ("de", GERMAN)):
+        lines = [f"{text} {number}\n" for number in range(20) for text in texts]
+        (tmp_path / f"text.{language}").write_text("".join(lines), encoding="utf-8")
+    read: dict[int, set[str]] = {}
+
+    def look(stage: Stage, batch: PairBatch) -> None:
+        assert torch.equal(batch.source, batch.translation)
+        pairs = stage.trainer.datamodule._source.pairs  # type: ignore[attr-defined]
+        read[stage.global_step] = {pairs.languages[pairs.language[i]] for i in batch.sentences}
+
+    corpus = f"{{text: {{format: text, path: '{tmp_path}/text.{{target}}', targets: [en, de]}}}}"
+    more = [
+        "data=base", f"+data.corpora={corpus}", "data.root=null", "stage=layers",
+        "stages.layers.grouping={by: language, mode: one}", "stages.layers.masking={share: 0.3}",
+        "stages.assistant.max_steps=1", "student.bottleneck=null", "init=copy",
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        at_steps(patch, {*range(6)}, look)
+        run_chain(settings("whole", *more))
+    assert all(len(found) == 1 for found in read.values())
+    assert sorted(x for found in read.values() for x in found) == ["de"] * 3 + ["en"] * 3
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    (old,) = (tmp_path / "parts/runs").glob("layers-*")
+    shutil.rmtree(old)
+    run_until(settings("parts", *more), 3)
+    run_chain(settings("parts", *more))
+    one, other = (weights(tmp_path / name, "layers") for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -42,6 +42,16 @@ class LayerLossConfig(Section):
         return self
 
 
+class MaskingConfig(Section):
+    """Masked input, the same for student and target (Ansell et al., 2023)."""
+
+    version: ClassVar[int] = 1
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of the tokens that are chosen. Of these 80 % become the mask token, 10 % another piece
+    of the text, and 10 % stay."""
+
+
 class LayersSettings(StageSettings):
     """Token states and attention of every layer aim at those of a frozen encoder."""
 
@@ -53,4 +63,12 @@ class LayersSettings(StageSettings):
     """Which layer of the target each layer aims at: a rule of ``init.layers``, in ``conf/`` the
     one by which the student was copied. With recurrence pass n of N aims at layer n L / N of L,
     whatever the rule."""
+    masking: MaskingConfig | None = None
+    """null = encoders read the text as it is."""
     loss: LayerLossConfig = LayerLossConfig()
+
+    @model_validator(mode="after")
+    def _whole_sentences_have_vectors(self) -> LayersSettings:
+        if self.masking is not None and self.loss.pair_mse is not None:
+            raise ValueError("masking and loss.pair_mse exclude each other: its targets read all")
+        return self
