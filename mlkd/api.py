@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +54,7 @@ class Exported(NamedTuple):
     """By format and file of weights what was measured, or ``refused`` and why."""
 
 
-def load(folder: Path | str) -> SentenceTransformer:
+def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> SentenceTransformer:
     """Open a student, or any sentence-transformers folder, on the CPU and in eval mode.
 
     Only safetensors weights and the module classes of sentence-transformers and mlkd are loaded,
@@ -63,14 +63,22 @@ def load(folder: Path | str) -> SentenceTransformer:
 
     Args:
         folder: A student, the folder of a finished run, or an exported folder.
+        diff: One or several sparse differences of it, which are added: exported folders, or runs
+            that made one. :class:`mlkd.encoders.difference.Differences` exchanges and removes them.
 
     Raises:
-        UserError: It is no sentence encoder, or names foreign module classes.
+        UserError: It is no sentence encoder, or names foreign module classes; a difference is
+            damaged or of another base.
     """
     from mlkd.encoders.folder import load_folder
 
     place = Path(folder).expanduser()
-    return load_folder(place / "student" if (place / "run.json").is_file() else place)
+    model = load_folder(place / "student" if (place / "run.json").is_file() else place)
+    if places := [diff] if isinstance(diff, Path | str) else diff:
+        from mlkd.encoders.difference import Differences
+
+        Differences(model).apply(*places)
+    return model
 
 
 def configure(*overrides: str, **settings: Any) -> TrainConfig:
@@ -228,13 +236,15 @@ def export(
     from mlkd.config.commands import ExportConfig
     from mlkd.config.compose import configured
     from mlkd.config.given import sections
-    from mlkd.deploy.source import check_packages, open_source, target_folder
+    from mlkd.deploy.source import base_of, check_packages, open_source, target_folder
 
     given = sections({"run": run, "output": output, **settings})
     config = configured("export", ExportConfig, overrides, given)
     source = open_source(config.run)
     target = target_folder(config, source)
     check_packages(config.format)
+    if "sparse" in config.format:
+        base_of(source)
 
     from mlkd.deploy import package
     from mlkd.machine.host import unchanged

@@ -48,7 +48,7 @@ class EvaluateConfig(Section):
         return self
 
 
-ExportFormat = Literal["portable", "onnx_int8", "compact", "gguf"]
+ExportFormat = Literal["portable", "onnx_int8", "compact", "gguf", "sparse"]
 
 
 class PushConfig(Section):
@@ -90,6 +90,8 @@ class ExportConfig(Section):
     def _every_section_is_read(self) -> ExportConfig:
         if self.data is not None and self.trim is None:
             raise ValueError("data is only read by trim; give trim={} as well")
+        if self.trim is not None and "sparse" in self.format:
+            raise ValueError("format sparse changes the whole vocabulary's weights; leave trim out")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:

@@ -22,6 +22,7 @@ _LIBRARY = {
     "onnx_int8": "transformers.js",
     "compact": "sentence-transformers",
     "gguf": "llama.cpp",
+    "sparse": "sentence-transformers",
 }
 """What the hub tells its users to load a format with."""
 
@@ -33,7 +34,8 @@ class Folder:
     Attributes:
         name: Its format.
         report: Content of its ``export.json``: ``parts`` by file of weights, ``hardware``, and
-            ``trim``, what trimming left of the vocabulary, if there was any.
+            ``trim``, what trimming left of the vocabulary, if there was any; ``base``, the run
+            whose student a sparse difference is applied to.
         longest: Longer inputs are cut (tokens).
         width: Of a vector.
         mean: Whether the vector is the mean of the last hidden states, at length 1.
@@ -80,7 +82,7 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     parts += [
         f"A text is cut at {folder.longest} tokens, its start and end token among them. "
         + (f"It is read with the prompt {prompt!r}." if prompt else "It needs no prompt."),
-        use(folder.name, folder.longest),
+        use(folder.name, folder.longest, folder.report.get("base", "")),
         other_tools(folder.name, source.name, list(folder.parts)[-1], folder.width, folder.mean),
         _weights(folder),
     ]

@@ -14,6 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportFormat
 from mlkd.deploy.dense import write_dense, write_description
+from mlkd.encoders.difference import FILE as DIFFERENCE
+from mlkd.encoders.difference import Differences
 from mlkd.encoders.folder import load_folder, quiet, save_folder
 from mlkd.metrics.scoring import Encode
 
@@ -136,6 +138,25 @@ def _gguf(kind: str, tolerance: float) -> Part:
     return Part(GGUF[kind], open_file, tolerance, scored=False, native=False)
 
 
+def sparse_format(base: Path, file: Path) -> Format:
+    """The sparse difference of a run, which its users apply to the base that they have.
+
+    Args:
+        base: The encoder that it is applied to.
+        file: The difference.
+    """
+
+    def open_sparse(folder: Path) -> Encode:
+        model = load_folder(base)
+        Differences(model).apply(folder)
+        return encoder(model)
+
+    def write(model: SentenceTransformer, folder: Path) -> None:
+        shutil.copyfile(file, folder / DIFFERENCE)
+
+    return Format(write, (Part(DIFFERENCE, open_sparse, 0.0),))
+
+
 FORMATS: dict[ExportFormat, Format] = {
     "portable": Format(
         _write_portable,
@@ -149,3 +170,4 @@ FORMATS: dict[ExportFormat, Format] = {
     "gguf": Format(_write_gguf, (_gguf("f32", 1e-5), _gguf("q8_0", 0.05))),
     "compact": Format(save_folder, (Part("model.safetensors", _open_compact, 0.0),)),
 }
+"""Those that need no more than the encoder."""

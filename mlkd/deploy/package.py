@@ -15,11 +15,12 @@ from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.deploy.card import Folder, model_card
 from mlkd.deploy.dense import longest
-from mlkd.deploy.formats import BATCH, FORMATS, encoder
+from mlkd.deploy.formats import BATCH, FORMATS, Format, encoder, sparse_format
 from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
-from mlkd.deploy.source import Source
+from mlkd.deploy.source import Source, base_of
 from mlkd.deploy.trimming import trim_vocabulary
+from mlkd.encoders.difference import FILE as DIFFERENCE
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.scoring import Encode, Scores
@@ -64,21 +65,26 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     )
     scored = _scores_of_the_run(source, reference)
     hardware, width = describe(device_of("cpu")), int(model.get_embedding_dimension() or 0)
+    formats: dict[ExportFormat, Format] = dict(FORMATS)
+    if "sparse" in config.format:
+        base = base_of(source)
+        common["base"] = base.parent.name
+        formats["sparse"] = sparse_format(base, source.folder.with_name("diff") / DIFFERENCE)
     remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:
         log.info("%s: write and measure", name)
         try:
             with replacing_folder(target / name) as part:
-                FORMATS[name].write(written, part)
-                reports[name] = _measure(part, name, reference, scored)
+                formats[name].write(written, part)
+                reports[name] = _measure(part, formats[name], reference, scored)
                 report = common | {"hardware": hardware, "parts": reports[name]}
                 write_json(part / "export.json", report)
                 about = Folder(name, report, longest(written), width, _is_mean(written))
                 card = model_card(config, source, about)
                 (part / "README.md").write_text(card, encoding="utf-8")
         except Refused as error:
-            reports[name] = {FORMATS[name].parts[0].file: {"refused": str(error)}}
+            reports[name] = {formats[name].parts[0].file: {"refused": str(error)}}
     with suppress(OSError):
         target.rmdir()  # nothing passed
     if config.push is not None and (target / config.format[0]).is_dir():
@@ -87,13 +93,13 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
 
 
 def _measure(
-    folder: Path, name: ExportFormat, reference: Reference, scored: dict[str, Scores]
+    folder: Path, kind: Format, reference: Reference, scored: dict[str, Scores]
 ) -> dict[str, Report]:
     """Measure each file of weights; what is judged by its scores and fails is left out.
 
     Args:
         folder: Of the format.
-        name: Of the format.
+        kind: Its format.
         reference: What it is compared with.
         scored: Scores by content of the weights, of this export; new ones are added.
 
@@ -102,8 +108,8 @@ def _measure(
     """
     reports: dict[str, Report] = {}
     encoders: dict[str, Encode] = {}
-    scores = any(part.scored for part in FORMATS[name].parts)
-    for part in FORMATS[name].parts:
+    scores = any(part.scored for part in kind.parts)
+    for part in kind.parts:
         encode = part.open(folder)
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # of encode.py
         report: Report = {"mib": (folder / part.file).stat().st_size / 2**20}
@@ -117,7 +123,7 @@ def _measure(
                 if part.tolerance is None or reference.trimmed:
                     report["dev"] = reference.check_loss(scored[key])
         except Refused as error:
-            if part.tolerance is not None or part is FORMATS[name].parts[0]:
+            if part.tolerance is not None or part is kind.parts[0]:
                 raise
             (folder / part.file).unlink()
             report = {"refused": str(error)}

@@ -94,8 +94,30 @@ The numbers below are of the weights, read back from the files and run in PyTorc
 student's own tokenizer; llama.cpp was not run when this folder was written."""
 
 
-def use(name: ExportFormat, longest: int) -> str:
-    """The section on how to open the folder with what it is made for."""
+_SPARSE = """This folder holds no encoder, but what a task changes of one: the student of the run
+`{base}`. With its folder, or a compact export of it, as `base`:
+
+```python
+import mlkd
+
+model = mlkd.load("base", diff=".")
+vectors = model.encode(["Where is my parcel?", "Wo ist mein Paket?"])
+```
+
+The vectors are bit for bit those of the student that was trained. `diff=[…]` adds several
+differences of one base; `mlkd.encoders.difference.Differences` exchanges and removes them."""
+
+
+def use(name: ExportFormat, longest: int, base: str = "") -> str:
+    """The section on how to open the folder with what it is made for.
+
+    Args:
+        name: Its format.
+        longest: Longer inputs are cut (tokens).
+        base: The run whose student a sparse difference is applied to.
+    """
+    if name == "sparse":
+        return f"## Use\n\n{_SPARSE.format(base=base)}"
     if name == "gguf":
         javascript, notes = (text.format(longest=longest) for text in (_LLAMA, _LLAMA_NOTES))
         return f"## Use\n\n```js\n{javascript}```\n\n{notes}"

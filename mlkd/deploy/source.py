@@ -125,6 +125,24 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
     return target
 
 
+def base_of(source: Source) -> Path:
+    """The encoder that the sparse difference of a run is applied to.
+
+    Raises:
+        UserError: The run has made none, or the encoder is no longer there.
+    """
+    if "diff" not in source.record.get("outputs", {}):
+        raise UserError(f"format sparse: {source.name} is no run that made a sparse difference")
+    start = source.record["inputs"].get("start", {}).get("run")
+    base = source.folder.parents[1] / str(start) / "student"
+    if start is None or not base.is_dir():
+        raise UserError(
+            f"format sparse: {base if start else source.name}: what the run started from, to "
+            "which its difference is applied, is no run in its folder"
+        )
+    return base
+
+
 def check_packages(formats: Iterable[ExportFormat]) -> None:
     """Refuse a format whose packages are not installed.
 

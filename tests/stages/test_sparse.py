@@ -1,0 +1,187 @@
+"""Few entries are trained, and nothing else moves."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ENGLISH, configure, run_until, tiny_settings, write_corpus
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+import mlkd
+from mlkd.config.schema import TrainConfig
+from mlkd.encoders.difference import Differences, read_difference, weights_fingerprint, weights_of
+from mlkd.encoders.folder import load_folder
+from mlkd.output.errors import UserError
+from mlkd.stages.sparse import maskable
+from mlkd.student.furthest import furthest
+
+PLAIN = ("student.bottleneck=null", "student.trim=null")
+FACTORISED = ("init.embedding=svd", "student.recurrence=2", "student.trim=null")
+
+
+@pytest.fixture
+def settings(
+    encoder_folder: Path, finished_assistant: Path, tmp_path: Path
+) -> Callable[..., TrainConfig]:
+    """Chains of ``recipe=bistil`` whose assistant is finished."""
+    corpus = write_corpus(tmp_path / "corpus")
+
+    def build(name: str, *overrides: str) -> TrainConfig:
+        output = tmp_path / name
+        if not output.exists():
+            shutil.copytree(finished_assistant, output)
+        given = tiny_settings(encoder_folder, corpus, output)
+        known = [x for x in given if not x.startswith("stages.") or x.startswith("stages.assist")]
+        sizes = ["max_steps=6", "epochs=9999", "batch_size=16", "lr=0.01", "dropout=0.1"]
+        links = [f"stages.{link}.{x}" for link in ("layers", "dense", "sparse") for x in sizes]
+        return configure("recipe=bistil", *known, *links, *overrides)
+
+    return build
+
+
+def run(output: Path, link: str) -> Path:
+    (folder,) = (output / "runs").glob(f"{link}-*")
+    return folder
+
+
+def flat(folder: Path) -> dict[str, Tensor]:
+    """The parameters of a student, as bits."""
+    model = load_folder(folder / "student")
+    return {n: p.detach().view(-1).view(torch.int32) for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("student", [PLAIN, FACTORISED], ids=["plain", "factorised"])
+def test_only_what_moved_furthest_is_trained(
+    settings: Callable[..., TrainConfig], tmp_path: Path, student: tuple[str, ...]
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    clipped = "stages.sparse.optim.clip=1e-4"  # far below the norm of every step
+    run_chain(settings("out", *student, clipped, "stages.sparse.density=0.08"))
+    folders = {link: run(tmp_path / "out", link) for link in ("layers", "dense", "sparse")}
+    start, moved, now = (flat(folder) for folder in folders.values())
+    total = sum(len(weight) for weight in start.values())
+    count = math.floor(0.08 * total)
+    real = [{n: w.view(torch.float32) for n, w in x.items()} for x in (start, moved)]
+    masks = dict(zip(start, furthest(*real, count), strict=True))
+    assert sum(int(mask.sum()) for mask in masks.values()) == count
+    changed = 0
+    for name, mask in masks.items():
+        assert torch.equal(now[name][~mask], start[name][~mask]), name
+        changed += int((now[name] != start[name]).sum())
+    assert 0.9 * count < changed <= count
+    found = read_difference(folders["sparse"])
+    assert (found.count, found.density) == (changed, 0.08)
+    base = load_folder(folders["layers"] / "student")
+    assert found.base == weights_fingerprint(weights_of(base).items())
+    tasks = Differences(base)
+    tasks.apply(folders["sparse"])
+    for name, parameter in base.named_parameters():
+        assert torch.equal(parameter.detach().view(-1).view(torch.int32), now[name]), name
+    vectors = [mlkd.load(folders["sparse"]).encode(ENGLISH), base.encode(ENGLISH)]
+    assert (vectors[0] == vectors[1]).all()
+    assert (
+        mlkd.load(folders["layers"], diff=folders["sparse"]).encode(ENGLISH) == vectors[0]
+    ).all()
+
+
+def test_all_entries_are_dense_training(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    run_chain(settings("out", *PLAIN, "stages.sparse.density=1"))
+    dense, sparse = (flat(run(tmp_path / "out", link)) for link in ("dense", "sparse"))
+    assert all(torch.equal(dense[name], sparse[name]) for name in dense)
+    curves = [
+        json.loads((run(tmp_path / "out", link) / "run.json").read_text())["training"]["curve"]
+        for link in ("dense", "sparse")
+    ]
+    assert curves[0] == curves[1]
+
+
+def test_it_goes_on_where_it_was_killed(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    more = (*FACTORISED, "stages.sparse.freeze_layernorm=true", "trainer.validations=3")
+    run_chain(settings("whole", *more, "stage=dense"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    run_chain(settings("whole", *more))
+    run_until(settings("parts", *more), 3)
+    assert (run(tmp_path / "parts", "sparse") / "last.ckpt").is_file()
+    run_chain(settings("parts", *more))
+    folders = [run(tmp_path / name, "sparse") for name in ("whole", "parts")]
+    for file in ("student/model.safetensors", "diff/diff.safetensors"):
+        one, other = (load_file(folder / file) for folder in folders)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    records = [json.loads((folder / "run.json").read_text())["training"] for folder in folders]
+    assert records[0]["curve"] == records[1]["curve"]
+    start, now = flat(run(tmp_path / "whole", "layers")), flat(folders[0])
+    norms = [name for name in start if "LayerNorm" in name]
+    assert len(norms) == 10
+    assert all(torch.equal(start[name], now[name]) for name in norms)
+    total = sum(len(weight) for name, weight in start.items() if name not in norms)
+    changed = sum(int((now[name] != start[name]).sum()) for name in start)
+    assert 0.8 * 0.08 * total < changed <= math.floor(0.08 * total)
+
+
+def test_adamw_leaves_entries_without_gradient_and_decay_alone() -> None:
+    """In every bit, that of the sign of 0 too; also while others of the tensor have a gradient."""
+    values = torch.tensor([0.0, -0.0, 1e-45, -1e-38, 1.1, 3e38, -7.7, 0.5])
+    parameter = nn.Parameter(values.clone())
+    optimizer = torch.optim.AdamW([parameter], lr=0.1, weight_decay=0.0, fused=True)
+    mask = torch.arange(8) == 7
+    for step in range(50):
+        parameter.grad = torch.randn(8, generator=torch.Generator().manual_seed(step))
+        parameter.grad.masked_fill_(~mask, 0.0)
+        nn.utils.clip_grad_norm_([parameter], 0.01)
+        optimizer.step()
+    bits = [x.detach().view(torch.int32) for x in (parameter, values)]
+    assert torch.equal(bits[0][:7], bits[1][:7])
+    assert parameter[7] != 0.5
+
+
+@pytest.mark.parametrize(
+    ("freeze", "entries", "count"),
+    [(False, 65_963_520, 5_277_081), (True, 65_943_552, 5_275_484)],
+)
+def test_the_numbers_of_a_student_of_mbert(freeze: bool, entries: int, count: int) -> None:
+    """30,000 pieces and 6 layers of multilingual BERT."""
+    with torch.device("meta"):
+        size = BertConfig(vocab_size=30_000, num_hidden_layers=6)
+        model = BertModel(size, add_pooling_layer=False)
+    found = sum(parameter.numel() for parameter in maskable(model, freeze).values())
+    assert (found, math.floor(0.08 * found)) == (entries, count)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("stages.dense.enabled=false", "the input moved has not been trained"),
+        ("stages.sparse.inputs.moved=assistant", "the input moved is no training of start"),
+        ("stages.sparse.density=1e-9", "density=1e-09 of [0-9]+ entries is none"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    settings: Callable[..., TrainConfig], given: str, message: str
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    with pytest.raises(UserError, match=f"stage sparse: {message}"):
+        run_chain(settings("out", *PLAIN, "stages.layers.max_steps=1", given))
+
+
+def test_decay_is_refused_before_anything_runs(settings: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(UserError, match=r"optim\.weight_decay=0\.01 would change entries"):
+        settings("out", "stages.sparse.optim.weight_decay=0.01")
