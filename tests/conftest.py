@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from filelock import FileLock
 from mlkd.config.compose import configured
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import StageSettings, known_stages
+from mlkd.config.trees import keeping
 from mlkd.output.errors import Interrupted
 
 # The process that hands out the tests reads this file too and runs none of them: what takes
@@ -135,6 +136,23 @@ def write_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, depth: int) 
         str(folder / "model"), create_model_card=False
     )
     return folder / "model"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_trees() -> Iterator[None]:
+    """Options that tests compose again and again are read once; no test changes ``conf/``."""
+    with keeping():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_races() -> Iterator[None]:
+    """Times are measured as they are, of fewer sentences and without waiting in between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlkd.metrics.speed.SETTLE_SECONDS", 0.0)
+        patch.setattr("mlkd.metrics.speed.LATENCY_SENTENCES", 10)
+        patch.setattr("mlkd.metrics.evaluation._TIMED", 32)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from mlkd.config.commands import (
 )
 from mlkd.config.compose import CONF_DIR, composing, validate
 from mlkd.config.schema import TrainConfig
+from mlkd.config.trees import compose_tree
 from mlkd.mine import as_overrides as of_mining
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
@@ -75,7 +76,7 @@ def test_every_command_that_is_shown_composes(words: list[str]) -> None:
         if overrides[:1] == ["-m"]:
             assert is_possible(read_request(overrides[1:]))
             return
-        composed = compose("train", overrides)
+        composed = compose_tree("train", overrides)
     validate(composed, TrainConfig)
 
 
@@ -99,7 +100,7 @@ def test_every_other_command_that_is_shown_composes(module: str, words: list[str
     elif module == "runs":
         overrides = [word if "=" in word else f"action={word}" for word in overrides]
     with composing():
-        validate(compose(module, overrides), OTHERS[module])
+        validate(compose_tree(module, overrides), OTHERS[module])
 
 
 def test_every_command_is_in_its_table_and_shown() -> None:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from pydantic import TypeAdapter, ValidationError
 
 from mlkd.config.compose import CONF_DIR, composing
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides, is_below, undecided
+from mlkd.config.trees import compose_tree
 
 _GROUPS = ("teacher", "assistant", "student", "init", "data", "optim", "trainer", "eval")
 """Config groups whose options fill the section of the same name."""
@@ -47,7 +48,7 @@ def command_of(config: Tree) -> str:
     for group in _GROUPS:
         if _completed(group, default[group]) == config[group]:
             continue
-        options = _options(group)
+        options = _options()[group]
         distance = {n: _leaves(_difference(o, config[group])) for n, o in options.items()}
         best = min(distance, key=lambda name: distance[name])  # the default one comes first
         if best != next(iter(options)):
@@ -103,19 +104,32 @@ def _leaves(value: Any) -> int:
 def _composed(*overrides: str) -> str:
     """``conf/train.yaml`` with overrides, as JSON; missing values are ``"???"``."""
     with composing():
-        tree = compose("train", list(overrides))
+        tree = compose_tree("train", overrides)
     return json.dumps(OmegaConf.to_container(tree, resolve=True, throw_on_missing=False))
 
 
 @functools.cache
-def _options(group: str) -> dict[str, Any]:
-    """Section that each option of a group gives, the default option first."""
+def _options() -> dict[str, dict[str, Any]]:
+    """Section that each option gives, by group, the default option first."""
+    names = {
+        group: sorted(x.stem for x in (CONF_DIR / group).glob("*.yaml") if x.stem != "base")
+        for group in _GROUPS
+    }
+    # All of them in one composition, side by side; each is then read in its place.
+    lines = [f"+{g}@options.{g}.{n}={n}" for g, found in names.items() for n in found]
+    found: dict[str, dict[str, Any]] = {}
     with composing():
-        hydra = compose("train", return_hydra_config=True).hydra
-    default = hydra.runtime.choices[group]
-    names = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml") if path.stem != "base")
-    ordered = sorted(names, key=lambda name: name != default)
-    return {n: _completed(group, json.loads(_composed(f"{group}={n}"))[group]) for n in ordered}
+        tree = compose("train", lines, return_hydra_config=True)
+    with open_dict(tree):
+        for group in _GROUPS:
+            default, usual = tree.hydra.runtime.choices[group], tree[group]
+            found[group] = {}
+            for name in sorted(names[group], key=lambda name: name != default):
+                tree[group] = tree.options[group][name]
+                section = OmegaConf.to_container(tree[group], resolve=True, throw_on_missing=False)
+                found[group][name] = _completed(group, section)
+            tree[group] = usual
+    return found
 
 
 def _completed(section: str, value: Any) -> Any:

@@ -12,8 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn, TypeVar
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
@@ -28,6 +27,7 @@ from mlkd.config.defaults import stored_defaults
 from mlkd.config.explain import explain, one_line
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
+from mlkd.config.trees import compose_tree, keeping, quick_hydra
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
 from mlkd.output.started import is_first_here
@@ -55,7 +55,7 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
         with reporting(schema):  # here too, because Hydra would add a line of its own
             return main(validate(composed, schema))
 
-    with reporting(schema), stored_defaults(), _one_store():
+    with reporting(schema), stored_defaults(), quick_hydra():
         job()
 
 
@@ -82,7 +82,7 @@ def configured(
     options = {k: v for k, v in given.items() if isinstance(v, str) and (CONF_DIR / k).is_dir()}
     with composing(), _in_words(schema):
         lines = [f"{key}={quoted(value)}" for key, value in options.items()]
-        composed = compose(name, [*overrides, *lines])
+        composed = compose_tree(name, [*overrides, *lines])
         with open_dict(composed):
             for key in given.keys() - options:
                 _fill(composed, key, given[key])
@@ -113,14 +113,18 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Open ``conf/`` for Hydra's ``compose``; a program around it finds its own Hydra again."""
+    """Open ``conf/`` for Hydra's ``compose`` and :func:`mlkd.config.trees.compose_tree`.
+
+    A program around it finds its own Hydra again.
+    """
     instances: Any = Singleton._instances
     kinds = (GlobalHydra, JobRuntime, VersionBase)
     before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
     try:
         with (
             stored_defaults(),
-            _one_store(),
+            quick_hydra(),
+            keeping(),
             initialize_config_dir(str(CONF_DIR), version_base="1.3"),
         ):
             yield
@@ -133,27 +137,9 @@ def composing() -> Iterator[None]:
 def compose_recipe(name: str) -> dict[str, Any]:
     """``recipe``, ``stage`` and ``stages`` of a recipe as it comes."""
     with composing():
-        values = OmegaConf.to_container(compose("train", [f"recipe={name}"]), resolve=True)
+        values = OmegaConf.to_container(compose_tree("train", [f"recipe={name}"]), resolve=True)
     assert isinstance(values, dict)
     return {key: values[key] for key in ("recipe", "stage", "stages")}
-
-
-@contextmanager
-def _one_store() -> Iterator[None]:
-    """Let Hydra read its store without copies.
-
-    Hydra 1.3 copies the whole store for each group that it lists or composes, about 130 times for
-    --help and half of its time. The store is a singleton and its load() hands out copies anyway.
-    """
-    before = vars(ConfigStore).get("__deepcopy__")
-    setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(ConfigStore, "__deepcopy__")
-        else:
-            setattr(ConfigStore, "__deepcopy__", before)  # noqa: B010
 
 
 @contextmanager

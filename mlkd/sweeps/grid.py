@@ -19,6 +19,7 @@ from mlkd.config.explain import explain
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section
 from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
+from mlkd.config.trees import compose_tree
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
 
@@ -118,7 +119,7 @@ def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
     """
     overrides = {key: _written(value) for key, value in values.items()}
     lines = [*fixed, *(f"{key}={value}" for key, value in overrides.items())]
-    composed = compose("train", lines)
+    composed = compose_tree("train", lines)
     with open_dict(composed):
         composed.pop("sweep", None)
     config = validate(composed, TrainConfig)

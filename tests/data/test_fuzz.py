@@ -30,6 +30,7 @@ from mlkd.config.compose import composing, validate
 from mlkd.config.explain import one_line
 from mlkd.config.inputs import CorpusConfig, DataConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
+from mlkd.config.trees import compose_tree
 from mlkd.data import rows
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.readers import read
@@ -382,7 +383,7 @@ def test_every_override() -> None:
         def composed() -> TrainConfig:
             try:
                 with composing():
-                    return validate(compose("train", [f"{key}={value}"]), TrainConfig)
+                    return validate(compose_tree("train", [f"{key}={value}"]), TrainConfig)
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(one_line(error, TrainConfig)) from None
 

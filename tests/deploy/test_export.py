@@ -520,7 +520,10 @@ def test_wrong_input_is_refused_without_importing_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
-def test_an_upload_that_fails_says_where_the_export_is(bert: Path, tmp_path: Path) -> None:
+def test_an_upload_that_fails_says_where_the_export_is(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlkd.deploy.race.encoding_mib", lambda *_: None)  # as without /proc
     with pytest.raises(UserError, match=r"push.repo=me/small: .*the export itself is in"):
         export(bert, tmp_path / "out", "compact", push={"repo": "me/small"})
     assert (tmp_path / "out/compact/model.safetensors").is_file()

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from hydra import compose
 
 from mlkd.config.command_line import command_of
 from mlkd.config.commands import ExportConfig
 from mlkd.config.compose import composing, configured, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
+from mlkd.config.trees import compose_tree
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
 from mlkd.reporting.build import build, references_of
@@ -283,7 +283,7 @@ OVERRIDES = [
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda o: " ".join(o) or "none")
 def test_the_command_of_any_configuration_composes_to_it(overrides: list[str]) -> None:
     with composing():
-        config = validate(compose("train", overrides), TrainConfig).model_dump(mode="json")
+        config = validate(compose_tree("train", overrides), TrainConfig).model_dump(mode="json")
     command = command_of(config)
     assert recomposed(command) == deciding(config)
     if not overrides:
@@ -386,7 +386,7 @@ def test_the_command_line_selects_and_says_how_to_export(
     assert done.stdout.strip().endswith(f"student: {best.links[-1] / 'student'}")
     (export,) = re.findall(r"^export it: python -m mlkd.export (.+)$", done.stdout, re.M)
     with composing():
-        config = validate(compose("export", shlex.split(export)), ExportConfig)
+        config = validate(compose_tree("export", shlex.split(export)), ExportConfig)
     assert Path(config.run) == best.links[-1]
 
 
