@@ -230,5 +230,8 @@ class EvalConfig(Section):
     sets: dict[str, EvalSetConfig] = Field(min_length=1)
     bootstrap: Annotated[int, Field(ge=0)] = 1000
     """Resamples of the 95 % interval; 0 = none."""
+    max_pairs: Annotated[int, Field(ge=2)] | None = None
+    """Pairs of each set and language pair that encoders are scored on, the first ones; null = all.
+    Scores of a few pairs only show that everything works. No pair of a set is trained on anyway."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""

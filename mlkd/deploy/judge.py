@@ -19,7 +19,7 @@ from mlkd.deploy.exported import Graph, exported, measure
 from mlkd.deploy.race import assistant_of, compare_speed, is_onnx
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import environment, now, read_record
@@ -75,7 +75,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
             "sentence-transformers or an exported folder, an exported .onnx file, or a hub name as "
             "name@revision"
         )
-    sets = load_sets(config.eval)
+    sets = first_pairs(load_sets(config.eval), config.eval.max_pairs)
     training = _training_of(folder)
     teacher = open_encoder_folder(_teacher(config, training), config.allow_download, _CACHE)
     read = folder if graph is not None else _with_prompt(config, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -92,6 +92,19 @@ def load_sets(config: EvalConfig) -> list[EvalSet]:
                 f"{item.pair} items: select on dev, report on test"
             )
     return sets
+
+
+def first_pairs(sets: Iterable[EvalSet], most: int | None) -> list[EvalSet]:
+    """The sets with at most so many pairs each, the first ones; None = all."""
+    return [
+        replace(
+            item,
+            left=item.left[:most],
+            right=item.right[:most],
+            scores=None if item.scores is None else item.scores[:most],
+        )
+        for item in sets
+    ]
 
 
 def sentences(sets: Iterable[EvalSet]) -> set[str]:

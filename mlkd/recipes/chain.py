@@ -16,6 +16,7 @@ from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.data.pairs import PairStore
 from mlkd.machine import ranks
 from mlkd.metrics.evaluation import Evaluation
+from mlkd.metrics.sets import first_pairs
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.inputs import prepare
 from mlkd.recipes.recipe import STUDENT, Given, Link, Made, New, references
@@ -170,7 +171,7 @@ def open_chain(config: TrainConfig) -> Chain:
     keys = link_keys(config)
     ready = prepare(config)
     evaluation = Evaluation(
-        ready.sets,
+        first_pairs(ready.sets, config.eval.max_pairs),
         bootstrap=config.eval.bootstrap,
         max_tokens=config.data.max_tokens,
         teacher=ready.teacher,

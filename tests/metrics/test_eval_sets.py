@@ -6,7 +6,7 @@ import gzip
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from mlkd.config.compose import composing
 from mlkd.config.inputs import EvalConfig
+from mlkd.config.schema import TrainConfig
 from mlkd.metrics.scoring import score
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
 from mlkd.output.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -280,6 +281,28 @@ def test_embedded_demo_loads() -> None:
     assert {item.name for item in sets} == {"sts_dev", "sts_test", "bitext_test"}
     assert "tr-tr" in {item.pair for item in sets}
     assert all(len(item.left) >= 60 for item in sets)
+
+
+def test_the_first_pairs_are_scored_and_no_pair_is_trained_on(
+    tiny: Callable[..., TrainConfig],
+) -> None:
+    from mlkd.recipes.chain import open_chain
+
+    whole = load_sets(shipped("demo"))
+    few = first_pairs(whole, 8)
+    for some, every in zip(few, whole, strict=True):
+        assert (some.name, some.pair, some.kind) == (every.name, every.pair, every.kind)
+        assert (some.left, some.right) == (every.left[:8], every.right[:8])
+        if some.scores is None or every.scores is None:
+            assert some.scores is every.scores is None
+        else:
+            assert some.scores.tolist() == every.scores[:8].tolist()
+        assert some.content != every.content
+    assert [item.content for item in first_pairs(whole, None)] == [item.content for item in whole]
+    chains = [open_chain(tiny(*words)) for words in ([], ["eval.max_pairs=3"])]
+    assert {len(item.left) for item in chains[1].evaluation.sets} == {3}
+    assert min(len(item.left) for item in chains[0].evaluation.sets) > 3
+    assert chains[0].pairs.fingerprint == chains[1].pairs.fingerprint
 
 
 def test_reading_sets_does_not_import_torch() -> None:
