@@ -29,6 +29,8 @@ SOURCES = {
     "TaskSettings": ["stages/task.py", "stages/layer_terms.py"],
     "MaskingConfig": ["stages/masking.py"],
     "SparseSettings": ["stages/sparse.py", "stages/sentence.py", "student/furthest.py"],
+    "SparseTaskSettings": ["stages/sparse.py", "stages/task.py", "stages/layer_terms.py",
+                           "student/furthest.py"],
     "OptimConfig": ["stages/base.py", "training/fit.py", "training/trainable.py",
                     "training/best.py",
                     "training/guard.py", "student/table.py", "encoders/forward.py"],

@@ -138,12 +138,12 @@ def _gguf(kind: str, tolerance: float) -> Part:
     return Part(GGUF[kind], open_file, tolerance, scored=False, native=False)
 
 
-def sparse_format(base: Path, file: Path) -> Format:
+def sparse_format(base: Path, run: Path) -> Format:
     """The sparse difference of a run, which its users apply to the base that they have.
 
     Args:
         base: The encoder that it is applied to.
-        file: The difference.
+        run: Folder of the run; the head of a classification, if it has one, goes along.
     """
 
     def open_sparse(folder: Path) -> Encode:
@@ -152,7 +152,9 @@ def sparse_format(base: Path, file: Path) -> Format:
         return encoder(model)
 
     def write(model: SentenceTransformer, folder: Path) -> None:
-        shutil.copyfile(file, folder / DIFFERENCE)
+        shutil.copyfile(run / "diff" / DIFFERENCE, folder / DIFFERENCE)
+        if (run / "head").is_dir():
+            shutil.copytree(run / "head", folder, dirs_exist_ok=True)
 
     return Format(write, (Part(DIFFERENCE, open_sparse, 0.0),))
 

@@ -20,7 +20,6 @@ from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
 from mlkd.deploy.source import Source, base_of
 from mlkd.deploy.trimming import trim_vocabulary
-from mlkd.encoders.difference import FILE as DIFFERENCE
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.scoring import Encode, Scores
@@ -69,7 +68,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     if "sparse" in config.format:
         base = base_of(source)
         common["base"] = base.parent.name
-        formats["sparse"] = sparse_format(base, source.folder.with_name("diff") / DIFFERENCE)
+        formats["sparse"] = sparse_format(base, source.folder.parent)
     remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:

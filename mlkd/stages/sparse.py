@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlkd.config.stages.sparse import SparseSettings
+from mlkd.config.stages.sparse import SparseSettings, SparseTaskSettings
 from mlkd.encoders.difference import (
     FILE,
     Difference,
@@ -19,10 +19,11 @@ from mlkd.encoders.difference import (
     weights_fingerprint,
     weights_of,
 )
+from mlkd.encoders.folder import load_folder
 from mlkd.output.errors import UserError
 from mlkd.stages.base import Stage
 from mlkd.stages.sentence import SentenceStage
-from mlkd.stages.signals import Signals, Vectors
+from mlkd.stages.task import TaskStage
 from mlkd.student.furthest import furthest
 from mlkd.student.table import OccurringRows
 
@@ -51,7 +52,7 @@ class SparseEntries(Stage):
     whose pieces the text does not have cannot be trained; they count in N and are not chosen.
     """
 
-    settings: Any  # of a stage whose settings have what SparseSettings adds
+    settings: Any  # SparseKeys, and those of the stage
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,12 +111,13 @@ class SparseEntries(Stage):
 
     def _moved(self, start: dict[str, Tensor]) -> dict[str, Tensor]:
         """The trained encoder's tensors, of the rows that are trained here."""
-        theirs = weights_of(self.live.pop("moved").encoder.model)
+        with torch.random.fork_rng([]):  # a model that is opened begins with random weights
+            theirs = weights_of(load_folder(self.folders["moved"]))
         found = {}
         for name in sorted(theirs.keys() ^ weights_of(self.model).keys()):
             raise self._refused(f"the input moved is no training of start: one has no {name}")
         for name, tensor in start.items():
-            other, rows = theirs[name].detach().cpu(), self._rows.get(name)
+            other, rows = theirs[name].detach(), self._rows.get(name)
             if rows is not None and len(other) == len(rows):
                 other = other[rows >= 0]
             if other.shape != tensor.shape:
@@ -146,7 +148,11 @@ class SparseStage(SparseEntries, SentenceStage):
 
     settings: SparseSettings  # type: ignore[assignment]  # it has a loss as well
 
-    @classmethod
-    def signals(cls, settings: SparseSettings) -> Signals:  # type: ignore[override]  # its own
-        """Vectors of the target, once a sentence, and the weights of ``moved``."""
-        return Signals(Vectors(settings.translation_target), live=frozenset({"moved"}))
+
+class SparseTaskStage(SparseEntries, TaskStage):
+    """Sparse fine-tuning on labelled text; the head of a classification is trained as a whole.
+
+    It starts as that of a dense training with the same seed did.
+    """
+
+    settings: SparseTaskSettings

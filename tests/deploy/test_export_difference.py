@@ -25,6 +25,7 @@ from mlkd.encoders.difference import (
     weights_of,
 )
 from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.encoders.head import load_head, save_head
 from mlkd.metrics.similarity import unit
 from mlkd.storage.files import encoder_fingerprint
 
@@ -48,10 +49,14 @@ def runs(encoder_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     task = tmp_path / "runs/sparse-0"
     (task / "diff").mkdir(parents=True)
     save_difference(found, task / "diff" / FILE)
-    diff = {"content": encoder_fingerprint(task / "diff"), "files": {}}
+    (task / "head").mkdir()
+    save_head(torch.ones(2, 16), torch.zeros(2), ["a", "b"], task / "head")
+    diff, head = (
+        {"content": encoder_fingerprint(task / name), "files": {}} for name in ("diff", "head")
+    )
     as_run(
         tmp_path / "task", task, id="sparse-0", link="sparse",
-        outputs={"student": content, "diff": diff},
+        outputs={"student": content, "diff": diff, "head": head},
         inputs={"start": {"run": "layers-0", "content": encoder_fingerprint(tmp_path / "base")}},
     )  # fmt: skip
     return base, task
@@ -68,6 +73,7 @@ def test_base_and_difference_are_the_student(
     assert report["base"] == "layers-0"
     assert report["parts"][FILE]["mib"] == size / 2**20
     assert report["parts"][FILE]["max_difference"] == 0.0
+    assert load_head(out, 16).labels == ("a", "b")
     shipped = export(base, tmp_path / "base-out", "compact", max_loss=100.0) / "compact"
     wanted = load_folder(task / "student").encode(TEXTS)
     for folder in (base, shipped):

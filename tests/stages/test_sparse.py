@@ -31,10 +31,10 @@ FACTORISED = ("init.embedding=svd", "student.recurrence=2", "student.trim=null")
 def settings(
     encoder_folder: Path, finished_assistant: Path, tmp_path: Path
 ) -> Callable[..., TrainConfig]:
-    """Chains of ``recipe=bistil`` whose assistant is finished."""
+    """Chains of a recipe whose assistant is finished."""
     corpus = write_corpus(tmp_path / "corpus")
 
-    def build(name: str, *overrides: str) -> TrainConfig:
+    def build(name: str, *overrides: str, recipe: str = "bistil_pairs") -> TrainConfig:
         output = tmp_path / name
         if not output.exists():
             shutil.copytree(finished_assistant, output)
@@ -42,7 +42,7 @@ def settings(
         known = [x for x in given if not x.startswith("stages.") or x.startswith("stages.assist")]
         sizes = ["max_steps=6", "epochs=9999", "batch_size=16", "lr=0.01", "dropout=0.1"]
         links = [f"stages.{link}.{x}" for link in ("layers", "dense", "sparse") for x in sizes]
-        return configure("recipe=bistil", *known, *links, *overrides)
+        return configure(f"recipe={recipe}", *known, *links, *overrides)
 
     return build
 
@@ -134,6 +134,44 @@ def test_it_goes_on_where_it_was_killed(
     total = sum(len(weight) for name, weight in start.items() if name not in norms)
     changed = sum(int((now[name] != start[name]).sum()) for name in start)
     assert 0.8 * 0.08 * total < changed <= math.floor(0.08 * total)
+
+
+@pytest.mark.parametrize("kind", ["classification", "similarity"])
+def test_a_task_is_learned_by_few_entries_and_a_head(
+    settings: Callable[..., TrainConfig], tmp_path: Path, kind: str
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    rows = [f"{text} {n}" for n in range(12) for text in ENGLISH]
+    if kind == "similarity":
+        rows = [f"{row}\t{rows[(3 * n + 1) % len(rows)]}\t{n % 6}" for n, row in enumerate(rows)]
+        text, heads = "{kind: similarity, format: tsv, path: labelled.tsv}", []
+    else:
+        rows = [f"{row}\t{'ab'[n % 2]}" for n, row in enumerate(rows)]
+        text = "{kind: classification, format: tsv, path: labelled.tsv, labels: [a, b]}"
+        heads = ["head"]
+    (tmp_path / "corpus/labelled.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    given = [f"+data.labelled.reviews={text}", *PLAIN]
+    if not heads:
+        given += [f"~stages.{link}.inputs.target_head" for link in ("dense", "sparse")]
+    given += ["stages.task.max_steps=2", "stages.task.batch_size=16"]
+    run_chain(settings("out", *given, "stages.sparse.density=0.05", recipe="bistil"))
+    folders = {link: run(tmp_path / "out", link) for link in ("layers", "dense", "sparse")}
+    start, now = flat(folders["layers"]), flat(folders["sparse"])
+    changed = sum(int((now[name] != start[name]).sum()) for name in start)
+    count = math.floor(0.05 * sum(len(weight) for weight in start.values()))
+    assert 0.8 * count < changed <= count
+    assert read_difference(folders["sparse"]).count == changed
+    applied = mlkd.load(folders["layers"], diff=folders["sparse"]).encode(ENGLISH)
+    assert (applied == mlkd.load(folders["sparse"]).encode(ENGLISH)).all()
+    record = json.loads((folders["sparse"] / "run.json").read_text())
+    assert sorted(record["outputs"]) == sorted(["student", "diff", *heads])
+    # Of all entries nothing is left out: the same as dense, the head from the same start as well.
+    run_chain(settings("out", *given, "stages.sparse.density=1", recipe="bistil"))
+    (whole,) = {*(tmp_path / "out/runs").glob("sparse-*")} - {folders["sparse"]}
+    for file in ("student/model.safetensors", *(f"{head}/head.safetensors" for head in heads)):
+        one, other = (load_file(folder / file) for folder in (folders["dense"], whole))
+        assert all(torch.equal(one[name], other[name]) for name in one), file
 
 
 def test_adamw_leaves_entries_without_gradient_and_decay_alone() -> None:
