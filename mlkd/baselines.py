@@ -13,7 +13,7 @@ from mlkd.recipes.recipe import links
 
 def main(config: BaselinesConfig) -> None:
     """Measure all of them, print the table and write it with its provenance."""
-    check_packages(["onnx_int8"])
+    check_packages(["onnx_int8", "onnx_q4"])
     last = links(config)[-1]
     if not (last.trains_student and last.settings.whole):
         raise UserError(f"stage={config.stage} leaves no trained student to compare")

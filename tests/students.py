@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from conftest import ENGLISH, GERMAN, stored_tokens
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
+from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder
+from mlkd.metrics.similarity import cosines
 from mlkd.storage.files import encoder_fingerprint
 from mlkd.student.initialise import build_student
 from mlkd.student.narrow import narrowed
@@ -61,3 +64,15 @@ def as_run(encoder: Path, folder: Path, **changes: Any) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+def own_ranking(student: Path, folder: Path) -> EvalConfig:
+    """A dev set on which the student is always right."""
+    left, right = zip(*combinations(TEXTS, 2), strict=True)
+    model = load_folder(student)
+    gold = cosines(model.encode(left), model.encode(right)) * 2 + 2
+    lines = [f"{a}\t{b}\t{score}\n" for a, b, score in zip(left, right, gold, strict=True)]
+    (folder / "dev-en-de.tsv").write_text("".join(lines), encoding="utf-8")
+    path, pairs = "dev-{a}-{b}.tsv", ["en-de"]
+    sts = EvalSetConfig(kind="sts", split="dev", path=path, languages=["en", "de"], pairs=pairs)
+    return EvalConfig(root=str(folder), sets={"own": sts})

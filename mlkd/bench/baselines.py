@@ -11,6 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from mlkd.config.commands import ExportFormat
 from mlkd.config.compose import compose_recipe
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import InitConfig
@@ -27,6 +28,9 @@ from mlkd.student.static import static_encoder
 
 log = logging.getLogger(__name__)
 
+_EXPORTS: dict[str, ExportFormat] = {"int8": "onnx_int8", "q4": "onnx_q4"}
+"""Formats by the precision of their graph."""
+
 _STATIC_WIDTH = 256
 """Width of the static vectors, model2vec's default, where the assistant is as wide."""
 
@@ -34,15 +38,16 @@ _STATIC_WIDTH = 256
 def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run the chain, then everything that it is compared with.
 
-    All are scored in fp32 (int8 in its own arithmetic) and timed in one race.
+    All are scored in fp32 (exports in their own arithmetic) and timed in one race.
 
     Returns:
         Id of the chain's last run, and by name what ``measure`` and ``speed`` of
         :class:`mlkd.metrics.evaluation.Evaluation` give: the models of the chain;
         ``mse recipe``, see :func:`mse_recipe`; ``start``, the student before any training;
         ``layer cut``, as many whole layers and the assistant's whole word table; ``static``, see
-        :func:`mlkd.student.static.static_encoder`; ``assistant int8`` and ``student int8``, the
-        assistant and the chain's student as ``onnx_int8``.
+        :func:`mlkd.student.static.static_encoder`; ``assistant int8``, ``student int8``,
+        ``assistant q4`` and ``student q4``, the assistant and the chain's student as ``onnx_int8``
+        and ``onnx_q4``, which nothing was trained for.
     """
     chain = _finished(config)
     recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
@@ -63,12 +68,14 @@ def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any
         static.save(str(folder))
         encoders["static"] = encoder(static)
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
-        for name, model in {"assistant int8": assistant, "student int8": student}.items():
-            folder = Path(temporary, name)
-            folder.mkdir()
-            FORMATS["onnx_int8"].write(model, folder)
-            encoders[name] = open_onnx(folder, torch.get_num_threads())
-            measured[name] = _measured(chain, encoders[name], model, folder, "int8")
+        for kind in ("int8", "q4"):
+            for whose, model in {"assistant": assistant, "student": student}.items():
+                name = f"{whose} {kind}"
+                folder = Path(temporary, name)
+                folder.mkdir()
+                FORMATS[_EXPORTS[kind]].write(model, folder)
+                encoders[name] = open_onnx(folder, torch.get_num_threads())
+                measured[name] = _measured(chain, encoders[name], model, folder, kind)
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured

@@ -48,7 +48,24 @@ class EvaluateConfig(Section):
         return self
 
 
-ExportFormat = Literal["portable", "onnx_int8", "compact", "gguf", "sparse"]
+ExportFormat = Literal["portable", "onnx_int8", "onnx_q4", "compact", "gguf", "sparse"]
+
+
+class Q4Config(Section):
+    """How ``onnx_q4`` stores a word table; its other matrices have 4 bits a number."""
+
+    table: Literal["int4", "int8", "pq"] = "int4"
+    """4 bits a number and a scale for each 32 of a row; a byte a number and a scale a row; or codes
+    of a byte (product quantisation), which an unweighted k-means finds."""
+    codes: Positive | None = None
+    """Codes of a row, a divisor of its width, with ``table=pq``; null = the fewest of at
+    most 4 numbers each."""
+
+    @model_validator(mode="after")
+    def _codes_are_read(self) -> Q4Config:
+        if self.codes is not None and self.table != "pq":
+            raise ValueError(f"codes={self.codes} is only read with table=pq")
+        return self
 
 
 class PushConfig(Section):
@@ -70,8 +87,10 @@ class ExportConfig(Section):
     output: Folder | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
     max_loss: Annotated[float, Field(ge=0.0)] = 0.5
-    """Points of dev score that int8, or a trimmed vocabulary, may lose; what loses more is
+    """Points of dev score that int8, 4 bits or a trimmed vocabulary may lose; what loses more is
     refused."""
+    q4: Q4Config | None = None
+    """How ``onnx_q4`` stores its word table; null = the defaults."""
     eval: EvalConfig | None = None
     """Sets for ``max_loss`` and the model card; null = those of the run, the demo's for a folder
     without a run."""
@@ -92,6 +111,8 @@ class ExportConfig(Section):
             raise ValueError("data is only read by trim; give trim={} as well")
         if self.trim is not None and "sparse" in self.format:
             raise ValueError("format sparse changes the whole vocabulary's weights; leave trim out")
+        if self.q4 is not None and "onnx_q4" not in self.format:
+            raise ValueError("q4 is only read by the format onnx_q4")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:

@@ -20,6 +20,7 @@ from mlkd.storage.files import default_prompt
 _LIBRARY = {
     "portable": "sentence-transformers",
     "onnx_int8": "transformers.js",
+    "onnx_q4": "transformers.js",
     "compact": "sentence-transformers",
     "gguf": "llama.cpp",
     "sparse": "sentence-transformers",

@@ -11,7 +11,8 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-MODELS = "onnx/model_quantized.onnx", "onnx/model.onnx"  # int8 where it is, else float32
+# int8 where it is, else 4 bits, else float32
+MODELS = "onnx/model_quantized.onnx", "onnx/model_q4.onnx", "onnx/model.onnx"
 
 
 def saturates():

@@ -30,8 +30,10 @@ class Graph:
 
     @property
     def precision(self) -> str:
-        """``int8`` or ``fp32``."""
-        return "int8" if "quantized" in self.file else "fp32"
+        """``int8``, ``q4`` or ``fp32``."""
+        from mlkd.deploy.formats import KINDS
+
+        return KINDS.get(self.file, "fp32")
 
 
 def exported(model: Path) -> Graph | None:
@@ -43,21 +45,21 @@ def exported(model: Path) -> Graph | None:
     Raises:
         UserError: It is a graph without the folder of an export around it.
     """
-    from mlkd.deploy.formats import FP32, INT8
+    from mlkd.deploy.formats import FP32, INT8, Q4
 
     if model.suffix == ".onnx":
         folder = model.absolute().parents[1]
         if not (model.is_file() and (folder / "encode.py").is_file()):
             raise UserError(f"{model}: no graph of an exported folder, with encode.py above it")
         return Graph(folder, model.absolute().relative_to(folder).as_posix())
-    files = [file for file in (INT8, FP32, "model.onnx") if (model / file).is_file()]
+    files = [file for file in (INT8, Q4, FP32, "model.onnx") if (model / file).is_file()]
     return Graph(model, files[0]) if files and (model / "encode.py").is_file() else None
 
 
 def stored_parameters(graph: Graph) -> dict[str, int]:
     """Stored parameters of a graph, by block as in :func:`mlkd.metrics.size.parameters`.
 
-    Scales of int8 are not counted.
+    Scales of int8 and 4 bits are not counted.
 
     Raises:
         UserError: It is no graph.
@@ -67,13 +69,22 @@ def stored_parameters(graph: Graph) -> dict[str, int]:
     counts = {"embedding": 0, "encoder": 0, "other": 0}
     path = graph.folder / graph.file
     try:
-        stored = onnx.load(path).graph.initializer
+        content = onnx.load(path).graph
     except Exception as error:  # protobuf raises its own
         raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
-    for tensor in stored:
-        if tensor.dims and not tensor.name.endswith(".scale"):
+    packed = {}  # two numbers a byte; a matrix fills its last blocks up
+    for node in content.node:
+        if node.op_type == "MatMulNBits":
+            shape = {part.name: part.i for part in node.attribute}
+            packed[node.input[1]] = shape["K"] * shape["N"]
+        elif node.op_type == "GatherBlockQuantized":
+            rows = next(x for x in content.initializer if x.name == node.input[0])
+            packed[rows.name] = 2 * math.prod(rows.dims)
+    for tensor in content.initializer:
+        shapes = tensor.data_type == onnx.TensorProto.INT64
+        if tensor.dims and not shapes and not tensor.name.endswith(".scale"):
             block = _BLOCKS.get(tensor.name.split(".")[0], "other")
-            counts[block] += math.prod(tensor.dims)
+            counts[block] += packed.get(tensor.name, math.prod(tensor.dims))
     return {**counts, "total": sum(counts.values())}
 
 

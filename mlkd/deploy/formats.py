@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.commands import ExportFormat
+from mlkd.config.commands import ExportFormat, Q4Config
 from mlkd.deploy.dense import write_dense, write_description
+from mlkd.deploy.quantise import Weights
 from mlkd.encoders.difference import FILE as DIFFERENCE
 from mlkd.encoders.difference import Differences
 from mlkd.encoders.folder import load_folder, quiet, save_folder
 from mlkd.metrics.scoring import Encode
 
 BATCH = 32
-FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+FP32, INT8, Q4 = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_q4.onnx"
 """Graphs of a folder, named as Transformers.js and sentence-transformers look for them."""
 
 
@@ -50,11 +51,11 @@ class Format:
     """One format of an encoder.
 
     Attributes:
-        write: Writes an encoder into an empty folder.
+        write: Writes an encoder into an empty folder; that of ``onnx_q4`` takes its settings, too.
         parts: Its weights; a folder without the first is none.
     """
 
-    write: Callable[[SentenceTransformer, Path], None]
+    write: Callable[..., None]
     parts: tuple[Part, ...]
 
 
@@ -95,13 +96,19 @@ def _onnx(file: str, tolerance: float | None) -> Part:
     return Part(file, partial(open_onnx, file=file), tolerance)
 
 
-def _write_graphs(model: SentenceTransformer, folder: Path, *files: str) -> None:
+KINDS: dict[str, Weights] = {FP32: "fp32", INT8: "int8", Q4: "q4"}
+"""How a graph stores its weights, by its file."""
+
+
+def _write_graphs(
+    model: SentenceTransformer, folder: Path, *files: str, q4: Q4Config | None = None
+) -> None:
     """The graphs and what runs them."""
     from mlkd.deploy.onnx_encoder import write_onnx  # needs the extra ``export``
 
     (folder / "onnx").mkdir()
     for file in files:
-        write_onnx(model, folder / file, int8=file == INT8)
+        write_onnx(model, folder / file, KINDS[file], q4)
     shutil.copyfile(Path(__file__).with_name("encode.py"), folder / "encode.py")
 
 
@@ -113,6 +120,11 @@ def _write_portable(model: SentenceTransformer, folder: Path) -> None:
 def _write_int8(model: SentenceTransformer, folder: Path) -> None:
     write_description(model, folder)
     _write_graphs(model, folder, INT8)
+
+
+def _write_q4(model: SentenceTransformer, folder: Path, q4: Q4Config | None = None) -> None:
+    write_description(model, folder)
+    _write_graphs(model, folder, Q4, q4=q4)
 
 
 GGUF = {"f32": "model-f32.gguf", "q8_0": "model-q8_0.gguf"}
@@ -169,6 +181,7 @@ FORMATS: dict[ExportFormat, Format] = {
         ),
     ),
     "onnx_int8": Format(_write_int8, (_onnx(INT8, None),)),
+    "onnx_q4": Format(_write_q4, (_onnx(Q4, None),)),
     "gguf": Format(_write_gguf, (_gguf("f32", 1e-5), _gguf("q8_0", 0.05))),
     "compact": Format(save_folder, (Part("model.safetensors", _open_compact, 0.0),)),
 }

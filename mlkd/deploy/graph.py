@@ -1,4 +1,4 @@
-"""Building blocks of an ONNX graph whose matrices are stored once, as float32 or as int8."""
+"""Building blocks of an ONNX graph whose matrices are stored once, in float32, int8 or 4 bits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import nn
+
+from mlkd.config.commands import Q4Config
+from mlkd.deploy.quantise import BLOCK, Weights, quantise, quantise_4bit
+from mlkd.encoders.coded import CodedEmbedding
+from mlkd.output.errors import UserError
+from mlkd.student.codes import fit_codes
 
 GELU_MIN = 0.17
 """GELU is nowhere below minus this (its tanh form by less than 1e-4)."""
@@ -39,10 +45,12 @@ class Graph:
     """Nodes and weights so far; each method adds something and returns the name of its result.
 
     Attributes:
-        int8: Whether matrices and word tables are stored as int8.
+        kind: How matrices and word tables are stored.
+        q4: How ``q4`` stores a word table.
     """
 
-    int8: bool
+    kind: Weights
+    q4: Q4Config = field(default_factory=Q4Config)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -71,6 +79,10 @@ class Graph:
         """A constant."""
         return self.weight(f"{np.dtype(kind).name}_{value:g}", np.array(value), kind)
 
+    def floats(self, x: str) -> str:
+        """``x`` as float32."""
+        return str(self.op("Cast", x, to=TensorProto.FLOAT))
+
     def operand(self, x: str, *, lowest: float = 0.0) -> Operand:
         """The left side of products: ``x`` itself, or in an int8 graph its rows as uint8.
 
@@ -85,7 +97,7 @@ class Graph:
             lowest: No value of ``x`` is below minus this, though far above: int8 then spends its
                 steps on that range.
         """
-        if not self.int8:
+        if self.kind != "int8":
             return Operand(x)
         if lowest:
             step, zero = 1 / 255, 0
@@ -113,9 +125,12 @@ class Graph:
         Returns:
             Two names: of ``(..., m)``, and of the stored bias ``(m,)``, empty where there is none.
         """
+        if self.kind == "q4":
+            result = self._product_of_4_bits(x.name, name, weight)
+            return result, "" if bias is None else self.weight(f"{name}.bias", bias)
         matrix = weight.detach().T.numpy()
         added = None if bias is None else bias.detach().numpy()
-        if self.int8:
+        if self.kind == "int8":
             columns, scale = quantise(matrix, axis=0)
             met = f"{name}.int8" in self.weights
             stored = self.weight(f"{name}.int8", columns, np.int8)
@@ -132,19 +147,58 @@ class Graph:
             result = self.op("MatMul", x.name, self.weight(name, matrix))
         return str(result), "" if added is None else self.weight(f"{name}.bias", added)
 
+    def _product_of_4_bits(self, x: str, name: str, weight: torch.Tensor) -> str:
+        """``x @ weight.T``; ONNX Runtime may round blocks of ``x`` to int8 where that is faster."""
+        rows, width = weight.shape
+        stored, scale = quantise_4bit(weight.detach().numpy())
+        packed = self.weight(f"{name}.q4", stored, np.uint8)
+        # Casts of what is stored are done once, when the graph is loaded.
+        scales = self.floats(self.weight(f"{name}.scale", scale, np.float16))
+        shape = {"K": width, "N": rows, "bits": 4, "block_size": BLOCK, "accuracy_level": 4}
+        return self.contrib("MatMulNBits", x, packed, scales, **shape)
+
     def linear(self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> str:
         """``x @ weight.T + bias``; shapes as in :meth:`product`."""
         result, added = self.product(self.operand(x), name, weight, bias)
         return str(self.op("Add", result, added)) if added else result
 
     def rows(self, ids: str, name: str, table: torch.Tensor) -> str:
-        """Rows of a word table; as int8 with one scale a row, and only the rows met are scaled."""
-        if not self.int8:
+        """Rows of a word table, of which only those that are met become float32."""
+        if self.kind == "fp32":
             return str(self.op("Gather", self.weight(name, table), ids))
-        quantised, scale = quantise(table.detach().numpy(), axis=1)
+        values = table.detach().numpy()
+        if self.kind == "q4" and self.q4.table == "int4":
+            return self._rows_of_4_bits(ids, name, values)
+        if self.kind == "q4" and self.q4.table == "pq":
+            coded = self._coded(table)
+            return self.coded_rows(ids, name, coded.codes, coded.centroids)
+        quantised, scale = quantise(values, axis=1)
         stored = self.op("Gather", self.weight(f"{name}.int8", quantised, np.int8), ids)
-        stored = self.op("Cast", stored, to=TensorProto.FLOAT)
-        return str(self.op("Mul", stored, self.half_rows(ids, f"{name}.scale", scale)))
+        return str(self.op("Mul", self.floats(stored), self.half_rows(ids, f"{name}.scale", scale)))
+
+    def _rows_of_4_bits(self, ids: str, name: str, table: np.ndarray) -> str:
+        """Rows whose blocks of numbers have a scale each."""
+        count, width = table.shape
+        stored, scale = quantise_4bit(table)
+        stored = stored.reshape(count, -1)[:, : -(-width // 2)]  # none of the padding
+        packed = self.weight(f"{name}.q4", stored, np.uint8)
+        scales = self.weight(f"{name}.scale", scale, np.float16)
+        shape = {"bits": 4, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
+        rows = self.floats(self.contrib("GatherBlockQuantized", packed, ids, scales, **shape))
+        if width % 2:  # a byte holds two
+            rows = self.op("Slice", rows, self.ints(0), self.ints(width), self.ints(-1))
+        return rows
+
+    def _coded(self, table: torch.Tensor) -> CodedEmbedding:
+        """The nearest table in codes; every row counts the same."""
+        count, width = table.shape
+        parts = self.q4.codes or next(n for n in range(-(-width // 4), width + 1) if width % n == 0)
+        if width % parts:
+            allowed = ", ".join(str(n) for n in range(1, width + 1) if width % n == 0)
+            raise UserError(f"q4.codes={parts}: the word table is {width} wide; allowed: {allowed}")
+        coded = CodedEmbedding(count, parts, width)
+        fit_codes(coded, table.detach(), torch.ones(count), seed=0)
+        return coded
 
     def coded_rows(self, ids: str, name: str, codes: torch.Tensor, centroids: torch.Tensor) -> str:
         """Rows of a word table from their codes ``(V, M)`` and the centroids ``(M, C, w)``."""
@@ -156,10 +210,10 @@ class Graph:
         return str(self.op("Reshape", rows, self.ints(0, 0, -1)))
 
     def half_rows(self, ids: str, name: str, table: Any) -> str:
-        """Rows of a small table, which an int8 graph stores as float16."""
-        kind = np.float16 if self.int8 else np.float32
-        stored = self.op("Gather", self.weight(name, table, kind), ids)
-        return str(self.op("Cast", stored, to=TensorProto.FLOAT) if self.int8 else stored)
+        """Rows of a small table, which is stored as float16 unless the graph is float32."""
+        if self.kind == "fp32":
+            return str(self.op("Gather", self.weight(name, table), ids))
+        return self.floats(self.op("Gather", self.weight(name, table, np.float16), ids))
 
     def norm(self, x: str, name: str, module: nn.LayerNorm) -> str:
         """Layer normalisation over the last axis."""
@@ -167,19 +221,3 @@ class Graph:
         bias = self.weight(f"{name}.bias", module.bias)
         result = self.op("LayerNormalization", x, gain, bias, axis=-1, epsilon=module.eps)
         return str(result)
-
-
-def quantise(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 of a matrix with one scale for each line across ``axis``.
-
-    Args:
-        values: ``(n, m)``.
-        axis: The axis a scale is shared along: 0 gives a scale a column, 1 a scale a row.
-
-    Returns:
-        int8 ``(n, m)`` and float32 scales ``(1, m)`` or ``(n, 1)``.
-    """
-    scale = np.abs(values).max(axis=axis, keepdims=True) / 127
-    # Scales of rows are stored as float16, below whose normal range precision is lost.
-    scale = np.where(scale > 0, np.maximum(scale, 1e-4), 1).astype(np.float16).astype(np.float32)
-    return np.rint(values / scale).astype(np.int8), scale

@@ -1,8 +1,8 @@
 """A sentence encoder as one ONNX graph, from token ids to the unit vector, built node by node.
 
 The graph is written by us rather than traced: a recurrent layer is stored once however often it is
-run, the factorised word table stays factorised, and each matrix can be stored as int8. Attention is
-one operator of ONNX Runtime, with fewer passes over its data than what it stands for.
+run, the factorised word table stays factorised, and each matrix can be stored in few bits.
+Attention is one operator of ONNX Runtime, with fewer passes over its data than what it stands for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
+from mlkd.config.commands import Q4Config
 from mlkd.deploy.dense import longest
 from mlkd.deploy.gate import Refused
 from mlkd.deploy.graph import GELU_MIN, Graph
+from mlkd.deploy.quantise import Weights
 from mlkd.encoders.backbone import (
     Backbone,
     backbone_of,
@@ -29,6 +31,7 @@ from mlkd.encoders.backbone import (
 )
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
+from mlkd.output.errors import UserError
 
 OPSET, IR_VERSION = 20, 9
 """``Gelu`` is an operator since opset 20, which ONNX Runtime reads since 1.17."""
@@ -41,16 +44,18 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_onnx(model: SentenceTransformer, file: Path, *, int8: bool) -> None:
+def write_onnx(
+    model: SentenceTransformer, file: Path, kind: Weights, q4: Q4Config | None = None
+) -> None:
     """Write the graph of an encoder (see :func:`build`).
 
     Raises:
         Refused: The encoder has a part that the graph cannot express.
     """
-    file.write_bytes(build(model, int8=int8).SerializeToString())
+    file.write_bytes(build(model, kind, q4).SerializeToString())
 
 
-def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
+def build(model: SentenceTransformer, kind: Weights, q4: Q4Config | None = None) -> onnx.ModelProto:
     """The graph: int64 ``input_ids`` and ``attention_mask`` ``(batch, length)`` to two outputs.
 
     They are ``last_hidden_state`` ``(batch, length, hidden)``, which tools pool themselves, and
@@ -58,15 +63,19 @@ def build(model: SentenceTransformer, *, int8: bool) -> onnx.ModelProto:
 
     Args:
         model: A sentence encoder on the CPU.
-        int8: Whether to store matrices and the word table as int8; biases, norms and positions,
-            which are small, stay as they are.
+        kind: How to store matrices and the word table; biases and norms, which are small, stay
+            float32, and positions become float16 unless all is float32.
+        q4: How ``q4`` stores the word table; None for the default.
 
     Raises:
         Refused: The encoder has a part that the graph cannot express.
+        UserError: ``q4`` does not fit the word table, or that has codes already.
     """
     if prompt := model.prompts.get(model.default_prompt_name or ""):
         raise Refused(f"onnx: a graph reads sentences as they are, not behind {prompt!r}")
-    graph = Graph(int8=int8)
+    if q4 is not None and isinstance(backbone_of(model).get_input_embeddings(), CodedEmbedding):
+        raise UserError("q4.table: the student's word table was trained in codes and keeps them")
+    graph = Graph(kind, q4 or Q4Config())
     hidden, vectors = _sentence_vector(graph, model)
     widths = {"last_hidden_state": backbone_of(model).config.hidden_size}
     widths["sentence_embedding"] = int(model.get_embedding_dimension() or 0)
@@ -179,7 +188,7 @@ def _feed_forward(
 ) -> str:
     """``second(activation(first(x)))``."""
     # The tanh form of GELU differs by less than an int8 step and takes two thirds of the time.
-    fused = {"gelu": "FastGelu" if graph.int8 else "BiasGelu", "gelu_new": "FastGelu"}
+    fused = {"gelu": "BiasGelu" if graph.kind == "fp32" else "FastGelu", "gelu_new": "FastGelu"}
     kind = fused.get(config.hidden_act)
     y, bias = graph.product(graph.operand(x), f"{name}.intermediate", first.weight, first.bias)
     if kind:

@@ -75,7 +75,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         log.info("%s: write and measure", name)
         try:
             with replacing_folder(target / name) as part:
-                formats[name].write(written, part)
+                own = {"q4": config.q4} if name == "onnx_q4" else {}
+                formats[name].write(written, part, **own)
                 reports[name] = _measure(part, formats[name], reference, scored)
                 report = common | {"hardware": hardware, "parts": reports[name]}
                 write_json(part / "export.json", report)

@@ -55,6 +55,9 @@ const inputs = tokenizer(["Where is my parcel?"], {{ padding: true, truncation: 
 console.log((await model(inputs)).sentence_embedding.tolist());
 """
 
+_DTYPES = {"_quantized.onnx": "q8", "_q4.onnx": "q4"}
+"""What Transformers.js calls a graph, by the end of its file."""
+
 _FASTEMBED = """from fastembed import TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
 
@@ -142,9 +145,9 @@ def other_tools(name: ExportFormat, source: str, file: str, width: int, mean: bo
         width: Of a vector.
         mean: Whether the vector is the mean of the last hidden states, at length 1.
     """
-    if name not in ("portable", "onnx_int8"):
+    if name not in ("portable", "onnx_int8", "onnx_q4"):
         return ""
-    dtype = "q8" if "quantized" in file else "fp32"
+    dtype = next((kind for end, kind in _DTYPES.items() if file.endswith(end)), "fp32")
     javascript = (_PIPELINE if mean else _GRAPH).format(folder=name, dtype=dtype)
     called = f"mlkd/{source}"
     fastembed = _FASTEMBED.format(name=called, width=width, file=file)

@@ -18,6 +18,7 @@ from mlkd.runs.record import check_outputs, read_record
 _NEEDED = {
     "portable": ("onnx", "onnxruntime"),
     "onnx_int8": ("onnx", "onnxruntime"),
+    "onnx_q4": ("onnx", "onnxruntime"),
     "gguf": ("gguf",),
 }
 """Packages of the extra ``export`` by format."""

@@ -17,6 +17,7 @@ import numpy as np
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import StudentConfig, TrimConfig
 from mlkd.data.tokens import tokenise
+from mlkd.deploy.quantise import Weights
 from mlkd.deploy.source import check_packages
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder
@@ -115,14 +116,14 @@ def _search(chain: Chain, source: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda shape: -shape["cosine"])
 
 
-def size_of(model: Any, kind: str) -> int:
+def size_of(model: Any, kind: Weights) -> int:
     """Bytes of an encoder's graph."""
     from mlkd.deploy.onnx_encoder import build
 
-    return int(build(model, int8=kind == "int8").ByteSize())
+    return int(build(model, kind).ByteSize())
 
 
-def sizes(starts: Starts, kind: str) -> dict[tuple[Table, int], tuple[int, int]]:
+def sizes(starts: Starts, kind: Weights) -> dict[tuple[Table, int], tuple[int, int]]:
     """Bytes of a student with one layer, and of each further layer, by table and neurons."""
     known, widths = tables(starts.width), neurons(starts.neurons)
     bar = progress("count bytes", total=len(known) + 2 * len(widths), unit=" graphs")

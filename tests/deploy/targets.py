@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def student(folder: Path) -> None:
     shape = StudentConfig(bottleneck=96, layers=3, recurrence=2)
     model = build_student(assistant, shape, init, frequency, LONGEST)
     save_folder(model, folder / "student")
-    for name in ("portable", "gguf"):
+    for name in ("portable", "gguf", "onnx_q4"):
         (folder / name).mkdir(exist_ok=True)
         FORMATS[name].write(model, folder / name)  # type: ignore[index]
     found = texts()
@@ -109,6 +110,12 @@ class Target:
     least: float
     note: str = ""
 
+    @property
+    def key(self) -> str:
+        """For the names of its files."""
+        words = (self.name, self.weights, *(self.packages or ()))
+        return re.sub(r"[^\w.]+", "-", " ".join(words))
+
 
 OLD = "the environment has the libraries of that time"
 TARGETS = [
@@ -126,6 +133,8 @@ TARGETS = [
            ("fastembed==0.9.1",), 0.99999),
     Target("fastembed, int8", "fastembed_peer.py", "onnx/model_quantized.onnx",
            ("fastembed==0.9.1",), 0.98),
+    Target("fastembed, 4 bits", "fastembed_peer.py", "onnx/model_q4.onnx",
+           ("fastembed==0.9.1",), 0.9),
     Target("ChromaDB", "chroma_peer.py", "portable", ("chromadb==1.5.9",), 0.99999,
            "its own embedding function, written to and read from a collection"),
     Target("OpenVINO, from the plain encoder", "openvino_peer.py", "torch",
@@ -134,6 +143,11 @@ TARGETS = [
            ("openvino==2026.4.1",), 0.999, "may compute in bf16"),
     Target("Transformers.js in Node, fp32", "transformers_peer.mjs", "fp32", None, 0.99999),
     Target("Transformers.js in Node, q8", "transformers_peer.mjs", "q8", None, 0.98),
+    Target("Transformers.js in Node, q4", "transformers_peer.mjs", "q4", None, 0.9),
+    Target("onnxruntime-web in Node, int8", "web_peer.mjs", "onnx/model_quantized.onnx", None, 0.98,
+           "WebAssembly, one thread"),
+    Target("onnxruntime-web in Node, 4 bits", "web_peer.mjs", "onnx/model_q4.onnx", None, 0.9,
+           "WebAssembly, one thread"),
     Target("llama.cpp, f32", "llama_peer.mjs", "model-f32.gguf", None, 0.99999,
            "text in NFC only; longer text is refused; no vector for an empty one"),
     Target("llama.cpp, q8_0", "llama_peer.mjs", "model-q8_0.gguf", None, 0.99, "the same"),
@@ -169,7 +183,7 @@ def node() -> Path:
 def data() -> Path:
     """The exported student, the texts and their vectors."""
     folder = ROOT / "data"
-    if not (folder / "expected.npy").is_file():
+    if not ((folder / "expected.npy").is_file() and (folder / "onnx_q4").is_dir()):
         student(folder)
     return folder
 
@@ -182,7 +196,7 @@ def run(target: Target) -> dict[str, Any]:
         text, ``decomposed``, ``long`` and ``empty`` (the cosine, or what went wrong).
     """
     place = data()
-    out = ROOT / f"vectors-{TARGETS.index(target)}.json"
+    out = ROOT / f"vectors-{target.key}.json"
     out.unlink(missing_ok=True)
     script = HERE / "peers" / target.script
     if target.packages is None:
@@ -225,7 +239,7 @@ def run(target: Target) -> dict[str, Any]:
 
 def known(target: Target) -> dict[str, Any]:
     """Its result, which is kept beside the environments: remove it there to run it anew."""
-    kept = ROOT / f"result-{TARGETS.index(target)}.json"
+    kept = ROOT / f"result-{target.key}.json"
     if not kept.is_file():
         print(target.name, target.packages or NODE, flush=True)  # noqa: T201
         kept.write_text(json.dumps(run(target)))

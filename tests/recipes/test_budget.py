@@ -34,13 +34,13 @@ def test_the_tables_of_the_usual_width() -> None:
     assert neurons(1536) == [384, 768, 1152, 1536]
 
 
-@pytest.mark.parametrize("kind", ["fp32", "int8"])
+@pytest.mark.parametrize("kind", ["fp32", "int8", "q4"])
 def test_bytes_are_those_of_the_file(encoder_folder: Path, tmp_path: Path, kind) -> None:
     starts = starts_of(encoder_folder)
     counted = sizes(starts, kind)
     for (table, width), (first, further) in list(counted.items())[::3]:
         model = starts.student(table, starts.depth, width)
-        write_onnx(model, tmp_path / "model.onnx", int8=kind == "int8")
+        write_onnx(model, tmp_path / "model.onnx", kind)
         written = (tmp_path / "model.onnx").stat().st_size
         assert size_of(model, kind) == written
         # Names of nodes have more digits in deeper graphs.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -9,6 +10,7 @@ import torch
 from conftest import stored_tokens, weights
 from sentence_transformers import SentenceTransformer
 
+from mlkd.config.commands import Q4Config
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.deploy.dense import unrolled
 from mlkd.deploy.onnx_encoder import build
@@ -118,10 +120,10 @@ def test_trimming_keeps_vectors(encoder_folder: Path) -> None:
     assert len(backbone_of(small).get_input_embeddings().codes) == keep.sum()
 
 
-@pytest.mark.parametrize(("int8", "least"), [(False, 1 - 1e-5), (True, 0.97)])
-def test_the_graph_stores_codes(encoder_folder: Path, int8: bool, least: float) -> None:
+@pytest.mark.parametrize(("kind", "least"), [("fp32", 1 - 1e-5), ("int8", 0.97), ("q4", 0.9)])
+def test_the_graph_stores_codes(encoder_folder: Path, kind: Any, least: float) -> None:
     model = coded(encoder_folder)
-    proto = build(model, int8=int8)
+    proto = build(model, kind)
     stored = {weight.name: weight for weight in proto.graph.initializer}
     vocabulary = backbone_of(model).config.vocab_size
     assert len(stored["words.codes"].raw_data) == 4 * vocabulary
@@ -132,6 +134,11 @@ def test_the_graph_stores_codes(encoder_folder: Path, int8: bool, least: float) 
     (vectors,) = session.run(["sentence_embedding"], inputs)
     wanted = model.encode(TEXTS, normalize_embeddings=True)
     assert (vectors * wanted).sum(1).min() >= least
+
+
+def test_codes_are_not_coded_again(encoder_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"^q4.table: the student's word table was trained in code"):
+        build(coded(encoder_folder), "q4", Q4Config())
 
 
 def test_plain_weights_have_the_whole_table(encoder_folder: Path) -> None:

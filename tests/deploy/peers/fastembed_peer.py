@@ -14,7 +14,8 @@ TextEmbedding.add_custom_model(
     "mlkd/student", pooling=PoolingType.DISABLED, output_name="sentence_embedding",
     normalization=False, sources=ModelSource(url="local"), dim=384, model_file=file,
 )  # fmt: skip
-model = TextEmbedding("mlkd/student", specific_model_path=str(data / "portable"))
+folder = "onnx_q4" if "q4" in file else "portable"
+model = TextEmbedding("mlkd/student", specific_model_path=str(data / folder))
 vectors = [vector.tolist() for vector in model.embed(texts)]
 version = importlib.metadata.version("fastembed")
 out.write_text(json.dumps({"version": version, "vectors": vectors}))
