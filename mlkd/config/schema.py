@@ -33,7 +33,7 @@ class TrainConfig(Section):
     student: StudentConfig
     budget_mib: Annotated[float | None, Field(gt=0.0), Decides.CHAIN] = None
     """Size of the student's graph; its shape is searched for, among starts without training."""
-    budget_of: Annotated[Literal["fp32", "int8"], Decides.CHAIN] = "int8"
+    budget_of: Annotated[Literal["fp32", "int8", "q4"], Decides.CHAIN] = "int8"
     """How the graph of that size stores its weights."""
     init: InitConfig
     data: DataConfig
