@@ -70,9 +70,10 @@ def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> Se
         UserError: It is no sentence encoder, or names foreign module classes; a difference is
             damaged or of another base.
     """
+    from mlkd.config.paths import user_path
     from mlkd.encoders.folder import load_folder
 
-    place = Path(folder).expanduser()
+    place = user_path(folder)
     model = load_folder(place / "student" if (place / "run.json").is_file() else place)
     if places := [diff] if isinstance(diff, Path | str) else diff:
         from mlkd.encoders.difference import Differences
@@ -91,14 +92,18 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
             a teacher is an option, a folder, or ``name@revision`` of the hub.
 
     Raises:
-        UserError: There is no such option or key, a value is out of range, or a combination
-            impossible.
+        UserError: There is no such option or key, a value is out of range, a combination
+            impossible, or nothing would read a setting.
     """
     from mlkd.config.compose import configured
     from mlkd.config.given import sections
     from mlkd.config.schema import TrainConfig
+    from mlkd.recipes.early import refuse_unread
+    from mlkd.runs.record import flatten
 
-    return configured("train", TrainConfig, overrides, sections(settings))
+    config = configured("train", TrainConfig, overrides, sections(settings))
+    refuse_unread(config, [*overrides, *flatten(settings)])
+    return config
 
 
 def train(

@@ -6,7 +6,7 @@ import sys
 
 from mlkd.config.commands import MineConfig
 from mlkd.config.compose import run
-from mlkd.config.quoting import quoted
+from mlkd.config.quoting import bare_words, listed
 
 
 def main(config: MineConfig) -> None:
@@ -25,9 +25,8 @@ def main(config: MineConfig) -> None:
 
 def as_overrides(words: list[str]) -> list[str]:
     """The command line in Hydra's grammar: the two files stand without a key."""
-    files = [word for word in words if "=" not in word and not word.startswith(("-", "+", "~"))]
-    rest = [word for word in words if word not in files]
-    return [*rest, f"texts=[{','.join(map(quoted, files))}]"] if files else rest
+    files, rest = bare_words(words)
+    return [*rest, listed("texts", files)] if files else rest
 
 
 if __name__ == "__main__":

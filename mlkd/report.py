@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mlkd.config.commands import ReportConfig
 from mlkd.config.compose import run
+from mlkd.config.paths import user_path
+from mlkd.config.quoting import bare_words, listed
 from mlkd.output.errors import UserError
 
 
@@ -22,9 +24,9 @@ def main(config: ReportConfig) -> None:
         assert config.budget_mib is not None
         print(describe(select(cells, config.budget_mib)))
         return
-    source = Path(config.sources[0]).expanduser()
+    source = user_path(config.sources[0])
     source = source.parent if source.name == "sweep.json" else source
-    folder = Path(config.output).expanduser() if config.output else source / "report"
+    folder = Path(config.output) if config.output else source / "report"
     try:
         if config.action == "dashboard":
             from mlkd.reporting.dashboard import publish
@@ -40,15 +42,10 @@ def main(config: ReportConfig) -> None:
 
 def as_overrides(words: list[str]) -> list[str]:
     """The command line in Hydra's grammar: an action and folders may stand without a key."""
-    bare = [word for word in words if "=" not in word and not word.startswith(("-", "+", "~"))]
-    rest = [word for word in words if word not in bare]
+    bare, rest = bare_words(words)
     if bare and bare[0] in {"select", "dashboard"}:
-        rest.insert(0, f"action={bare[0]}")
-        bare = bare[1:]
-    if bare:
-        quoted = ("'" + word.replace("'", r"\'") + "'" for word in bare)
-        rest.append(f"sources=[{','.join(quoted)}]")
-    return rest
+        rest.insert(0, f"action={bare.pop(0)}")
+    return [*rest, listed("sources", bare)] if bare else rest
 
 
 if __name__ == "__main__":

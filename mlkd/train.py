@@ -26,7 +26,7 @@ def main(config: TrainConfig) -> float:
     """Run the chain; gives the selecting dev score of its last link, for sweepers."""
     if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
-    check_early(config, (word.split("=")[0] for word in HydraConfig.get().overrides.task))
+    check_early(config, HydraConfig.get().overrides.task)
     if config.budget_mib is not None:
         from mlkd.recipes.budget import within_budget
 

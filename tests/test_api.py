@@ -110,6 +110,10 @@ def test_an_encoder_takes_the_place_of_another(encoder_folder: Path, corpus: Pat
         ({"sed": 1}, "sed: no such key; did you mean seed.*"),
         ({"student": {"layer": 2}}, "student.layer: no such key; did you mean student.layers.*"),
         ({"student": {"layers": 0}}, "student.layers=0: input should be greater than or .*"),
+        (
+            {"student": {"bottleneck": None}, "init": "copy", "stages": {"bottleneck": {"lr": 1}}},
+            "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_in_a_line(settings: dict[str, Any], message: str) -> None:

@@ -16,7 +16,8 @@ from mlkd.config.compose import compose_recipe
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import InitConfig
 from mlkd.data.tokens import tokenise
-from mlkd.deploy.formats import FORMATS, encoder, open_onnx
+from mlkd.deploy.exported import open_onnx
+from mlkd.deploy.formats import FORMATS, encoder
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import Encode

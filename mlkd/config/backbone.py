@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mlkd.config.inputs import EncoderConfig
+from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import StudentConfig
 from mlkd.output.errors import UserError
@@ -81,7 +82,7 @@ def encoder_folder(config: EncoderConfig) -> Path | None:
             raise UserError(f"package {config.package} is not installed; pip install it")
         return Path(spec.origin).parent / "model"
     if config.path is not None:
-        folder = Path(config.path).expanduser()
+        folder = user_path(config.path)
         if not (folder / "modules.json").is_file():
             raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
         return folder

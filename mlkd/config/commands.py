@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
-from mlkd.config.section import Folder, Positive, Section
+from mlkd.config.section import Folder, NewFile, Positive, Section
 from mlkd.config.student import TrimConfig
 from mlkd.config.training import Accelerator
 
@@ -34,7 +34,7 @@ class EvaluateConfig(Section):
     memory of processes that only encode."""
     compare: list[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
-    output: Folder | None = None
+    output: NewFile | None = None
     """JSON file to write; null = ``outputs/evaluation-<name of the model>-<hash>.json``."""
     accelerator: Accelerator = "auto"
     allow_download: bool = False
@@ -157,7 +157,7 @@ class CasesConfig(Section):
     """Synthetic pairs of the case ``start``."""
     sentences: Positive
     """Sentences whose targets are computed."""
-    output: Folder
+    output: NewFile
     """JSON file to write."""
 
 
@@ -170,7 +170,7 @@ class BenchmarkConfig(TrainConfig):
 class BaselinesConfig(TrainConfig):
     """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
 
-    output: Folder | None = None
+    output: NewFile | None = None
     """JSON file to write; null = ``baselines-<id of the chain's last run>.json`` in ``output_dir``.
     The same as CSV and the tables in Markdown go beside it."""
 
@@ -217,7 +217,7 @@ class PairsConfig(Section):
     """Evaluation sets whose sentences are left out, as in training; null = none."""
     show: Annotated[int, Field(ge=0)] = 20
     """Pairs to print."""
-    output: Folder | None = None
+    output: NewFile | None = None
     """TSV file for all cleaned pairs, packed if it ends in ``.gz``; null = none."""
     output_dir: Folder = "outputs"
     """Where the cache is; a training with the same data and sets finds the pairs there."""
@@ -232,7 +232,7 @@ class MineConfig(Section):
     model: Folder
     """Exported folder or an ``.onnx`` file in it, student folder, run folder, or folder of
     sentence-transformers."""
-    output: Folder
+    output: NewFile
     """TSV file of the pairs, packed if it ends in ``.gz``."""
     neighbours: Positive = 4
     """Nearest lines on either side whose mean cosine a pair is compared with."""

@@ -201,7 +201,7 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
     try:
         config = schema.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(explain(e, schema) for e in error.errors()[:3])) from None
+        raise UserError("; ".join(explain(e, schema, values) for e in error.errors()[:3])) from None
     if isinstance(config, TrainConfig):
         check_backbone(config)
     return config

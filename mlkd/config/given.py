@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mlkd.config.inputs import EvalConfig
+from mlkd.config.paths import user_path
 from mlkd.output.errors import UserError
 
 _FORMATS = {
@@ -25,7 +25,7 @@ def sections(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with paths as texts, and a teacher by its option, folder or name on the hub."""
     found = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in given.items()}
     teacher = found.get("teacher")
-    if isinstance(teacher, str) and Path(teacher).expanduser().is_dir():
+    if isinstance(teacher, str) and user_path(teacher).is_dir():
         found["teacher"] = {"path": teacher}
     elif isinstance(teacher, str) and "@" in teacher:
         name, revision = teacher.rsplit("@", 1)
@@ -45,7 +45,7 @@ def corpora(pairs: Pairs) -> dict[str, Any]:
 def _corpus(language: str, given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return {"targets": [language], **given}
-    path = Path(given).expanduser()
+    path = user_path(given)
     plain = path.with_suffix("") if path.suffix in _PACKED else path
     if plain.suffix not in _FORMATS:
         raise UserError(

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+_OPTIONS = {
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+}
+"""Hydra's options that have a value behind them."""
+
 
 def quoted(value: str) -> str:
     """A text in the quotes of Hydra's grammar."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+
+
+def bare_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words of a command line that stand without a key, and the others."""
+    bare, rest = [], []
+    before = ""
+    for word in words:
+        is_value = before in _OPTIONS
+        is_bare = not is_value and "=" not in word and not word.startswith(("-", "+", "~"))
+        (bare if is_bare else rest).append(word)
+        before = word
+    return bare, rest
+
+
+def listed(key: str, values: Sequence[str]) -> str:
+    """An override that sets a list of texts."""
+    return f"{key}=[{','.join(map(quoted, values))}]"
 
 
 def how_to_quote(override: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import Enum
-from os.path import expanduser
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from mlkd.config.paths import expanded, no_folder
 
 
 def _delimiter(written: object) -> object:
@@ -18,8 +19,10 @@ def _delimiter(written: object) -> object:
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Folder = Annotated[str, AfterValidator(expanduser)]
-"""A folder; ``~`` is the home folder."""
+Folder = Annotated[str, AfterValidator(expanded)]
+"""A folder, or a file; ``~`` is the home folder."""
+NewFile = Annotated[Folder, AfterValidator(no_folder)]
+"""A file to write, known to be none of the folders that are there before hours of work."""
 Delimiter = Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)]
 """What separates cells of a file; ``tab`` for a tab."""
 

@@ -1,7 +1,8 @@
-"""Exported folders that run in ONNX Runtime, as ``mlkd.evaluate`` takes them."""
+"""Exported folders that run in ONNX Runtime; what reads them needs no torch."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from mlkd.metrics.scoring import Encode
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
+FP32, INT8, Q4 = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_q4.onnx"
+"""Graphs of a folder, named as Transformers.js and sentence-transformers look for them."""
 _BLOCKS = {"words": "embedding", "projection": "embedding", "positions": "embedding",
            "embeddings": "embedding", "layer": "encoder"}  # fmt: skip
 """Block by the first part of a stored tensor's name."""
@@ -45,8 +48,6 @@ def exported(model: Path) -> Graph | None:
     Raises:
         UserError: It is a graph without the folder of an export around it.
     """
-    from mlkd.deploy.formats import FP32, INT8, Q4
-
     if model.suffix == ".onnx":
         folder = model.absolute().parents[1]
         if not (model.is_file() and (folder / "encode.py").is_file()):
@@ -88,14 +89,23 @@ def stored_parameters(graph: Graph) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
+def open_onnx(folder: Path, threads: int = 0, file: str | None = None) -> Encode:
+    """``encode`` of the folder's own ``encode.py``, with the graph that it chooses or ``file``."""
+    spec = importlib.util.spec_from_file_location("mlkd_exported_encode", folder / "encode.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    chosen = (file,) if file else ()  # folders of mlkd 0.1 hold one graph and do not ask
+    encode: Encode = module.Encoder(folder, threads, *chosen).encode
+    return encode
+
+
 def open_graph(graph: Graph) -> Encode:
     """``encode`` of the folder's own ``encode.py``.
 
     Raises:
         UserError: A file of the folder is damaged.
     """
-    from mlkd.deploy.formats import open_onnx
-
     try:
         return open_onnx(graph.folder, file=graph.file)
     except Exception as error:  # a damaged file fails in any of two libraries

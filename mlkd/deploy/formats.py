@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportFormat, Q4Config
 from mlkd.deploy.dense import write_dense, write_description
+from mlkd.deploy.exported import FP32, INT8, Q4, open_onnx
 from mlkd.deploy.quantise import Weights
 from mlkd.encoders.difference import FILE as DIFFERENCE
 from mlkd.encoders.difference import Differences
@@ -21,8 +21,6 @@ from mlkd.encoders.folder import load_folder, quiet, save_folder
 from mlkd.metrics.scoring import Encode
 
 BATCH = 32
-FP32, INT8, Q4 = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_q4.onnx"
-"""Graphs of a folder, named as Transformers.js and sentence-transformers look for them."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,6 @@ def _open_dense(folder: Path) -> Encode:
     with quiet():
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     return encoder(model)
-
-
-def open_onnx(folder: Path, threads: int = 0, file: str | None = None) -> Encode:
-    """``encode`` of the folder's own ``encode.py``, with the graph that it chooses or ``file``."""
-    spec = importlib.util.spec_from_file_location("mlkd_exported_encode", folder / "encode.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    chosen = (file,) if file else ()  # folders of mlkd 0.1 hold one graph and do not ask
-    encode: Encode = module.Encoder(folder, threads, *chosen).encode
-    return encode
 
 
 def _onnx(file: str, tolerance: float | None) -> Part:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from omegaconf import OmegaConf
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.inputs import EncoderConfig, EvalConfig
+from mlkd.config.paths import user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import Graph, exported, measure
 from mlkd.deploy.race import assistant_of, compare_speed, is_onnx
+from mlkd.deploy.source import section_of
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
@@ -76,19 +79,19 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
             "name@revision"
         )
     sets = first_pairs(load_sets(config.eval), config.eval.max_pairs)
-    training = _training_of(folder)
-    teacher = open_encoder_folder(_teacher(config, training), config.allow_download, _CACHE)
+    record = _record_of(folder)
+    teacher = open_encoder_folder(_teacher(config, record), config.allow_download, _CACHE)
     read = folder if graph is not None else _with_prompt(config, folder)
     racers = _racers(config, folder, teacher) if config.latency else {}
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
-        max_tokens=config.max_tokens or (training["data"]["max_tokens"] if training else _LONGEST),
+        max_tokens=config.max_tokens or _max_tokens(config, record),
         teacher=teacher,
         accelerator=config.accelerator,
         precision=config.eval.precision,
     )
-    run, given = _run_of(folder), Path(config.model).expanduser()
+    run, given = _run_of(folder), user_path(config.model)
     # A model of the hub lies in a folder that is called by its revision.
     name = run.name if run else (given.absolute() if given.exists() else given).name.split("@")[0]
     model = {"asked": config.model} | _who(read, graph)
@@ -106,7 +109,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         content = evaluation.measure(read) | speed
     if config.latency:
         content["race"] = _race(racers, [text for s in sets for text in s.left])
-    content["not_kept_out"] = _not_kept_out(sets, training) if training else []
+    content["not_kept_out"] = _not_kept_out(config, sets, record) if record else []
     content |= about | {
         "environment": environment(),
         "hardware": describe(device_of(config.accelerator)),
@@ -119,7 +122,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
 
 def _folder(config: EvaluateConfig) -> Path:
     """The folder that ``model`` means."""
-    folder = Path(config.model).expanduser()
+    folder = user_path(config.model)
     if (folder / "run.json").is_file():
         folder = folder / "student"
     if not folder.exists() and "@" in config.model:
@@ -143,6 +146,8 @@ def _check_graph(config: EvaluateConfig) -> None:
         raise UserError("prompt and prompt_name: an exported graph reads sentences as they are")
     if config.eval.precision != "fp32":
         raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
+    if config.latency and config.model.endswith(".onnx"):
+        raise UserError("latency: times folders, with the graph that encode.py chooses; give one")
     if missing := [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]:
         raise UserError(
             f"model={config.model}: needs {missing[0]}; "
@@ -183,27 +188,42 @@ def _run_of(student: Path) -> Path | None:
     return run if student.name == "student" and (run / "run.json").is_file() else None
 
 
-def _training_of(student: Path) -> dict[str, Any]:
-    """Configuration of the run whose hand-over a folder is; empty if it is none."""
+def _record_of(student: Path) -> dict[str, Any]:
+    """The record of the run whose hand-over a folder is; empty if it is none."""
     run = _run_of(student)
-    return {} if run is None else dict(read_record(run)["config"])
+    return {} if run is None else read_record(run)
 
 
-def _teacher(config: EvaluateConfig, training: dict[str, Any]) -> EncoderConfig:
+def _teacher(config: EvaluateConfig, record: dict[str, Any]) -> EncoderConfig:
     """The teacher that was asked for, else that of the student's run, else the packaged one."""
     if config.teacher is not None:
         return config.teacher
+    own = section_of(record, "teacher", EncoderConfig, f"model={config.model}")
     packaged = OmegaConf.load(CONF_DIR / "teacher" / "minilm.yaml")
-    return EncoderConfig.model_validate(training.get("teacher", packaged))
+    return own or EncoderConfig.model_validate(packaged)
 
 
-def _not_kept_out(sets: Sequence[EvalSet], training: dict[str, Any]) -> list[str]:
-    """Names of sets with sentences that the sets of the run's own command do not have."""
-    own = EvalConfig.model_validate(training["eval"])
+def _max_tokens(config: EvaluateConfig, record: dict[str, Any]) -> int:
+    """How many tokens the model read in its run."""
+    if not record:
+        return _LONGEST
     try:
-        kept_out = {normal_form(text) for text in sentences(load_sets(own))}
-    except UserError:  # their files are gone
-        kept_out = set()
+        return int(record["config"]["data"]["max_tokens"])
+    except (LookupError, TypeError, ValueError):
+        raise UserError(
+            f"model={config.model}: its run.json, of another version, does not say how many tokens "
+            "it reads; give max_tokens=<number>"
+        ) from None
+
+
+def _not_kept_out(
+    config: EvaluateConfig, sets: Sequence[EvalSet], record: dict[str, Any]
+) -> list[str]:
+    """Names of sets with sentences that the sets of the run's own command do not have."""
+    kept_out: set[str] = set()
+    with suppress(UserError):  # they are of another version, or their files are gone
+        own = section_of(record, "eval", EvalConfig, f"model={config.model}")
+        kept_out = {normal_form(text) for text in sentences(load_sets(own))} if own else set()
     return sorted(
         {s.name for s in sets if any(normal_form(t) not in kept_out for t in sentences([s]))}
     )
@@ -216,7 +236,7 @@ def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, P
     folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
     folders["student"] = student
     for given in config.compare:
-        folder = Path(given).expanduser()
+        folder = user_path(given)
         if not (is_onnx(folder) or (folder / "modules.json").is_file()):
             raise UserError(
                 f"compare={given}: no encoder; give a sentence-transformers folder or an exported "

@@ -82,8 +82,6 @@ def mine(config: MineConfig) -> Mined:
     output = Path(config.output)
     if output.resolve() in {Path(text).resolve() for text in config.texts}:
         raise UserError(f"output={output}: one of the texts; give another file")
-    if output.is_dir():
-        raise UserError(f"output={output}: a folder; give a file")
     first, second = (read(Path(text)) for text in config.texts)
     encode = open_encoder(config.model)
     try:  # now, not after hours

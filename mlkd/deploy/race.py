@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from mlkd.deploy.formats import BATCH, encoder, open_onnx
+from mlkd.deploy.exported import open_onnx
+from mlkd.deploy.formats import BATCH, encoder
 from mlkd.encoders.folder import load_folder
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
-from mlkd.runs.record import link_before, read_record
+from mlkd.runs.record import chain_of, read_record
 
 THREADS = (1, 2)
 
@@ -94,8 +95,6 @@ def assistant_of(run: Path) -> Path | None:
     for other in sorted(run.parent.glob("*/run.json")):
         with suppress(UserError):  # of a run that has nothing to do with it, or its chain ends here
             records[other.parent] = read_record(other.parent)
-    link = run
-    while (before := link_before(link, records)) is not None:
-        link = before
-    found = link != run and not records[link].get("trains_student", True)
-    return link / "student" if found else None
+    first = chain_of(run, records)[0]
+    found = first != run and not records[first].get("trains_student", True)
+    return first / "student" if found else None

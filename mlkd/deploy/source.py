@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from mlkd.config.commands import ExportConfig, ExportFormat
+from mlkd.config.paths import user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.runs.record import check_outputs, read_record
@@ -53,22 +54,37 @@ class Source:
     def section(self, name: str, schema: type[Config]) -> Config | None:
         """A section of the configuration of the run; None for a folder without one.
 
-        Keys that have been dropped since the run was made are left out.
-
         Raises:
             UserError: It is that of another version.
         """
-        found = self.record.get("config", {}).get(name)
-        if found is None:
-            return None
-        known = {key: value for key, value in found.items() if key in schema.model_fields}
-        try:
-            return schema.model_validate(known)
-        except ValidationError:
-            raise UserError(
-                f"run={self.folder.parent}: the {name} in its run.json is of another version; "
-                f"give {name}=<option>"
-            ) from None
+        return section_of(self.record, name, schema, f"run={self.folder.parent}")
+
+
+def section_of(
+    record: Mapping[str, Any], name: str, schema: type[Config], shown: str
+) -> Config | None:
+    """A section of the configuration in a run record; None where there is none.
+
+    Keys that have been dropped since the run was made are left out.
+
+    Args:
+        record: The record, or {}.
+        name: Of the section.
+        schema: What it was validated against.
+        shown: What the message says of the run.
+
+    Raises:
+        UserError: It is that of another version.
+    """
+    found = (record.get("config") or {}).get(name)
+    if found is None:
+        return None
+    try:
+        return schema.model_validate({k: found[k] for k in found if k in schema.model_fields})
+    except (ValidationError, TypeError):
+        raise UserError(
+            f"{shown}: the {name} in its run.json is of another version; give {name}=<option>"
+        ) from None
 
 
 def open_source(run: str) -> Source:
@@ -77,7 +93,7 @@ def open_source(run: str) -> Source:
     Raises:
         UserError: The run is unfinished or damaged, or the folder is no student.
     """
-    folder = Path(run).expanduser().absolute()  # "." has a name, too
+    folder = user_path(run).absolute()  # "." has a name, too
     if not folder.is_dir():
         raise UserError(f"run={run}: no such folder; give a finished run or a student folder")
     owner = folder if (folder / "run.json").is_file() else folder.parent
@@ -113,7 +129,7 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
         UserError: It holds something else, or one of the formats already.
     """
     given = config.output
-    target = Path(given).expanduser() if given else Path("outputs", "export", source.name)
+    target = Path(given) if given else Path("outputs", "export", source.name)
     if not target.exists():
         return target
     if not target.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from mlkd.config.schema import TrainConfig
@@ -11,20 +12,22 @@ from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import New, links
 
+log = logging.getLogger(__name__)
 
-def check_early(config: TrainConfig, keys: Iterable[str]) -> None:
+
+def check_early(config: TrainConfig, words: Iterable[str]) -> None:
     """Look at what needs no model: links, settings that nothing reads, files.
 
     Args:
         config: The chain.
-        keys: What the command line sets.
+        words: What the command line sets, as in ``<key>=<value>``.
 
     Raises:
         UserError: A link has nothing to do, a setting is not read, or a file is missing.
     """
-    wanted, keys = links(config), list(keys)
-    refuse_unread(config, keys)
-    refuse_beside_budget(config, keys)
+    wanted, words = links(config), list(words)
+    refuse_unread(config, words)
+    refuse_beside_budget(config, [word.split("=")[0] for word in words])
     data = config.data
     for link in wanted:
         for name, text in link.labelled.items():
@@ -36,21 +39,39 @@ def check_early(config: TrainConfig, keys: Iterable[str]) -> None:
     load_sets(config.eval)
 
 
-def refuse_unread(config: TrainConfig, keys: Iterable[str]) -> None:
-    """Refuse settings of a link that has nothing to do for this student.
+def refuse_unread(config: TrainConfig, words: Iterable[str]) -> None:
+    """Look for settings of links that nothing reads; those of links that are left out are named.
+
+    Whoever ends a chain early, or leaves a link out of a comparison, may keep the rest of the line.
 
     Args:
         config: The chain.
-        keys: What the command line sets.
+        words: What the command line sets, as in ``<key>=<value>``; keys will do.
 
     Raises:
-        UserError: One of them would not be read.
+        UserError: A setting would not be read by the link that has it, whatever the chain.
     """
-    for key in keys:
-        parts = key.lstrip("+~").split(".")
-        settings = config.stages.get(parts[1]) if parts[0] == "stages" and len(parts) > 2 else None
-        if settings is not None and (reason := settings.useless(config.student)):
-            raise UserError(f"{key}: not read, the link {parts[1]} needs {reason}")
+    keys = [word.split("=")[0] for word in words]
+    of_links = [(key, place) for key in keys if (place := _of_link(key, config)) is not None]
+    chain = {link.name: link for link in links(config)} if of_links else {}
+    for key, (name, setting) in of_links:
+        settings = config.stages[name]
+        if reason := settings.useless(config.student):
+            raise UserError(f"{key}: not read, the link {name} needs {reason}")
+        if name not in chain:
+            if setting not in {"enabled", "inputs"}:
+                log.warning("%s: not read, the link %s is not in this chain", key, name)
+        elif chain[name].trains_student and (
+            reason := settings.unread(config.student).get(setting)
+        ):
+            raise UserError(f"{key}: not read, {reason}")
+
+
+def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:
+    """Link and setting that a key of the command line is about; None for other keys."""
+    place = key.lstrip("+~").rpartition("@")[2].split(".")  # an option goes to what follows the @
+    is_one = len(place) > 2 and place[0] == "stages" and place[1] in config.stages
+    return (place[1], place[2]) if is_one else None
 
 
 def refuse_beside_budget(config: TrainConfig, keys: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
 from mlkd.data.labelled import labelled_files
@@ -142,5 +143,5 @@ def _files(config: TrainConfig) -> Iterator[Path]:
             yield from map(Path, sorted(glob.glob(os.path.join(root, pattern))))  # noqa: PTH118, PTH207
     for encoder in (config.teacher, config.assistant.encoder):
         if encoder is not None and encoder.path is not None:
-            folder = Path(encoder.path).expanduser()
+            folder = user_path(encoder.path)
             yield from sorted(path for path in folder.rglob("*") if path.is_file())

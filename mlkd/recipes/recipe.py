@@ -124,15 +124,8 @@ class _Recipe:
     def link(self, name: str) -> Link:
         """A link that is run, with its inputs."""
         settings = self._config.stages[name]
-        missing = settings.roles - settings.inputs.keys()
         of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
-        unread = settings.inputs.keys() - settings.roles - settings.optional_roles - of_new
-        if missing or unread:
-            roles = ", ".join(sorted(settings.roles | settings.optional_roles))
-            raise UserError(
-                f"stages.{name}.inputs: {', '.join(sorted(missing | unread))}: the stage "
-                f"{settings.stage} reads: {roles}"
-            )
+        self._check_roles(name)
         read = settings.inputs.keys() - of_new
         inputs = {role: self._input(name, role) for role in sorted(read)}
         path = list(self._path(name))
@@ -148,6 +141,19 @@ class _Recipe:
         trains_student = isinstance(path[-1], New)
         random = random and not trained
         return Link(name, settings, inputs, seed, trains_student, random, labelled)
+
+    def _check_roles(self, name: str) -> None:
+        """Refuse a link without an input that its stage reads, or with another one."""
+        settings = self._config.stages[name]
+        missing = settings.roles - settings.inputs.keys()
+        of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
+        unread = settings.inputs.keys() - settings.roles - settings.optional_roles - of_new
+        if missing or unread:
+            roles = ", ".join(sorted(settings.roles | settings.optional_roles))
+            raise UserError(
+                f"stages.{name}.inputs: {', '.join(sorted(missing | unread))}: the stage "
+                f"{settings.stage} reads: {roles}"
+            )
 
     def find(self, reference: str, before: int | None = None) -> Given | Made:
         """What a name means for a link, or for the whole chain.
@@ -178,9 +184,9 @@ class _Recipe:
 
     def _input(self, name: str, role: str) -> Input:
         """An input of a link."""
+        self._check_roles(name)  # of a link that is passed over, too
         place = self._order.index(name)
-        inputs = self._config.stages[name].inputs
-        reference = inputs[role]
+        reference = self._config.stages[name].inputs[role]
         try:
             if reference == STUDENT and role == "start":
                 return self._new(name)

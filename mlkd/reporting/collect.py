@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mlkd.config.paths import user_path
+from mlkd.metrics.summary import columns, numbers
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
-from mlkd.runs.record import link_before, read_record
+from mlkd.runs.record import chain_of, read_record
+
+log = logging.getLogger(__name__)
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
 Curve = dict[str, list[tuple[int, float]]]
@@ -73,7 +78,7 @@ def collect(sources: Sequence[str]) -> list[ReportCell]:
     cells: dict[Any, ReportCell] = {}
     taken: set[Path] = set()
     for source in sources:
-        sweeps, runs = _open(Path(source).expanduser())
+        sweeps, runs = _open(user_path(source))
         found: list[ReportCell] = []
         for folder in sweeps:
             found += _sweep_cells(folder)
@@ -130,11 +135,25 @@ def _open(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """A run record; ``{"status": "damaged"}`` in place of a damaged one."""
+    """A run record; ``{"status": "damaged"}`` in place of a damaged one, which is said."""
     try:
-        return read_record(folder)
-    except UserError:
-        return {"status": "damaged"}
+        record = read_record(folder)
+        _try_out(record)
+        return record
+    except UserError as error:
+        log.warning("%s", error)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        log.warning("%s: not a record of this version (%r)", folder / "run.json", error)
+    return {"status": "damaged"}
+
+
+def _try_out(record: dict[str, Any]) -> None:
+    """Read of a record what a report reads of it."""
+    for metrics in (record.get("metrics") or {}, *(record.get("references") or {}).values()):
+        numbers(metrics, record.get("share"))
+        columns(metrics)
+    if training := record.get("training"):
+        training["precision"], float(training["seconds"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -146,12 +165,30 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Entries of the cells in a sweep's record; odd ones are left out, and that is said."""
+    kinds = {"id": str, "runs": list, "overrides": dict, "status": str}
+    cells = _read(path).get("cells")
+    entries = cells if isinstance(cells, list) else []
+    known = [
+        entry
+        for entry in entries
+        if isinstance(entry, dict)
+        and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+        and all(isinstance(run, str) for run in entry["runs"])
+    ]
+    if not isinstance(cells, list) or len(known) < len(entries):
+        log.warning("%s: damaged, %d cells can be read", path, len(known))
+    return known
+
+
 def _sweep_cells(folder: Path) -> list[ReportCell]:
     """Cells of one sweep, those without a run included."""
     cells = []
-    for entry in _read(folder / "sweep.json").get("cells", []):
-        job = _read(folder / "jobs" / f"{entry['id']}.json")
-        runs = [_run_folder(folder, name, job.get("config", {})) for name in entry["runs"]]
+    for entry in _entries(folder / "sweep.json"):
+        config = _read(folder / "jobs" / f"{entry['id']}.json").get("config")
+        config = config if isinstance(config, dict) else {}
+        runs = [_run_folder(folder, name, config) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
         record = _record(runs[-1]) if runs and runs[-1] else {}
         status, error = entry["status"], entry.get("error")
@@ -161,9 +198,9 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
             status = record["status"]
         cells.append(
             ReportCell(
-                id=record["id"] if status == "finished" else entry["id"],
+                id=record.get("id", entry["id"]) if status == "finished" else entry["id"],
                 status=status,
-                config=redacted(job.get("config") or record.get("config") or {}),
+                config=redacted(config or record.get("config") or {}),
                 record=record,
                 links=known,
                 sweep=folder.name,
@@ -187,8 +224,8 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
     asked = list(folders)
     siblings = {p.parent for folder in asked for p in folder.parent.glob("*/run.json")}
     records = {folder: _record(folder) for folder in sorted(siblings)}
-    before = {folder: link_before(folder, records) for folder in records}
-    followed = set(before.values())
+    chains = {folder: chain_of(folder, records) for folder in records}
+    followed = {before for chain in chains.values() for before in chain[:-1]}
     cells = []
     for folder in asked:
         record = records[folder]
@@ -196,17 +233,16 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
         # goes on from it.
         if len(asked) > 1 and folder in followed and not record.get("references"):
             continue
-        chain = [folder]
-        while (previous := before[chain[0]]) is not None:
-            chain.insert(0, previous)
         config = record.get("config") or {}
+        link = record.get("link", folder.name.rpartition("-")[0])
         status, error = _status(record)
         stops = status == "finished" and "references" not in record
-        if stops and config.get("stage", record["link"]) != record["link"]:
-            status, error = "missing", f"the chain stopped after {record['link']}"
+        if stops and config.get("stage", link) != link:
+            status, error = "missing", f"the chain stopped after {link}"
         elif config:
-            config = config | {"stage": record["link"]}
-        cells.append(ReportCell(folder.name, status, config, record, tuple(chain), error=error))
+            config = config | {"stage": link}
+        links = tuple(chains[folder])
+        cells.append(ReportCell(folder.name, status, config, record, links, error=error))
     return cells
 
 

@@ -13,12 +13,11 @@ import jinja2
 import plotly.offline
 import yaml
 
-from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
 from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front, heat_maps, text
 from mlkd.reporting.figures import status_of, width
-from mlkd.reporting.tables import seconds, summary
+from mlkd.reporting.tables import command, seconds, summary
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 
@@ -166,7 +165,7 @@ def _cell(cell: ReportCell) -> dict[str, Any]:
         "folder": str(cell.links[-1]) if cell.links else None,
         "links": [link.name for link in cell.links],
         "seconds": seconds(cell),
-        "command": command_of(cell.config) if cell.config else None,
+        "command": command(cell),
         "config": yaml.safe_dump(cell.config, sort_keys=False) if cell.config else None,
     }
 

@@ -91,7 +91,7 @@ def describe(cell: ReportCell) -> str:
     return "\n".join(
         [
             *lines,
-            f"trained by: {command_of(cell.config)}",
+            f"trained by: {command(cell) or 'a command of another version'}",
             f"export it: python -m mlkd.export run={folder}",
             f"student: {folder / 'student'}",
         ]
@@ -118,7 +118,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
         "code": record.get("environment", {}).get("code"),
         "folder": cell.links[-1] if cell.links else None,
         "overrides": " ".join(f"{key}={value}" for key, value in cell.overrides.items()),
-        "command": command_of(cell.config) if cell.config else None,
+        "command": command(cell),
     }
 
 
@@ -126,6 +126,14 @@ def seconds(cell: ReportCell) -> float | None:
     """Training time of a cell's last link; the links before it may be shared."""
     training = cell.record.get("training")
     return training["seconds"] if training else None
+
+
+def command(cell: ReportCell) -> str | None:
+    """What trains a cell; None where its configuration is not known, or of another version."""
+    try:
+        return command_of(cell.config) if cell.config else None
+    except Exception:  # it fails in Hydra, OmegaConf, pydantic, or here
+        return None
 
 
 def _seeds(groups: Sequence[Group]) -> str:

@@ -37,19 +37,18 @@ class Finished:
 def finished_runs(output_dir: Path) -> dict[str, Finished]:
     """Finished runs by what leads to them (see :func:`mlkd.recipes.identity.link_keys`).
 
-    A damaged run is none of them: the chain that needs it says so. Of several runs, as after a
-    change of mlkd itself, it is the latest.
+    A damaged or odd run is none of them: the chain that needs it says so. Of several runs, as after
+    a change of mlkd itself, it is the latest.
     """
-    records = []
+    known: list[tuple[str, list[str], Finished]] = []
     for path in (output_dir / "runs").glob("*/run.json"):
-        with suppress(UserError):
+        with suppress(UserError, LookupError, TypeError, AttributeError):
             record = read_record(path.parent)
-            identity = record.get("identity", {})
-            if record.get("status") == "finished" and "link" in identity:
-                records.append(record)
+            if record.get("status") == "finished" and "link" in record["identity"]:
+                known.append((record["finished"], record.get("settings", []), _finished(record)))
     found: dict[str, Finished] = {}
-    for record in sorted(records, key=lambda record: str(record["finished"])):
-        found |= dict.fromkeys(record.get("settings", []), _finished(record))
+    for _, keys, run in sorted(known, key=lambda entry: str(entry[0])):
+        found |= dict.fromkeys(keys, run)
     return found
 
 

@@ -112,14 +112,23 @@ def _entry(folder: Path, record: dict[str, Any] | None) -> Entry:
     status = _status(folder, record)
     record = record or {}
     link = str(record.get("link", folder.name.rpartition("-")[0]))
-    config, metrics = (
-        value if isinstance(value := record.get(key), dict) else {} for key in ("config", "metrics")
-    )
-    means = metrics.get("scores", {}).get("mean", {})
+    config = record.get("config") or {}
+    means = _means(record)
     # References are there once a chain ended here, also if it was begun as a part of another one.
     is_result = "references" in record or config.get("stage", link) == link
     needed = tuple(sorted(set(inputs_of(record).values())))
     return Entry(folder, link, status, size_of(folder), means, is_result, needed)
+
+
+def _means(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Mean scores of a record; empty if there are none, or if they are of another version."""
+    with suppress(LookupError, TypeError, AttributeError, ValueError):
+        means = record["metrics"]["scores"]["mean"].items()
+        return {
+            split: {kind: None if x is None else float(x) for kind, x in kinds.items()}
+            for split, kinds in means
+        }
+    return {}
 
 
 def _status(folder: Path, record: dict[str, Any] | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,15 @@ from mlkd.storage.files import (
 )
 from mlkd.storage.seals import Damaged, compare
 
+log = logging.getLogger(__name__)
+
 State = Literal["reuse", "resume", "run", "damaged", "superseded"]
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("id", "link", "stage", "status"), str),
+    **dict.fromkeys(("config", "identity", "metrics", "references", "training"), dict),
+    "settings": list,
+}
+"""Types of what a record may hold, where it does."""
 _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hydra-core")
 
 
@@ -166,6 +176,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     checksum = content.pop("checksum", None)
     if checksum is not None and checksum != digest(content, 64):
         raise Damaged(f"{path}: damaged (its checksum is not that of its content)")
+    for key, kind in _KINDS.items():
+        if not isinstance(content.get(key), kind | None):
+            raise Damaged(f"{path}: damaged (its {key} is none)")
     return content if "link" in content or "stage" not in content else _of_old(content)
 
 
@@ -204,24 +217,38 @@ def check_outputs(folder: Path, record: Mapping[str, Any]) -> None:
 def inputs_of(record: Mapping[str, Any]) -> dict[str, str]:
     """Names of the runs that a run started from or learned from, by role."""
     inputs = record.get("inputs")
-    known = inputs.items() if isinstance(inputs, dict) else ()
-    return {role: entry["run"] for role, entry in known if entry.get("run")}
+    entries = inputs.items() if isinstance(inputs, dict) else ()
+    runs = {role: entry.get("run") for role, entry in entries if isinstance(entry, dict)}
+    return {role: run for role, run in runs.items() if isinstance(run, str) and run}
 
 
-def link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path | None:
-    """The link that a run goes on from, as far as its folder is among those of ``records``.
+def chain_of(folder: Path, records: Mapping[Path, dict[str, Any]]) -> list[Path]:
+    """The links that led to a run, it last, as far as their folders are among ``records``.
 
-    That is the run of its start, or the one whose weights its new student copied.
+    Each goes on from the run of its start, or from the one whose weights its new student copied.
     """
+    chain = [folder]
+    while (before := _link_before(chain[0], records)) is not None and before not in chain:
+        chain.insert(0, before)
+    return chain
+
+
+def _link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path | None:
     inputs = inputs_of(records[folder])
     name = inputs.get("start", inputs.get("source"))
     before = folder.parent / name if name else None
     return before if before in records else None
 
 
+@cache
 def link_of(folder: Path) -> str:
-    """The recorded name of the link whose run a folder is."""
-    return str(read_record(folder).get("link", folder.name))
+    """The name of the link whose run a folder is; a damaged record is said once."""
+    name = folder.name.rpartition("-")[0]
+    try:
+        return str(read_record(folder).get("link", name))
+    except UserError as error:
+        log.warning("%s", error)
+        return name
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from mlkd.config.paths import user_path
 from mlkd.output.errors import UserError
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.status import Standing, counts, driver_of, standings, sweeps_of
 
 
-def main(words: list[str]) -> None:
-    """Print a line for each sweep, and each job of one that is the only one."""
+def main(words: list[str]) -> int:
+    """Print a line for each sweep, and each job of one that is the only one; gives the status.
+
+    A sweep whose record is damaged has its line as well, and the status is 2.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m mlkd.sweeps",
         description="Say which cells of a sweep are finished, running, queued, failed or missing.",
@@ -24,17 +27,27 @@ def main(words: list[str]) -> None:
         help="output folders, or multirun folders of sweeps (default: outputs)",
     )
     folders = parser.parse_args(words).folder
-    records = [record for folder in folders for record in sweeps_of(Path(folder).expanduser())]
+    records = [record for folder in folders for record in sweeps_of(user_path(folder))]
+    status = 0
     for record in records:
-        found = standings(record)
-        print(f"{record.folder}: {counts(found)}")
-        if len(records) == 1:
-            _show(found)
-        _say_how_to_go_on(record, found)
+        try:
+            found = standings(record)
+            print(f"{record.folder}: {counts(found)}")
+            if len(records) == 1:
+                _show(found)
+            _say_how_to_go_on(record, found)
+        except UserError as error:
+            status = _fail(str(error))
+    return status
+
+
+def _fail(message: str) -> int:
+    print(f"error: {UserError(message)}", file=sys.stderr)  # one line, without secrets
+    return 2
 
 
 def _show(found: list[Standing]) -> None:
-    width = max(len(standing.overrides) for standing in found)
+    width = max((len(standing.overrides) for standing in found), default=0)
     for standing in found:
         line = f"  {standing.id:<15}  {standing.word:<8}  {standing.overrides:<{width}}"
         print(f"{line}  {standing.detail}".rstrip())
@@ -52,7 +65,11 @@ def _say_how_to_go_on(record: SweepRecord, found: list[Standing]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_fail(str(error)))
+    except OSError as error:
+        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except KeyboardInterrupt:
+        print("interrupted (SIGINT)", file=sys.stderr)
+        sys.exit(130)

@@ -183,5 +183,5 @@ def _check(schema: type[T], settings: Any, prefix: str) -> T:
         return schema.model_validate(settings)
     except ValidationError as error:
         raise UserError(
-            "; ".join(f"{prefix}.{explain(e, schema)}" for e in error.errors()[:3])
+            "; ".join(f"{prefix}.{explain(e, schema, settings)}" for e in error.errors()[:3])
         ) from None

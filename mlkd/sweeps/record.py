@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import now
-from mlkd.storage.files import write_json
+from mlkd.storage.files import reason_of, write_json
 from mlkd.storage.lock import Lock, holder
 
 if TYPE_CHECKING:  # planning imports Hydra, which takes long
     from mlkd.sweeps.tree import Job
+
+
+_HEAD = {"command": str, "launcher": str, "shared": list, "cells": list}
+_ENTRY = {
+    "id": str,
+    "overrides": dict,
+    "status": str,
+    "error": str | None,
+    "job": str | None,
+    "score": int | float | None,
+}
+"""What every reader of a record relies on, and the types of the values."""
+
+
+def _is_record(content: object) -> bool:
+    """Whether JSON is the record of a sweep."""
+    return _has(content, _HEAD) and all(
+        _has(entry, _ENTRY) for name in ("shared", "cells") for entry in content[name]
+    )
+
+
+def _has(value: object, kinds: Mapping[str, Any]) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON object has some keys with values of these types."""
+    if not isinstance(value, dict):
+        return False
+    return all(key in value and isinstance(value[key], kind) for key, kind in kinds.items())
 
 
 class SweepRecord:
@@ -41,15 +67,20 @@ class SweepRecord:
         """The whole content; empty before the first call of the sweep.
 
         Raises:
-            UserError: It is damaged.
+            UserError: It is damaged, or cannot be read.
         """
         try:
-            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            content = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({reason_of(error)})") from None
+        except (ValueError, RecursionError):
             raise UserError(f"{self.path}: damaged (not JSON); move it away to plan anew") from None
-        return content
+        if not _is_record(content):
+            raise UserError(f"{self.path}: no record of a sweep; move it away to plan anew")
+        found: dict[str, Any] = content
+        return found
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """All entries by their id."""

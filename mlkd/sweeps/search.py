@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mlkd.config.compose import validate
+from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import OptunaConfig, RangeConfig, Value
 from mlkd.output.errors import UserError
@@ -51,7 +52,7 @@ def search(request: Request, command: str) -> SweepRecord:
     settings = request.sweep.optuna
     assert settings is not None
     composed = compose("train", list(request.fixed))
-    output_dir = Path(composed.output_dir).expanduser()
+    output_dir = user_path(composed.output_dir)
     own = sorted(line for line in request.fixed if not line.startswith("sweep"))
     # With other data, sets or encoders it is another search, as its scores would not compare.
     common = _common_key(composed)

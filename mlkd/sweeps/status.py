@@ -45,9 +45,12 @@ def driver_of(content: Mapping[str, Any]) -> str | None:
 
     Only a process of this machine can be seen.
     """
-    driver = content.get("driver") or {}
-    alive = driver.get("machine") == machine() and started(driver["pid"]) == driver["start"]
-    return f"process {driver['pid']} on {driver['host']}" if alive else None
+    driver = content.get("driver")
+    if not isinstance(driver, dict) or driver.get("machine") != machine():
+        return None
+    pid, start = driver.get("pid"), driver.get("start")
+    alive = isinstance(pid, int) and start is not None and started(pid) == start
+    return f"process {pid} on {driver.get('host')}" if alive else None
 
 
 def standings(record: SweepRecord) -> list[Standing]:

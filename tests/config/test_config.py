@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
 from mlkd.config.backbone import encoder_folder
-from mlkd.config.compose import composing
-from mlkd.config.explain import _suggestion
+from mlkd.config.commands import BaselinesConfig, BenchmarkConfig, EvaluateConfig, PairsConfig
+from mlkd.config.compose import composing, configured
+from mlkd.config.explain import _unknown
 from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
+from mlkd.config.paths import expanded, user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section
 from mlkd.machine.hardware import resolve_precision
@@ -45,7 +48,29 @@ def test_hydras_store_is_shared_while_composing_and_stays_as_it_is() -> None:
     ],
 )
 def test_a_mistyped_key_is_answered_with_a_key_that_there_is(key: str, meant: str) -> None:
-    assert _suggestion(key, TrainConfig).startswith(f"; did you mean {meant}")
+    assert _unknown(key, TrainConfig, None).startswith(f"{key}: no such key; did you mean {meant}")
+
+
+def test_a_home_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    shown = "~nobody-is-called-so/x: there is no such user; a name with a ~ is written ./~…"
+    for asked in ("output_dir='~nobody-is-called-so/x'", "teacher.path='~nobody-is-called-so/x'"):
+        with pytest.raises(UserError, match=re.escape(shown)):
+            configure(*(["teacher=folder"] if "teacher" in asked else []), asked)
+    assert user_path("~/x") == Path.home() / "x"
+    assert (str(user_path("./~x")), expanded("a/")) == ("~x", "a/")
+
+
+def test_a_file_to_write_is_no_folder(tmp_path: Path) -> None:
+    message = f"output: {tmp_path} is a folder; give a file"
+    for name, schema, words in (
+        ("pairs", PairsConfig, ()),
+        ("baselines", BaselinesConfig, ()),
+        ("evaluate", EvaluateConfig, ("model=x",)),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            configured(name, schema, [*words, f"output={tmp_path}"])
+    with pytest.raises(UserError, match=re.escape(f"benchmark.{message}")):
+        configured("benchmark", BenchmarkConfig, [f"benchmark.output={tmp_path}"])
 
 
 @pytest.mark.parametrize(

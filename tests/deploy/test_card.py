@@ -18,7 +18,7 @@ from students import TEXTS, as_run, export, small
 
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.inputs import EvalConfig
-from mlkd.deploy.formats import FP32, INT8, open_onnx
+from mlkd.deploy.exported import FP32, INT8, open_onnx
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import load_sets
@@ -244,6 +244,7 @@ def test_evaluate_refuses_what_a_graph_does_not_follow(
         ({"max_tokens": 8}, "max_tokens=8: an exported folder cuts at its own"),
         ({"eval": settings | {"precision": "bf16"}}, "eval.precision=bf16: a graph runs"),
         ({"model": str(exported / "nothing.onnx")}, "no graph of an exported folder"),
+        ({"model": str(exported / "onnx_int8" / INT8), "latency": True}, "latency: times folders"),
     ]:
         with pytest.raises(UserError, match=message):
             main(EvaluateConfig.model_validate({**usual, **more}))

@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from mlkd.deploy import encode as module
 from mlkd.deploy.encode import Encoder
-from mlkd.deploy.formats import FORMATS, FP32, INT8
+from mlkd.deploy.exported import FP32, INT8
+from mlkd.deploy.formats import FORMATS
 from mlkd.encoders.folder import load_folder
 
 

@@ -20,7 +20,8 @@ from students import TEXTS, as_run, export, own_ranking, small
 from transformers import BertConfig, BertModel
 
 from mlkd.config.commands import ExportConfig
-from mlkd.deploy.formats import FORMATS, FP32, INT8, Q4, open_onnx
+from mlkd.deploy.exported import FP32, INT8, Q4, open_onnx
+from mlkd.deploy.formats import FORMATS
 from mlkd.deploy.source import open_source, target_folder
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.compact import CompactTransformer

@@ -235,7 +235,7 @@ def test_wrong_input_is_refused_in_a_line(
     assert "texts" in line(a, a, a)
     assert "model=nothing: give an exported folder" in line(a, a, model="nothing")
     assert "one of the texts" in line(a, a, output=f"'{a}'")
-    assert "a folder; give a file" in line(a, a, output=str(tmp_path))
+    assert f"output: {tmp_path} is a folder; give a file" in line(a, a, output=str(tmp_path))
     assert "cannot be written" in line(a, a, output=f"'{a}/pairs.tsv'")
     assert "neighbours" in line(a, a, neighbours="0")
     assert "block" in line(a, a, block="0")
@@ -288,6 +288,20 @@ def test_a_damaged_export_is_named(folders: dict[str, Path], tmp_path: Path) -> 
     (folder / "onnx/model_quantized.onnx").write_bytes(b"nothing")
     with pytest.raises(Exception, match="damaged: cannot be loaded"):
         open_encoder(str(folder))
+
+
+def test_a_graph_needs_no_torch(folders: dict[str, Path], tmp_path: Path) -> None:
+    a, b = texts(tmp_path)
+    words = ["mlkd.mine", str(a), str(b), f"model={folders['portable']}", "output=pairs.tsv"]
+    code = f"""
+import runpy, sys
+sys.argv = {words!r}
+runpy.run_module("mlkd.mine", run_name="__main__")
+assert not {{"torch", "transformers", "sentence_transformers", "scipy"}} & sys.modules.keys()
+"""
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(rows_of(tmp_path / "pairs.tsv")) == len(set(LEFT))
 
 
 def test_a_missing_text_is_refused_before_torch_is_imported(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from students import export, small
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.deploy.formats import FORMATS
+from mlkd.deploy.judge import judge
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
@@ -72,6 +74,33 @@ def test_a_run_is_evaluated_as_it_was_when_it_ended(
         settings | {"eval": {"root": str(tmp_path), "sets": {"other": other}}}
     ))  # fmt: skip
     assert "warning: other: not kept out of the training pairs" in capsys.readouterr().err
+
+
+def test_a_run_of_another_version_is_refused_in_a_line(
+    finished_chain: Path, tmp_path: Path
+) -> None:
+    (run,) = finished_chain.glob("runs/contrastive-*")
+    record = json.loads((run / "run.json").read_text())
+    del record["checksum"]
+    config = record["config"]
+    old = shutil.copytree(run, tmp_path / "runs" / run.name)
+
+    def judged(changed: dict[str, Any], **asked: Any) -> dict[str, Any]:
+        (old / "run.json").write_text(json.dumps(record | changed))
+        values = {"model": str(old), "eval": config["eval"], **asked}
+        return judge(EvaluateConfig.model_validate(values), write=False).content
+
+    message = "the teacher in its run.json is of another version; give teacher=<option>"
+    with pytest.raises(UserError, match=f"^model={old}: {message}$"):
+        judged({"config": config | {"teacher": {"place": "x"}}})
+    message = "its run.json, of another version, does not say how many tokens it reads; give"
+    for data in ({}, None, {"max_tokens": "many"}):
+        with pytest.raises(UserError, match=f"^model={old}: {message} max_tokens=<number>$"):
+            judged({"config": config | {"data": data}})
+    given = {"max_tokens": 16, "teacher": config["teacher"]}
+    found = judged({"config": {"eval": {"sets": []}}}, **given)
+    assert found["not_kept_out"] == sorted(config["eval"]["sets"])  # nobody knows
+    assert found["scores"] == record["metrics"]["scores"]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
+from mlkd.recipes.early import refuse_unread
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.recipe import Given, Input, Made, New, links
 from mlkd.recipes.run import run_chain
@@ -233,6 +234,42 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "student.bottleneck=null init=copy stages.bottleneck.lr=1e-3",
             "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck",
         ),
+        (
+            "student.bottleneck=null init=copy loss@stages.bottleneck.loss=pair_mse_mcl",
+            "loss@stages.bottleneck.loss: not read, the link bottleneck needs a student.bottleneck",
+        ),
+        (
+            "recipe=layerwise student.recurrence=2 stages.layers.map=first",
+            "stages.layers.map: not read, pass n of N aims at layer n L / N of L where "
+            "student.recurrence is above 1",
+        ),
+        (
+            "stages.bottleneck.enabled=false ~stages.bottleneck.inputs.start",
+            "stages.recurrent.inputs.start: stages.bottleneck.inputs: start: the stage embedding "
+            "reads: start, target",
+        ),
+        (
+            "recipe=mse ~stages.mse.inputs.target",
+            "stages.mse.inputs: target: the stage sentence reads: start, target",
+        ),
+        ("stages.recurrent.stage=[a]", "stages.recurrent: stage=['a']: no such stage; allowed: "),
+        (
+            "stages.recurrent.stage=embedding",
+            "stages.recurrent.translation_target: the stage embedding does not read it; a ~",
+        ),
+        (
+            "stages.bottleneck.translation_targt=source",
+            "no such key; did you mean stages.bottleneck.fraction or stages.bottleneck.stage or "
+            "stages.bottleneck.lr?",
+        ),
+        *(
+            (
+                f"{plus}stages.extra.lr=1",
+                "stages.extra: the recipe has no such link; its links: assistant, bottleneck, "
+                "recurrent, contrastive",
+            )
+            for plus in ("", "+")
+        ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
         ("recipe=null", "null: no option of a group"),
         ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
@@ -252,6 +289,35 @@ def test_wrong_input_gets_one_line_and_status_two(
     assert list(tmp_path.iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr
+
+
+def test_settings_of_links_that_are_left_out_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [
+        "stage=recurrent", "stages.bottleneck.enabled=false", "stages.bottleneck.lr=1e-3",
+        "stages.bottleneck.inputs.start=student", "stages.recurrent.lr=1e-3",
+        "loss@stages.contrastive.loss=pair_mse", "~stages.contrastive.dropout",
+    ]  # fmt: skip
+    refuse_unread(configure(*words), words)
+    assert caplog.messages == [
+        "stages.bottleneck.lr: not read, the link bottleneck is not in this chain",
+        "loss@stages.contrastive.loss: not read, the link contrastive is not in this chain",
+        "~stages.contrastive.dropout: not read, the link contrastive is not in this chain",
+    ]
+    caplog.clear()
+    for ablation in sorted(path.stem for path in (CONF_DIR / "ablation").glob("*.yaml")):
+        words = ["experiment=ablations", f"ablation={ablation}", f"data.root={tmp_path}"]
+        refuse_unread(configure(*words), words)  # what files say is for several chains
+    assert ablation == "recurrence"
+    assert caplog.messages == []
+
+
+def test_the_map_counts_where_an_assistant_is_trained() -> None:
+    """Its layers run once, whatever the student's do."""
+    words = ["recipe=layerwise", "student.recurrence=2", "stages.layers.map=last"]
+    words.append("stages.layers.inputs.start=base")
+    refuse_unread(configure(*words), words)
 
 
 @pytest.mark.parametrize(

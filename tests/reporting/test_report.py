@@ -85,6 +85,46 @@ def test_a_cell_whose_last_run_is_gone_is_missing(sweep: Path, cells: list[Repor
     assert cell.links == cells[1].links[:-1]
 
 
+def test_damaged_and_odd_links_leave_the_rest_of_the_report(
+    cells: list[ReportCell], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = cells[0].links
+    for link in chain:
+        shutil.copytree(link, tmp_path / "runs" / link.name)
+    first, second, third, last = (tmp_path / "runs" / link.name for link in chain)
+    (first / "run.json").write_text("{")
+    odd = json.loads((second / "run.json").read_text())
+    del odd["checksum"]
+    # It starts from the link that starts from it.
+    odd["inputs"] = {"start": {"run": third.name}, "target": "assistant", "other": {"run": 5}}
+    (second / "run.json").write_text(json.dumps(odd))
+    job = {"config": {"stage": "contrastive", "of": "another version"}}
+    runs = [link.name for link in chain]
+    known: dict[str, Any] = {"runs": runs, "overrides": {}, "status": "finished"}
+    content = {
+        "cells": [
+            known | {"id": "a"},
+            known | {"id": "b", "status": "failed"},
+            known | {"id": "c", "runs": [5]},
+            {"id": "d"},
+            5,
+        ]
+    }
+    sweep = tmp_path / "multirun" / "odd"
+    (sweep / "jobs").mkdir(parents=True)
+    (sweep / "jobs" / "a.json").write_text(json.dumps(job))
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    found = collect([str(tmp_path)])
+    words = [(cell.id, cell.status) for cell in found[:2]]
+    assert words == [(last.name, "finished"), ("b", "failed")]
+    page = build(found, tmp_path / "report", "odd").read_text()
+    assert last.name in page
+    assert caplog.text.count(f"{first}/run.json: damaged (not JSON)") == 1
+    assert caplog.text.count("sweep.json: damaged, 2 cells can be read") == 1
+    (only,) = collect([str(last)])
+    assert [link.name for link in only.links] == [second.name, third.name, last.name]
+
+
 def test_one_run_folder_is_a_cell(cells: list[ReportCell]) -> None:
     (cell,) = collect([str(cells[0].links[-1])])
     assert cell.id == cells[0].id
@@ -101,11 +141,19 @@ def test_unfinished_and_damaged_runs_are_told_apart(
     written = json.loads(last.read_text())
     record = {key: value for key, value in written.items() if key != "checksum"}
     word: dict[str, Any] = {}
+    odd = {
+        f"{key} is {value}": record | {key: value}
+        for key, value in {
+            "status": 5, "config": [], "metrics": {"scores": 5}, "references": {"teacher": None},
+            "training": {"seconds": "x"},
+        }.items()
+    }  # fmt: skip
     for name, changed in {
         "killed": record | {"status": "interrupted", "reason": "Interrupted('SIGTERM')"},
         "unmeasured": {k: v for k, v in record.items() if k != "metrics"},
         "changed": written | {"selected": 100.0},
         "damaged": None,
+        **odd,
     }.items():
         last.write_text(json.dumps(changed) if changed else "{")
         (cell,) = collect([str(tmp_path)])[:1]
@@ -113,6 +161,7 @@ def test_unfinished_and_damaged_runs_are_told_apart(
     assert word["killed"] == ("interrupted", "Interrupted('SIGTERM')")
     assert word["unmeasured"][0] == "interrupted"
     assert word["damaged"] == word["changed"] == ("failed", "run.json is damaged")
+    assert {name: word[name] for name in odd} == dict.fromkeys(odd, word["damaged"])
     shutil.rmtree(last.parent)
     (cell,) = collect([str(tmp_path)])
     assert (cell.status, cell.error) == ("missing", "the chain stopped after recurrent")
@@ -312,7 +361,8 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
 def test_folders_and_select_stand_without_a_key() -> None:
     assert as_overrides(["select", "budget_mib=20"]) == ["action=select", "budget_mib=20"]
     assert as_overrides(["a/b c", "output=x", "d"]) == ["output=x", "sources=['a/b c','d']"]
-    assert as_overrides(["--cfg", "job"])[0] == "--cfg"
+    words = ["--cfg", "job", "a", "-c", "job", "~output"]
+    assert as_overrides(words) == ["--cfg", "job", "-c", "job", "~output", "sources=['a']"]
 
 
 def test_all_files_are_written(cells: list[ReportCell], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sandbox import REPOSITORY
 
 from mlkd.output.errors import UserError
+from mlkd.sweeps.__main__ import main
 from mlkd.sweeps.local import _memory_kills, _note_death
 from mlkd.sweeps.logs import logs_of, worth_reading
 from mlkd.sweeps.pace import Pace
@@ -74,6 +75,68 @@ def test_without_a_sweep_it_is_refused_in_a_line(tmp_path: Path) -> None:
     done = command(str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "damaged (not JSON)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[]", "5", "[" * 100_000, "\xff", "cells=5", "cells=[5]",
+        '{"name": "x"}', 'cells=[{"id": "c0"}]',
+        "launcher=null", "shared=null", "command=1",
+    ],
+)  # fmt: skip
+def test_an_odd_record_is_refused_in_a_line(
+    record: SweepRecord, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """The other sweeps of the folder are shown."""
+    key, equals, value = change.partition("=")
+    text = json.dumps(record.read() | {key: json.loads(value)}) if equals else change
+    odd = SweepRecord(record.folder.with_name("odd"))
+    odd.folder.mkdir()
+    odd.path.write_text(text, encoding="latin-1")
+    assert main([str(record.folder.parents[1])]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {odd.path}: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out.startswith(f"{record.folder}: 5 cells: 1 finished, 1 failed, 3 missing\n")
+
+
+def test_an_odd_driver_is_none(record: SweepRecord) -> None:
+    here = this_process()["machine"]
+    for driver in (5, "x", [], {"machine": here}, {"machine": here, "pid": "x", "start": None}):
+        assert driver_of({"driver": driver}) is None
+
+
+def test_a_record_that_cannot_be_read_is_refused_in_a_line(record: SweepRecord) -> None:
+    record.path.unlink()
+    record.path.mkdir()
+    with pytest.raises(UserError, match=r"sweep\.json: cannot be read \(Is a directory\)$"):
+        record.read()
+    done = command("~nobody-is-called-so/x")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "there is no such user" in done.stderr
+
+
+def test_ctrl_c_has_its_status(record: SweepRecord) -> None:
+    """It waits for the content of a pipe."""
+    record.path.unlink()
+    os.mkfifo(record.path)
+    code = (
+        "import runpy, sys, mlkd.sweeps.status as status; from pathlib import Path; "
+        "from mlkd.sweeps.record import SweepRecord; "
+        "status.sweeps_of = lambda folder: [SweepRecord(Path(folder))]; "
+        f"sys.argv = ['mlkd.sweeps', {str(record.folder)!r}]; "
+        "print('ready', flush=True); runpy.run_module('mlkd.sweeps', run_name='__main__')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    writer = os.open(record.path, os.O_WRONLY)  # as soon as it is opened for reading
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    os.close(writer)
+    assert (process.returncode, err) == (130, "interrupted (SIGINT)\n")
 
 
 def test_it_imports_nothing_that_takes_long() -> None:

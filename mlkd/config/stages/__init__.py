@@ -17,7 +17,10 @@ from pydantic_core import PydanticCustomError
 
 from mlkd.config.stages.base import KNOWN, StageSettings
 
-__all__ = ["AnyStage", "StageSettings", "known_stages"]
+__all__ = ["NO_LINK", "AnyStage", "StageSettings", "known_stages"]
+
+NO_LINK = "no_link"
+"""Type of the error that settings are of a link that the recipe does not have."""
 
 
 @cache
@@ -39,12 +42,12 @@ def _chosen(value: Any) -> Any:
     """Validate a link by the settings of its stage."""
     if not isinstance(value, dict):
         return value
-    name = value.get("stage")
-    if name is None:
-        raise PydanticCustomError("no_stage", "the recipe has no such link")
-    if name not in known_stages():
+    if "stage" not in value:
+        raise PydanticCustomError(NO_LINK, "the recipe has no such link")
+    name = value["stage"]
+    if not isinstance(name, str) or name not in known_stages():
         allowed = ", ".join(sorted(known_stages()))
-        raise PydanticCustomError("stage", f"stage={name}: no such stage; allowed: {allowed}")
+        raise ValueError(f"stage={name}: no such stage; allowed: {allowed}")
     return known_stages()[name].model_validate(value)
 
 

@@ -91,6 +91,10 @@ class StageSettings(Section):
         """What the student would need for this stage to be of use; None if it is."""
         return None
 
+    def unread(self, student: StudentConfig) -> dict[str, str]:
+        """Settings without a meaning in the training of such a student, and why, in words."""
+        return {}
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         for name in get_args(cls.model_fields["stage"].annotation):

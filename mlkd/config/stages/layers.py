@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mlkd.config.losses import PairMSEConfig
 from mlkd.config.section import Section
 from mlkd.config.stages.base import StageSettings
+from mlkd.config.student import StudentConfig
 
 
 class HiddenConfig(Section):
@@ -72,3 +73,9 @@ class LayersSettings(StageSettings):
         if self.masking is not None and self.loss.pair_mse is not None:
             raise ValueError("masking and loss.pair_mse exclude each other: its targets read all")
         return self
+
+    def unread(self, student: StudentConfig) -> dict[str, str]:
+        """The map, where layers run several times."""
+        if student.recurrence == 1:
+            return {}
+        return {"map": "pass n of N aims at layer n L / N of L where student.recurrence is above 1"}

@@ -17,7 +17,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """Pairs by name, plurals by quantity, arrays by index."""
     source, fixed = _messages(files[0])
     target, _ = _messages(files[1])
-    for key in fixed:
+    for key in dict.fromkeys(fixed):  # a name may stand there several times
         yield Reject("not translatable", f"{files[0]}:{key}", source.pop(key))
         target.pop(key, None)
     yield from pairs_by_key(source, target, files[1])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlkd.config.inputs import CorpusConfig
 from mlkd.config.languages import spellings
+from mlkd.config.paths import user_path
 from mlkd.data.rows import lines
 from mlkd.output.errors import UserError
 
@@ -89,7 +90,7 @@ class Wanted:
 
     def place(self, template: str, root: str | None) -> Path:
         """Where a path with placeholders leads."""
-        return Path(root or "") / Path(self.corpus.fill(template, self.target)).expanduser()
+        return Path(root or "") / user_path(self.corpus.fill(template, self.target))
 
     def file(self, template: str, root: str | None) -> Path:
         """The file that a path with placeholders means.

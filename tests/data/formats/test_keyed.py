@@ -72,6 +72,16 @@ def test_android(tmp_path: Path) -> None:
     assert reasons(items) == {"not translatable": 2, "untranslated": 3, "obsolete": 1}
 
 
+def test_android_names_may_stand_there_twice(tmp_path: Path) -> None:
+    """As for products; one that is not to be translated once is not to be translated."""
+    fixed = '<string name="id" translatable="false">Shop</string>'
+    english = resources(fixed, fixed, '<string name="id">Shops</string>', '<string name="a">A b'
+                        '</string><string name="a" product="tablet">A b c</string>')  # fmt: skip
+    items = both(tmp_path, "android", english, resources('<string name="a">Ein b c</string>'))
+    assert rows(items) == [("A b c", "Ein b c")]
+    assert reasons(items) == {"not translatable": 1}
+
+
 def test_android_needs_both_files(tmp_path: Path) -> None:
     (tmp_path / "x.xml").write_text(resources())
     message = refused(tmp_path, format="android", path="x.xml")
