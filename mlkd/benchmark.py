@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.config.compose import run
 from mlkd.output.errors import UserError
+from mlkd.output.extras import need
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -16,11 +15,7 @@ def main(config: BenchmarkConfig) -> None:
         UserError: The peer's trainer lacks ``accelerate``, which is an extra, or would use several
             GPUs; a GPU's work is to be measured in CPU time.
     """
-    if importlib.util.find_spec("accelerate") is None:
-        raise UserError(
-            "sentence-transformers' trainer, the peer, needs accelerate; "
-            "pip install -c constraints.txt -e '.[benchmark]'"
-        )
+    need(["accelerate"], "benchmark", "sentence-transformers' trainer, the peer,")
     import torch
     from rich.console import Console
 

@@ -9,7 +9,7 @@ from mlkd.config.commands import ReportConfig
 from mlkd.config.compose import run
 from mlkd.config.paths import user_path
 from mlkd.config.quoting import bare_words, listed
-from mlkd.output.errors import UserError
+from mlkd.output.extras import missing
 
 
 def main(config: ReportConfig) -> None:
@@ -37,7 +37,7 @@ def main(config: ReportConfig) -> None:
 
             print(f"report: {build(cells, folder, title=', '.join(config.sources))}")
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing; pip install -e '.[report]'") from None
+        raise missing(str(error.name), "report", "a report") from None
 
 
 def as_overrides(words: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -16,8 +15,6 @@ from mlkd.config.commands import BenchmarkConfig
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import autocast, resolve_precision
-
-log = logging.getLogger(__name__)
 
 _SIZES = {"cpu": (8, 16, 32, 64, 128), "cuda": (64, 128, 256, 512, 1024)}
 """Batch sizes that the peer may choose from."""
@@ -60,7 +57,7 @@ def measure(config: BenchmarkConfig) -> list[Line]:
             max_tokens=chain.config.data.max_tokens,
             accelerator=chain.config.trainer.accelerator,
             precision=precision,
-        )
+        ).loaded()
         contestants += [
             Contestant(
                 f"SentenceTransformer.encode, {precision}, batch size {size}",

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlkd.config.backbone import check_backbone
 from mlkd.config.defaults import stored_defaults
-from mlkd.config.explain import explain, one_line
+from mlkd.config.explain import explained, one_line
 from mlkd.config.quoting import quoted
 from mlkd.config.schema import TrainConfig
 from mlkd.config.trees import compose_tree, keeping, quick_hydra
@@ -201,7 +201,7 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
     try:
         config = schema.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(explain(e, schema, values) for e in error.errors()[:3])) from None
+        raise UserError(explained(error, schema, values)) from None
     if isinstance(config, TrainConfig):
         check_backbone(config)
     return config

@@ -8,20 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from hydra.errors import OverrideParseException
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mlkd.config.quoting import how_to_quote
 from mlkd.config.stages import NO_LINK, StageSettings, known_stages
 
 
-def explain(error: Any, schema: type[BaseModel], values: Mapping[Any, Any]) -> str:
-    """One pydantic error in words: key, value, what is allowed.
+def explained(
+    errors: ValidationError, schema: type[BaseModel], values: Mapping[Any, Any], prefix: str = ""
+) -> str:
+    """The first errors of a validation in a line.
 
     Args:
-        error: As pydantic tells it.
+        errors: What pydantic raised.
         schema: What refused the values.
         values: The values.
+        prefix: Where the schema is in the whole configuration, with a dot.
     """
+    return "; ".join(f"{prefix}{_explain(e, schema, values)}" for e in errors.errors()[:3])
+
+
+def _explain(error: Any, schema: type[BaseModel], values: Mapping[Any, Any]) -> str:
+    """One pydantic error in words: key, value, what is allowed."""
     path = [str(part) for part in error["loc"]]
     key, message = ".".join(path), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

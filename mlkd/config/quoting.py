@@ -24,7 +24,8 @@ def quoted(value: str) -> str:
 
 def bare_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Words of a command line that stand without a key, and the others."""
-    bare, rest = [], []
+    bare: list[str] = []
+    rest: list[str] = []
     before = ""
     for word in words:
         is_value = before in _OPTIONS

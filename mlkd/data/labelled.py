@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlkd.config.inputs import CorpusConfig
 from mlkd.config.labelled import LabelledConfig
+from mlkd.config.paths import user_path
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
 from mlkd.data.rows import Reject, Row, checked, lines
@@ -30,7 +31,7 @@ def labelled_files(name: str, corpus: LabelledConfig, root: str | None) -> dict[
     for split, key in (("dev", "dev_path"), ("train", "path")):
         if (template := getattr(corpus, key)) is None:
             continue
-        path = Path(root or "") / Path(template.replace("{language}", corpus.language)).expanduser()
+        path = Path(root or "") / user_path(template.replace("{language}", corpus.language))
         if not path.is_file():
             raise UserError(
                 f"data.labelled.{name}: no {path}; set data.root or data.labelled.{name}.{key}"

@@ -21,7 +21,7 @@ from mlkd.data.compact import compact
 from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import left_out, source_files
 from mlkd.output.errors import UserError
-from mlkd.storage.files import digest, file_sha256, write_json
+from mlkd.storage.files import digest, file_sha256, known_sha256, write_json
 from mlkd.storage.seals import sealed
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ def _key(config: DataConfig, sources: list[Source], *excluded: set[str]) -> str:
             config.corpora[x.corpus].model_dump(include=shown, mode="json")
             if x.labelled is None
             else [x.labelled.model_dump(exclude={"path", "dev_path"}, mode="json"), x.split],
-            [file_sha256(path) for path in x.files],
+            [known_sha256(path) for path in x.files],
         ]
         for x in sources
     ]

@@ -70,10 +70,10 @@ class BatchPlan(ABC):
         """Distinct pairs that the first ``steps`` steps use: only they need targets."""
         full, rest = divmod(steps, self.steps_per_epoch)
         used = np.zeros(int(self._pairs.max()) + 1, bool)
-        for epoch in range(full):
-            used[self._make_epoch(epoch)] = True
         if rest:
-            used[self._make_epoch(full)[:rest]] = True
+            used[self._epoch(full)[:rest]] = True
+        for epoch in reversed(range(full)):  # so that the first one is ready for the first step
+            used[self._epoch(epoch)] = True
         return np.flatnonzero(used)
 
     @abstractmethod

@@ -20,6 +20,7 @@ from mlkd.deploy.gate import Refused
 from mlkd.encoders.backbone import Backbone, backbone_of, first_position, layers, longest_input
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
+from mlkd.encoders.words import whole_table
 
 _ROLES = ("unk", "sep", "pad", "cls", "mask", "bos", "eos")
 _POOLING = {
@@ -128,11 +129,10 @@ def unrolled(model: SentenceTransformer) -> Backbone:
     plain = AutoModel.from_config(config, add_pooling_layer=False)
     # An assistant has the pooler of its teacher, which no sentence vector goes through.
     weights = {n: w for n, w in shared.state_dict().items() if not n.startswith("pooler.")}
-    words = shared.get_input_embeddings()
-    if isinstance(words, BottleneckEmbedding | CodedEmbedding):
+    if isinstance(shared.get_input_embeddings(), BottleneckEmbedding | CodedEmbedding):
         prefix = "embeddings.word_embeddings."
         weights = {n: w for n, w in weights.items() if not n.startswith(prefix)}
-        weights[f"{prefix}weight"] = words.whole()
+        weights[f"{prefix}weight"] = whole_table(shared)
     positions, types = (f"embeddings.{x}_embeddings.weight" for x in ("position", "token_type"))
     weights[positions] = weights[positions][: config.max_position_embeddings]
     weights[types] = weights[types][:1].repeat(2, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
 from mlkd.output.errors import UserError
+from mlkd.output.extras import need
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import environment, now, read_record
 from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, write_json
@@ -148,11 +148,7 @@ def _check_graph(config: EvaluateConfig) -> None:
         raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
     if config.latency and config.model.endswith(".onnx"):
         raise UserError("latency: times folders, with the graph that encode.py chooses; give one")
-    if missing := [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]:
-        raise UserError(
-            f"model={config.model}: needs {missing[0]}; "
-            "pip install -c constraints.txt -e '.[export]'"
-        )
+    need(["onnx", "onnxruntime"], "export", f"model={config.model}")
 
 
 def _who(folder: Path, graph: Graph | None = None) -> dict[str, str]:
@@ -242,8 +238,8 @@ def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, P
                 f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
                 "onnx folder"
             )
-        if is_onnx(folder) and importlib.util.find_spec("onnxruntime") is None:
-            raise UserError(f"compare={given}: needs pip install -c constraints.txt -e '.[export]'")
+        if is_onnx(folder):
+            need(["onnxruntime"], "export", f"compare={given}")
         name = "/".join(folder.absolute().parts[-2:])
         if folders.setdefault(name, folder) != folder:
             raise UserError(f"compare={given}: another folder is called {name} as well; rename one")

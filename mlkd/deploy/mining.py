@@ -7,7 +7,6 @@ to everything does not win by that.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +22,7 @@ from mlkd.deploy.exported import exported, open_graph
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.similarity import unit
 from mlkd.output.errors import UserError
+from mlkd.output.extras import need
 from mlkd.output.progress import progress
 from mlkd.storage.files import reason_of, replacing
 
@@ -136,8 +136,7 @@ def open_encoder(model: str) -> Encode:
     folder = Path(model)
     folder = folder / "student" if (folder / "run.json").is_file() else folder
     if (graph := exported(folder)) is not None:
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise UserError(f"model={model}: needs pip install -c constraints.txt -e '.[export]'")
+        need(["onnxruntime"], "export", f"model={model}")
         return open_graph(graph)
     if not (folder / "modules.json").is_file():
         raise UserError(

@@ -51,7 +51,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     common: dict[str, Any] = {"source": source.name}
     written, sets = model, load_sets(settings)
     if config.trim is not None:
-        written, common["trim"] = trim_vocabulary(config, source, settings, model)
+        written, common["trim"] = trim_vocabulary(config, source, sets, model)
         sets = in_languages(sets, list(common["trim"]["tokens"]))
     reference = Reference(
         whole=encoder(model),

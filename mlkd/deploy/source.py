@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.paths import user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
+from mlkd.output.extras import need
 from mlkd.runs.record import check_outputs, read_record
 
 _NEEDED = {
@@ -167,9 +167,4 @@ def check_packages(formats: Iterable[ExportFormat]) -> None:
         UserError: A package of the extra ``export`` is missing.
     """
     for name in formats:
-        needed = _NEEDED.get(name, ())
-        if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
-            raise UserError(
-                f"format {name} needs the package {missing[0]}; "
-                "pip install -c constraints.txt -e '.[export]'"
-            )
+        need(_NEEDED.get(name, ()), "export", f"format {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -13,14 +13,14 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
-from mlkd.config.inputs import DataConfig, EvalConfig
+from mlkd.config.inputs import DataConfig
 from mlkd.config.student import TrimConfig
 from mlkd.data.pairs import PairStore, prepare_pairs
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
 from mlkd.deploy.source import Source
 from mlkd.encoders.backbone import backbone_of
-from mlkd.metrics.sets import load_sets, sentences
+from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 from mlkd.student.trim import Mask, is_kept, language_counts, pieces_to_keep, trimmed
@@ -32,9 +32,15 @@ _COMPARED = 512
 
 
 def trim_vocabulary(
-    config: ExportConfig, source: Source, settings: EvalConfig, model: SentenceTransformer
+    config: ExportConfig, source: Source, sets: Sequence[EvalSet], model: SentenceTransformer
 ) -> tuple[SentenceTransformer, dict[str, Any]]:
     """Leave out the pieces that the chosen languages do not use, and compare.
+
+    Args:
+        config: What to leave out, and the pairs that say so.
+        source: Where the encoder comes from.
+        sets: Evaluation sets, whose sentences are not among the pairs.
+        model: The encoder.
 
     Returns:
         The smaller encoder, and a report: ``pieces``, ``kept``, ``compared`` sentences, and by
@@ -50,7 +56,7 @@ def trim_vocabulary(
             "trim: a folder without a run does not say what its languages use; give data=<option>"
         )
     with _cache(source) as cache:
-        return _trimmed(config.trim, data, settings, model, cache)
+        return _trimmed(config.trim, data, sentences(sets), model, cache)
 
 
 @contextmanager
@@ -71,12 +77,12 @@ def _cache(source: Source) -> Iterator[Path]:
 def _trimmed(
     config: TrimConfig,
     data: DataConfig,
-    settings: EvalConfig,
+    exclude: Collection[str],
     model: SentenceTransformer,
     cache: Path,
 ) -> tuple[SentenceTransformer, dict[str, Any]]:
     """See :func:`trim_vocabulary`; pairs and tokens go into ``cache``."""
-    pairs = prepare_pairs(data, sentences(load_sets(settings)), cache)
+    pairs = prepare_pairs(data, exclude, cache)
     tokens = tokenise(pairs, model.tokenizer, data.max_tokens, cache)
     counts = language_counts(pairs, tokens, backbone_of(model).config.vocab_size)
     keep = pieces_to_keep(model, counts, config)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mlkd.config.paths import user_path
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, reason_of
 
@@ -100,7 +101,7 @@ def read_difference(place: Path | str) -> Difference:
     Raises:
         UserError: There is none, or it is damaged or none of this format.
     """
-    file = _file(Path(place).expanduser())
+    file = _file(user_path(place))
     try:
         with safe_open(file, framework="pt", device="cpu") as content:
             about = content.metadata() or {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -130,6 +130,19 @@ class _Packing:
     tapped: frozenset[int]
     layer: int = 0
     probabilities: dict[int, Tensor] = field(default_factory=dict)
+    _added: dict[torch.dtype, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def padding(self) -> Tensor:
+        """``(U, 1, S, 1)``, true at padding."""
+        return ~self.read.transpose(2, 3)
+
+    def added(self, kind: torch.dtype) -> Tensor:
+        """What hides padding when it is added to scores of some type ``(U, 1, 1, S)``."""
+        if kind not in self._added:
+            least = torch.finfo(kind).min
+            self._added[kind] = torch.where(self.read, 0.0, least).to(kind)
+        return self._added[kind]
 
     @classmethod
     def of(cls, mask: Tensor, tapped: frozenset[int]) -> _Packing:
@@ -186,10 +199,11 @@ def _attend(
     apart = (_spread(x[0].transpose(0, 1), packing).transpose(1, 2) for x in (query, key, value))
     if packing.layer in packing.tapped:
         kernel = _plain
-    mixed, shares = kernel(module, *apart, packing.read, dropout=dropout, scaling=scaling)
+    hides = packing.added(query.dtype) if kernel is _plain else packing.read
+    mixed, shares = kernel(module, *apart, hides, dropout=dropout, scaling=scaling)
     if packing.layer in packing.tapped:
-        padding = ~packing.read.transpose(2, 3)  # a query there attends to something, too
-        packing.probabilities[packing.layer] = shares.masked_fill(padding, 0.0)
+        # A query at padding attends to something, too.
+        packing.probabilities[packing.layer] = shares.masked_fill(packing.padding, 0.0)
     return mixed.flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
 
 
@@ -198,17 +212,17 @@ def _plain(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    read: Tensor,
+    hides: Tensor,
     *,
     dropout: float,
     scaling: float,
 ) -> tuple[Tensor, Tensor]:
-    """Attention of ``(U, heads, S, width)`` in single steps.
+    """Attention of ``(U, heads, S, width)`` in single steps; ``hides`` is added to the scores.
 
     Gives ``(U, S, heads, width)`` and the probabilities before dropout ``(U, heads, S, S)``.
     """
     scores = query @ key.transpose(2, 3) * scaling
-    scores = scores + torch.where(read, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
+    scores = scores + hides
     shares = nn.functional.softmax(scores, dim=-1)
     mixed = nn.functional.dropout(shares, dropout, module.training) @ value
     return mixed.transpose(1, 2), shares

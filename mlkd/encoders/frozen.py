@@ -29,8 +29,10 @@ GPU is to have more to do than its launches take."""
 class FrozenEncoder:
     """A sentence encoder in eval mode without gradients; it is no part of any module tree.
 
+    It is loaded when its vectors are first asked for: often all are in a cache.
+
     Attributes:
-        model: The sentence-transformers model.
+        load: Opens the sentence-transformers model.
         fingerprint: Hash of everything that decides its vectors.
         max_tokens: Longer sentences are cut.
         embeddings_only: Give the masked mean of the embedding layer's output instead (A⁰ of Ding
@@ -39,7 +41,7 @@ class FrozenEncoder:
         prompt: What it reads before each sentence. Embeddings alone are those of the sentence.
     """
 
-    model: Any  # a SentenceTransformer
+    load: Callable[[], Any]
     fingerprint: str
     max_tokens: int
     embeddings_only: bool
@@ -58,20 +60,38 @@ class FrozenEncoder:
         embeddings_only: bool = False,
         as_it_comes: bool = False,
     ) -> FrozenEncoder:
-        """Load an encoder folder for inference, ``as_it_comes`` with torch's usual kernels.
+        """An encoder folder for inference, ``as_it_comes`` with torch's usual kernels.
 
         It reads the default prompt of the folder (see :func:`mlkd.encoders.folder.with_prompt`).
         """
         device = device_of(accelerator)
         precision = resolve_precision(precision, device)
-        model = load_folder(folder).to(device).requires_grad_(False)
-        if not as_it_comes:
-            choose_kernels(backbone_of(model), precision, device)
+
+        def load() -> Any:
+            model = load_folder(folder).to(device).requires_grad_(False)
+            if not as_it_comes:
+                choose_kernels(backbone_of(model), precision, device)
+            return model
+
         identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
         prompt = "" if embeddings_only else default_prompt(folder)
-        return cls(model, identity, max_tokens, embeddings_only, precision, device, prompt)
+        return cls(load, identity, max_tokens, embeddings_only, precision, device, prompt)
+
+    @cached_property
+    def model(self) -> Any:
+        """The sentence-transformers model.
+
+        Raises:
+            UserError: The folder is no sentence encoder, or names foreign module classes.
+        """
+        return self.load()
+
+    def loaded(self) -> FrozenEncoder:
+        """The same, loaded by now: for whoever takes the time of what follows."""
+        self.model  # noqa: B018
+        return self
 
     @property
     def dimension(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,9 +30,15 @@ class WeightedSum(nn.Module):
 
     def forward(self, vectors: PairVectors) -> tuple[Tensor, dict[str, Tensor]]:
         """Give the loss and each unweighted term by its name, all scalars."""
-        values = {name: term(vectors) for name, term in self.terms.items()}
-        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
-        return total, {name: value.detach() for name, value in values.items()}
+        return weighted_sum(
+            {name: (self.weights[name], term(vectors)) for name, term in self.terms.items()}
+        )
+
+
+def weighted_sum(terms: Mapping[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss that weights and values of named terms give, and each value by its name, to log."""
+    total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+    return total, {name: value.detach() for name, (_, value) in terms.items()}
 
 
 def build_loss(config: LossConfig) -> WeightedSum:

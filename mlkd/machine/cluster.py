@@ -8,7 +8,6 @@ would requeue or fail the job without a checkpoint, and Lightning's is switched 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -18,8 +17,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from mlkd.output.errors import Interrupted
-
-log = logging.getLogger(__name__)
 
 TIMEOUT_SIGNAL = signal.SIGUSR2
 """What SLURM sends some time before the limit (submitit's choice)."""

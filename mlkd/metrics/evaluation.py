@@ -28,7 +28,7 @@ from mlkd.runs.record import now
 from mlkd.storage.files import (
     digest,
     encoder_fingerprint,
-    file_sha256,
+    known_sha256,
     prompts_of,
     reason_of,
     write_json,
@@ -78,7 +78,7 @@ def open_encoder_folder(config: EncoderConfig, allow_download: bool, cache: Path
                 "folder as path, or allow_download=true with a network"
             ) from None
     if config.sha256 is not None:
-        found = file_sha256(folder / "model.safetensors")
+        found = known_sha256(folder / "model.safetensors")
         if found != config.sha256:
             raise UserError(
                 f"{folder / 'model.safetensors'}: SHA-256 {found}, expected {config.sha256}"
@@ -141,7 +141,7 @@ class Evaluation:
 
     def encoder(self, folder: Path) -> Encode:
         """``encode`` of a folder in fp32, as fast as it is for whoever loads it."""
-        return self._open(folder, "fp32", as_it_comes=True).encode
+        return self._open(folder, "fp32", as_it_comes=True).loaded().encode
 
     def speed(self, encoders: Mapping[str, Encode]) -> dict[str, dict[str, Any]]:
         """Time encoders in turns on the same sentences of all languages.

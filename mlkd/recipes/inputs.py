@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
@@ -86,7 +87,8 @@ def prepare(config: TrainConfig) -> Prepared:
         assistant = load_folder(base)
         check_student(backbone_of(assistant), config.student, config.data.max_tokens)
         coverage = _coverage(pairs, assistant.tokenizer, cache)
-    _check_widths(teacher, base)
+    if config.assistant.encoder is not None:
+        _check_widths(load_folder(teacher), assistant)
     _check_sources(sets, pairs)
     if references(config)["assistant"] == Given("base"):
         _check_same_space(config, pairs, teacher, base)
@@ -126,13 +128,13 @@ def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:
             )
 
 
-def _check_widths(teacher: Path, base: Path) -> None:
-    """Refuse an assistant that could not imitate the teacher.
+def _check_widths(teacher: SentenceTransformer, assistant: SentenceTransformer) -> None:
+    """Refuse a ready assistant that could not imitate the teacher.
 
     Raises:
         UserError: Their vectors have different widths.
     """
-    theirs, ours = (load_folder(folder).get_embedding_dimension() for folder in (teacher, base))
+    theirs, ours = (model.get_embedding_dimension() for model in (teacher, assistant))
     if theirs != ours:
         raise UserError(
             f"teacher (width {theirs}) and assistant (width {ours}): they must have the same width"

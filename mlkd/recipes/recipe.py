@@ -124,10 +124,7 @@ class _Recipe:
     def link(self, name: str) -> Link:
         """A link that is run, with its inputs."""
         settings = self._config.stages[name]
-        of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
-        self._check_roles(name)
-        read = settings.inputs.keys() - of_new
-        inputs = {role: self._input(name, role) for role in sorted(read)}
+        inputs = {role: self._input(name, role) for role in self._roles(name)}
         path = list(self._path(name))
         seed = self._config.seed if settings.seed is None else settings.seed
         random = self._config.init.source == "scratch" and isinstance(path[-1], New)
@@ -142,8 +139,8 @@ class _Recipe:
         random = random and not trained
         return Link(name, settings, inputs, seed, trains_student, random, labelled)
 
-    def _check_roles(self, name: str) -> None:
-        """Refuse a link without an input that its stage reads, or with another one."""
+    def _roles(self, name: str) -> list[str]:
+        """The inputs of a link, if they are those that its stage reads."""
         settings = self._config.stages[name]
         missing = settings.roles - settings.inputs.keys()
         of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
@@ -154,6 +151,7 @@ class _Recipe:
                 f"stages.{name}.inputs: {', '.join(sorted(missing | unread))}: the stage "
                 f"{settings.stage} reads: {roles}"
             )
+        return sorted(settings.inputs.keys() - of_new)
 
     def find(self, reference: str, before: int | None = None) -> Given | Made:
         """What a name means for a link, or for the whole chain.
@@ -184,7 +182,7 @@ class _Recipe:
 
     def _input(self, name: str, role: str) -> Input:
         """An input of a link."""
-        self._check_roles(name)  # of a link that is passed over, too
+        self._roles(name)  # also of a link that is passed over
         place = self._order.index(name)
         reference = self._config.stages[name].inputs[role]
         try:

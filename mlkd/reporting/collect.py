@@ -15,7 +15,7 @@ from mlkd.config.paths import user_path
 from mlkd.metrics.summary import columns, numbers
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
-from mlkd.runs.record import chain_of, read_record
+from mlkd.runs.record import chain_of, read_record, warn_once
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +141,9 @@ def _record(folder: Path) -> dict[str, Any]:
         _try_out(record)
         return record
     except UserError as error:
-        log.warning("%s", error)
+        warn_once(str(error))
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        log.warning("%s: not a record of this version (%r)", folder / "run.json", error)
+        warn_once(f"{folder / 'run.json'}: not a record of this version ({error!r})")
     return {"status": "damaged"}
 
 

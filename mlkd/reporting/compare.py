@@ -14,6 +14,7 @@ from mlkd.config.section import Decides, is_below, undecided
 from mlkd.metrics.scoring import select_value
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.output.errors import UserError
+from mlkd.output.label import label
 from mlkd.reporting.collect import ReportCell
 from mlkd.runs.record import flatten
 
@@ -72,7 +73,7 @@ def group_seeds(cells: Sequence[ReportCell]) -> list[Group]:
         shown = {names[key]: values[key] for key in names if key in values and not _is_seed(key)}
         made.append(
             Group(
-                label=" ".join(f"{k}={text(v)}" for k, v in shown.items()) or members[0].id,
+                label=label(shown) or members[0].id,
                 settings=shown,
                 cells=members,
                 numbers=_spreads([numbers(c.measured, c.record.get("share")) for c in members]),
@@ -108,8 +109,8 @@ def heat_maps(groups: Sequence[Group]) -> list[HeatMap]:
     """One map for each combination of the other settings that has at least two fields."""
     by_rest: dict[str, list[Group]] = {}
     for group in groups:
-        rest = [f"{k}={text(v)}" for k, v in group.settings.items() if k not in _AXES]
-        by_rest.setdefault(" ".join(rest), []).append(group)
+        rest = label({k: v for k, v in group.settings.items() if k not in _AXES})
+        by_rest.setdefault(rest, []).append(group)
     maps = []
     for title, members in by_rest.items():
         fields = {_field(group): group for group in members}
@@ -205,11 +206,6 @@ def _spreads(values: list[dict[Any, float]]) -> dict[Any, Spread]:
         sd = statistics.stdev(here) if len(here) > 1 else None
         found[key] = Spread(statistics.fmean(here), sd, len(here))
     return found
-
-
-def text(value: Any) -> str:
-    """A setting as one writes it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _order(value: Any) -> tuple[int, Any]:

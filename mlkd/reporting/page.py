@@ -14,8 +14,9 @@ import plotly.offline
 import yaml
 
 from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
+from mlkd.output.label import text
 from mlkd.reporting.collect import Curve, ReportCell
-from mlkd.reporting.compare import Group, front, heat_maps, text
+from mlkd.reporting.compare import Group, front, heat_maps
 from mlkd.reporting.figures import status_of, width
 from mlkd.reporting.tables import command, seconds, summary
 from mlkd.runs.record import link_of

@@ -9,6 +9,7 @@ from typing import Any
 from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import MEASURES, columns, numbers
 from mlkd.metrics.table import records_of, row_of, to_markdown
+from mlkd.output.label import label
 from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front
 from mlkd.storage.files import replacing, write_rows
@@ -117,7 +118,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
         "hardware": (record.get("training") or {}).get("hardware"),
         "code": record.get("environment", {}).get("code"),
         "folder": cell.links[-1] if cell.links else None,
-        "overrides": " ".join(f"{key}={value}" for key, value in cell.overrides.items()),
+        "overrides": label(cell.overrides),
         "command": command(cell),
     }
 

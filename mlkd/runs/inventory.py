@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ class Entry:
         link: Its name in the recipe.
         status: ``finished``, ``running``, ``interrupted``, ``failed``, ``cut off`` (its process was
             killed), ``empty``, ``superseded`` or ``damaged``.
-        size: Bytes on disk.
         means: Mean scores by split and kind, empty without any.
         is_result: Whether a command asked for it, and not only for a run that needs it.
         needs: Names of the runs it started from or learned from.
@@ -34,7 +34,6 @@ class Entry:
     folder: Path
     link: str
     status: str
-    size: int
     means: dict[str, dict[str, float | None]]
     is_result: bool
     needs: tuple[str, ...]
@@ -43,6 +42,11 @@ class Entry:
     def name(self) -> str:
         """Name of the link and hash."""
         return self.folder.name
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes on disk when first asked for; a network disk takes its time to tell."""
+        return size_of(self.folder)
 
 
 def inventory(output: Path) -> list[Entry]:
@@ -117,7 +121,7 @@ def _entry(folder: Path, record: dict[str, Any] | None) -> Entry:
     # References are there once a chain ended here, also if it was begun as a part of another one.
     is_result = "references" in record or config.get("stage", link) == link
     needed = tuple(sorted(set(inputs_of(record).values())))
-    return Entry(folder, link, status, size_of(folder), means, is_result, needed)
+    return Entry(folder, link, status, means, is_result, needed)
 
 
 def _means(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -240,15 +240,20 @@ def _link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path |
     return before if before in records else None
 
 
-@cache
 def link_of(folder: Path) -> str:
-    """The name of the link whose run a folder is; a damaged record is said once."""
+    """The name of the link whose run a folder is; where its record is damaged, of the folder."""
     name = folder.name.rpartition("-")[0]
     try:
         return str(read_record(folder).get("link", name))
     except UserError as error:
-        log.warning("%s", error)
+        warn_once(str(error))
         return name
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Log what several places come across."""
+    log.warning("%s", line)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

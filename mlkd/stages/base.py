@@ -20,6 +20,7 @@ from mlkd.config.labelled import Task
 from mlkd.config.stages import StageSettings
 from mlkd.data.module import PairBatch
 from mlkd.encoders.forward import encode
+from mlkd.losses import weighted_sum
 from mlkd.machine import ranks
 from mlkd.stages.signals import Signals
 from mlkd.targets.live import LiveEncoder
@@ -54,8 +55,7 @@ def weighted(terms: Mapping[str, tuple[float, Tensor]]) -> StepOutput:
     Args:
         terms: Weight and value of each.
     """
-    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-    return StepOutput(loss, {name: value.detach() for name, (_, value) in terms.items()})
+    return StepOutput(*weighted_sum(terms))
 
 
 class Stage(L.LightningModule):
@@ -143,8 +143,8 @@ class Stage(L.LightningModule):
         output = self.objective(batch)
         logs = {"train/loss": output.loss.detach()}
         logs |= {f"train/{name}": value for name, value in output.logs.items()}
-        logs["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(logs, batch_size=len(batch.pairs), sync_dist=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])  # equal everywhere
         return output.loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:

@@ -32,6 +32,8 @@ _ABANDONED = 24 * 3600.0
 """Temporary files of other machines are left alone until nobody has written for so long (s)."""
 PROMPTS = "config_sentence_transformers.json"
 """Prompts of an encoder folder, beside the versions of what wrote it."""
+_FINGERPRINT = (".safetensors", ".json", ".txt", ".model")
+"""Ends of the names of files that decide an encoder's vectors, but for these:"""
 _NO_FINGERPRINT = {PROMPTS, "evaluation.json", SEAL, VERIFIED}
 
 
@@ -50,17 +52,15 @@ def file_sha256(path: Path) -> str:
 def encoder_fingerprint(folder: Path) -> str:
     """Hash of what decides an encoder folder's vectors: weights, configs, tokenizer, prompt.
 
-    A chain asks for those of a few folders some dozens of times; a process reads a file again only
-    if it has changed.
+    A chain asks for those of a few folders some dozens of times.
     """
     names = sorted(
         p
-        for suffix in ("safetensors", "json", "txt", "model")
         for place in ("*", "*/*")
-        for p in folder.glob(f"{place}.{suffix}")
-        if p.name not in _NO_FINGERPRINT
+        for p in folder.glob(place)
+        if p.name.endswith(_FINGERPRINT) and p.name not in _NO_FINGERPRINT
     )
-    parts = [(str(p.relative_to(folder)), _sha256_as_of(p, *_stamp(p))) for p in names]
+    parts = [(str(p.relative_to(folder)), known_sha256(p)) for p in names]
     if prompt := default_prompt(folder):
         parts.append(("prompt", prompt))
     return digest(parts, 32)
@@ -89,10 +89,11 @@ def default_prompt(folder: Path) -> str:
     return prompts.get(name, "") if name is not None else ""
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What a change of a file changes."""
+def known_sha256(path: Path) -> str:
+    """SHA-256 of a file's content; a process reads it again only if it has changed."""
     status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return _sha256_as_of(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
+                         status.st_ctime_ns)  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -150,8 +151,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        mode_of_new_files([temporary])
-        _flush(temporary)
+        _settle([temporary])
         temporary.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # as torch and safetensors fail
         raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
@@ -169,28 +169,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: It cannot be written.
     """
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+    with _filled(_temporary(path), path) as temporary:
         yield temporary
-        files = [p for p in temporary.rglob("*") if p.is_file() and not p.is_symlink()]
-        mode_of_new_files(files)
-        for file in files:
-            _flush(file)
+        _settle([p for p in temporary.rglob("*") if p.is_file() and not p.is_symlink()])
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
-    except Exception as error:
-        # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
-        if not _concerns(error, temporary):
-            raise
-        raise UserError(f"{path}: cannot be written ({reason_of(error)})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -207,24 +193,41 @@ def replacing_files(folder: Path, removed: Collection[str] = ()) -> Iterator[Pat
     Raises:
         UserError: They cannot be written; what was there before is as it was.
     """
-    temporary = _temporary(folder / "new")
-    try:
-        temporary.mkdir(parents=True)
+    with _filled(_temporary(folder / "new"), folder) as temporary:
         yield temporary
         files = [file for file in temporary.iterdir() if file.is_file()]
-        mode_of_new_files(files)
-        for file in files:
-            _flush(file)
+        _settle(files)
         for file in files:
             file.replace(folder / file.name)
         for name in set(removed) - {file.name for file in files}:
             (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _filled(temporary: Path, target: Path) -> Iterator[Path]:
+    """An empty folder for a while, to be filled with what ``target`` is to have.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
     except Exception as error:
+        # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
         if not _concerns(error, temporary):
             raise
-        raise UserError(f"{folder}: cannot be written ({reason_of(error)})") from error
+        raise UserError(f"{target}: cannot be written ({reason_of(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(files: Sequence[Path]) -> None:
+    """Have the disk keep files, which whom the umask lets may read."""
+    mode_of_new_files(files)
+    for file in files:
+        _flush(file)
 
 
 def mode_of_new_files(files: Sequence[Path]) -> None:

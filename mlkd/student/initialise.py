@@ -27,6 +27,7 @@ from mlkd.encoders.backbone import (
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.compact import CompactTransformer
+from mlkd.encoders.words import whole_table
 from mlkd.output.errors import UserError
 from mlkd.student.codes import fit_codes
 
@@ -184,9 +185,7 @@ def _initialise_embedding(
     types = new_parts.token_type_embeddings.weight
     types.copy_(old_parts.token_type_embeddings.weight[: len(types)])
     new_parts.LayerNorm.load_state_dict(old_parts.LayerNorm.state_dict())
-    words = old.get_input_embeddings()
-    coarse = isinstance(words, BottleneckEmbedding | CodedEmbedding)
-    words = words.whole() if coarse else words.weight
+    words = whole_table(old)
     if how == "svd":
         new.get_input_embeddings().factorise(words, weight)
     elif how == "kmeans":

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.encoders.backbone import Backbone
-from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
+from mlkd.encoders.words import set_word_table, word_table
 
 
 class OccurringRows(nn.Module):
@@ -65,9 +65,9 @@ class WholeTable:
         """
         if isinstance(backbone.get_input_embeddings(), CodedEmbedding):
             return None
-        table = _table(backbone)
+        table = word_table(backbone)
         whole = cls(backbone, table, OccurringRows(table, occurs))
-        _set_table(backbone, whole.rows)
+        set_word_table(backbone, whole.rows)
         return whole
 
     @torch.no_grad()
@@ -76,20 +76,4 @@ class WholeTable:
         trained = self.rows.position >= 0
         self.table.weight.mul_(self.decay)
         self.table.weight[trained] = self.rows.weight
-        _set_table(self.backbone, self.table)
-
-
-def _table(backbone: Backbone) -> nn.Embedding:
-    embedding = backbone.get_input_embeddings()
-    table: nn.Embedding = (
-        embedding.table if isinstance(embedding, BottleneckEmbedding) else embedding
-    )
-    return table
-
-
-def _set_table(backbone: Backbone, table: nn.Module) -> None:
-    embedding = backbone.get_input_embeddings()
-    if isinstance(embedding, BottleneckEmbedding):
-        embedding.table = table  # type: ignore[assignment]
-    else:
-        backbone.set_input_embeddings(table)
+        set_word_table(self.backbone, self.table)

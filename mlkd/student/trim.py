@@ -25,9 +25,9 @@ from mlkd.config.student import TrimConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, longest_input
-from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.compact import CompactTransformer
+from mlkd.encoders.words import set_word_table, word_table
 from mlkd.output.errors import UserError
 from mlkd.student.wordpiece import cut_into_runs, is_cut_into_runs, reload
 
@@ -146,12 +146,10 @@ def trimmed(model: SentenceTransformer, keep: Mask) -> SentenceTransformer:
     words = backbone.get_input_embeddings()
     rows = torch.from_numpy(np.flatnonzero(keep))
     pad_id = tokenizer.pad_token_id
-    if isinstance(words, BottleneckEmbedding):
-        words.table = _selected(words.table, rows, pad_id)
-    elif isinstance(words, CodedEmbedding):
+    if isinstance(words, CodedEmbedding):
         backbone.set_input_embeddings(words.select(rows))
     else:
-        backbone.set_input_embeddings(_selected(words, rows, pad_id))
+        set_word_table(backbone, _selected(word_table(backbone), rows, pad_id))
     config = backbone.config
     config.vocab_size, config.pad_token_id = len(rows), pad_id
     for role in ("bos", "eos"):

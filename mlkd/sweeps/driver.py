@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import shlex
 import sys
@@ -16,6 +15,7 @@ from mlkd.config.compose import composing, reporting
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
 from mlkd.output.errors import Interrupted, UserError
+from mlkd.output.extras import need
 from mlkd.output.process import own_process
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.recipe import links
@@ -60,8 +60,7 @@ def _grid(request: Request, command: str) -> SweepRecord:
 
 def _search(request: Request, command: str) -> SweepRecord:
     """Run cells that Optuna draws."""
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("sweep.optuna: needs pip install -c constraints.txt -e '.[optuna]'")
+    need(["optuna"], "optuna", "sweep.optuna")
     from mlkd.sweeps.search import search
 
     return search(request, command)

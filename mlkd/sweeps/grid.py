@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
 from mlkd.config.compose import validate
-from mlkd.config.explain import explain
+from mlkd.config.explain import explained
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section
 from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, Value
 from mlkd.config.trees import compose_tree
 from mlkd.output.errors import UserError
+from mlkd.output.label import label, text
 from mlkd.recipes.identity import link_keys
 
 T = TypeVar("T", bound=Section)
@@ -117,7 +117,7 @@ def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
     Raises:
         UserError: The combination is impossible.
     """
-    overrides = {key: _written(value) for key, value in values.items()}
+    overrides = {key: text(value) for key, value in values.items()}
     lines = [*fixed, *(f"{key}={value}" for key, value in overrides.items())]
     composed = compose_tree("train", lines)
     with open_dict(composed):
@@ -137,29 +137,19 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
     cells: dict[str, Cell] = {}
     impossible: dict[str, str] = {}
     for values in combinations(request.sweep.grid):
-        label = label_of(values)
+        named = label(values)
         try:
             cell = make_cell(request.fixed, values)
         except UserError as error:
-            impossible[label] = str(error)
+            impossible[named] = str(error)
             continue
         if cell.id in cells:
-            impossible[label] = f"the same as {' '.join(cells[cell.id].overrides.values())}"
+            impossible[named] = f"the same as {' '.join(cells[cell.id].overrides.values())}"
         else:
             cells[cell.id] = cell
     if not cells:
         raise UserError(f"no cell is possible; the first one: {next(iter(impossible.values()))}")
     return list(cells.values()), impossible
-
-
-def label_of(values: Mapping[str, Any]) -> str:
-    """Settings in a line, as on the command line."""
-    return " ".join(f"{key}={_written(value)}" for key, value in values.items())
-
-
-def _written(value: Any) -> str:
-    """A value as on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _launcher(composed: DictConfig) -> Launcher:
@@ -182,6 +172,4 @@ def _check(schema: type[T], settings: Any, prefix: str) -> T:
     try:
         return schema.model_validate(settings)
     except ValidationError as error:
-        raise UserError(
-            "; ".join(f"{prefix}.{explain(e, schema, settings)}" for e in error.errors()[:3])
-        ) from None
+        raise UserError(explained(error, schema, settings, f"{prefix}.")) from None

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import StageSettings
+from mlkd.output.label import label
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.recipe import Link, links
 from mlkd.runs.index import Finished
@@ -83,9 +84,9 @@ def summary(entries: Sequence[Mapping[str, Any]], known: Mapping[str, Finished])
         mib = f"{run.mib:.1f}" if run is not None and run.mib is not None else ""
         score = "" if entry["score"] is None else f"{entry['score']:.1f}"
         seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.0f}"
-        overrides = " ".join(f"{k}={v}" for k, v in entry["overrides"].items())
         error = entry["error"] or ""
-        table.add_row(entry["id"], overrides, entry["status"], score, mib, seconds, error)
+        named = label(entry["overrides"])
+        table.add_row(entry["id"], named, entry["status"], score, mib, seconds, error)
     return table
 
 

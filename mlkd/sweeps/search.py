@@ -25,12 +25,13 @@ from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import OptunaConfig, RangeConfig, Value
 from mlkd.output.errors import UserError
+from mlkd.output.label import label
 from mlkd.recipes.identity import link_keys
 from mlkd.runs.index import finished_runs
 from mlkd.storage.files import digest
 from mlkd.storage.lock import Lock
 from mlkd.sweeps.driver import run_cells
-from mlkd.sweeps.grid import Cell, Request, label_of, make_cell
+from mlkd.sweeps.grid import Cell, Request, make_cell
 from mlkd.sweeps.record import SweepRecord
 
 log = logging.getLogger(__name__)
@@ -154,21 +155,21 @@ class _Draws:
         """Log the cells that no other one beats in both quality and size."""
         for trial in sorted(self._study.best_trials, key=lambda trial: trial.values[1]):
             if trial.number in self.cells:
-                label = label_of(self.cells[trial.number].overrides)
-                log.info("front: dev %.1f, %.2f MiB: %s", *trial.values, label)
+                named = label(self.cells[trial.number].overrides)
+                log.info("front: dev %.1f, %.2f MiB: %s", *trial.values, named)
 
     def _cell(self, params: Mapping[str, Any]) -> Cell | None:
         """The cell of a draw; None if it is impossible or not complete."""
         if set(params) != set(self._space):
             return None
         values = {key: _rounded(params[key], self._ranges[key]) for key in self._space}
-        label = label_of(values)
-        if label not in self._possible and label not in self.impossible:
+        named = label(values)
+        if named not in self._possible and named not in self.impossible:
             try:
-                self._possible[label] = make_cell(self._fixed, values)
+                self._possible[named] = make_cell(self._fixed, values)
             except UserError as error:
-                self.impossible[label] = str(error)
-        return self._possible.get(label)
+                self.impossible[named] = str(error)
+        return self._possible.get(named)
 
 
 def _open(folder: Path) -> optuna.Study:

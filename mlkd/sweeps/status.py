@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.output.errors import UserError
+from mlkd.output.label import label
 from mlkd.storage.process import machine, started
 from mlkd.sweeps.queue import Place, meaning_of, queued_jobs
 from mlkd.sweeps.record import SweepRecord
@@ -118,6 +119,5 @@ def _standing(
             word, detail = "running", worker
         elif is_driven and not detail:
             word = "queued"
-    overrides = " ".join(f"{key}={value}" for key, value in entry["overrides"].items())
     is_cell = not entry["id"].startswith("shared-")
-    return Standing(entry["id"], overrides, is_cell, word, detail)
+    return Standing(entry["id"], label(entry["overrides"]), is_cell, word, detail)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mlkd.config.schema import TrainConfig
+from mlkd.output.label import label
 from mlkd.sweeps.grid import Cell
 
 
@@ -32,7 +33,7 @@ class Job:
     def label(self) -> str:
         """The job in a line."""
         if self.is_cell:
-            return " ".join(f"{k}={v}" for k, v in self.overrides.items()) or "(no override)"
+            return label(self.overrides) or "(no override)"
         return f"{self.upto or 'data and targets'}, shared by {self.cells} cells"
 
     @property

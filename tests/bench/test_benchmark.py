@@ -124,6 +124,7 @@ def test_numbers_of_every_case_are_written(
         lines = numbers[name]["lines"]
         assert lines[0]["ratio"] == 1
         ours = [line for line in lines if line["name"].startswith("mlkd")]
+        assert ours
         for line in ours:
             assert line["pairs_per_s"] / lines[0]["pairs_per_s"] == pytest.approx(line["ratio"])
             assert line["sentences_per_s"] == pytest.approx(2 * line["pairs_per_s"])

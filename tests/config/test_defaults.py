@@ -17,7 +17,9 @@ from mlkd.config.stages import known_stages
 @pytest.mark.parametrize("group", [*_GROUPS])
 def test_no_option_repeats_a_default(group: str) -> None:
     fields = _GROUPS[group].model_fields
-    for path in (CONF_DIR / group).glob("*.yaml"):
+    options = [*(CONF_DIR / group).glob("*.yaml")]
+    assert options
+    for path in options:
         for key, value in yaml.safe_load(path.read_text()).items():
             known = key in fields and not fields[key].is_required()
             usual = fields[key].get_default(call_default_factory=True) if known else object()

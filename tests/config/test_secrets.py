@@ -35,10 +35,11 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_clean(folder: Path, *texts: str) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            assert not [s for s in SECRETS.values() if s.encode() in content], path
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files or any(texts)
+    for path in files:
+        content = path.read_bytes()
+        assert not [s for s in SECRETS.values() if s.encode() in content], path
     for text in texts:
         assert not [s for s in SECRETS.values() if s in text], text
 

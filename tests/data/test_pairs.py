@@ -25,6 +25,7 @@ from mlkd.data import collect
 from mlkd.data.cleaning import below, form_hash, normal_form
 from mlkd.data.pairs import Group, PairStore, prepare_pairs
 from mlkd.output.errors import UserError
+from mlkd.storage.files import file_sha256
 
 CONF = Path(__file__).parents[2] / "conf"
 LINES = [f"The cat number {i}.\tDie Katze Nummer {i}." for i in range(400)]
@@ -396,3 +397,27 @@ def test_preparing_pairs_needs_no_torch() -> None:
 
 def test_a_corpus_has_typed_defaults() -> None:
     assert CorpusConfig(format="demo", targets=["de"]).subset is None
+
+
+def test_a_file_of_several_languages_is_read_once_for_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"en": f"sentence {n}", "de": f"Satz {n}", "fr": f"phrase {n}"} for n in range(200)]
+    file = tmp_path / "both.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    read: list[Path] = []
+
+    def spying(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr("mlkd.storage.files.file_sha256", spying)
+    corpus = {"format": "jsonl", "path": file.name, "targets": ["de", "fr"]}
+    corpus["columns"] = ["{source}", "{target}"]
+    store = prepare(tmp_path, corpora={"c": corpus})
+    assert prepare(tmp_path, corpora={"c": corpus}).fingerprint == store.fingerprint
+    assert read.count(file) == 1
+    with file.open("a") as changed:
+        changed.write("\n" + json.dumps({"en": "one more", "de": "noch einer", "fr": "un autre"}))
+    assert prepare(tmp_path, corpora={"c": corpus}).fingerprint != store.fingerprint
+    assert read.count(file) == 2

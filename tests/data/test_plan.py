@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -362,3 +363,18 @@ def test_pad() -> None:
     ids, mask = pad(flat, starts, ends, 0)
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_what_the_first_step_needs_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    for plan in (mixed(), grouped("one"), grouped("all")):
+        make = plan._make_epoch
+        monkeypatch.setattr(
+            plan, "_epoch", lru_cache(maxsize=1)(lambda e, make=make: (made.append(e), make(e))[1])
+        )
+        made.clear()
+        steps = 2 * plan.steps_per_epoch + 1
+        used = plan.pairs_until(steps)
+        drawn = [plan.batch(step) for step in range(steps)]
+        assert used.tolist() == np.unique(np.concatenate(drawn)).tolist()
+        assert made == [2, 1, 0, 1, 2]

@@ -132,10 +132,11 @@ def test_the_weights_of_a_card_are_those_of_the_folder(exported: Path) -> None:
         folder = exported / name
         text = (folder / "README.md").read_text()
         table = text.partition("## Weights")[2].partition("## Scores")[0]
-        for file, mib in re.findall(r"^\| `(.*?)` \| ([\d.]+)", table, re.M):
-            assert float(mib) == pytest.approx((folder / file).stat().st_size / 2**20, abs=0.006)
+        lines = dict(re.findall(r"^\| `(.*?)` \| ([\d.]+)", table, re.M))
         weights = [p for p in folder.rglob("*") if p.suffix in (".onnx", ".safetensors")]
-        assert len(re.findall(r"^\| `", table, re.M)) == len(weights)
+        assert {folder / file for file in lines} == set(weights) != set()
+        for file, mib in lines.items():
+            assert float(mib) == pytest.approx((folder / file).stat().st_size / 2**20, abs=0.006)
 
 
 @pytest.mark.parametrize("name", ["portable", "onnx_int8", "compact"])
@@ -159,11 +160,12 @@ def test_nothing_that_leaves_the_machine_says_whose_it_is(
               platform.node(), str(exported)}  # fmt: skip
     if getpass.getuser() != "root":  # a word of its own
         traces.add(getpass.getuser())
-    for file in exported.rglob("*"):
-        if file.is_file():
-            content = file.read_bytes()
-            assert not [trace for trace in traces if trace.encode() in content], file
-            assert file.stat().st_mode & 0o044 == 0o044 & ~_umask(), file
+    files = [file for file in exported.rglob("*") if file.is_file()]
+    assert {"README.md", "model.safetensors", "encode.py"} <= {file.name for file in files}
+    for file in files:
+        content = file.read_bytes()
+        assert not [trace for trace in traces if trace.encode() in content], file
+        assert file.stat().st_mode & 0o044 == 0o044 & ~_umask(), file
 
 
 def _umask() -> int:

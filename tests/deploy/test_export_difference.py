@@ -14,7 +14,7 @@ from students import TEXTS, as_run, export, small
 
 import mlkd
 from mlkd.config.commands import ExportConfig
-from mlkd.deploy.formats import FP32, open_onnx
+from mlkd.deploy.exported import FP32, open_onnx
 from mlkd.encoders.difference import (
     FILE,
     Difference,

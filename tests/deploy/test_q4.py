@@ -17,8 +17,8 @@ from students import TEXTS, export, own_ranking, small
 
 from mlkd.config.commands import Q4Config
 from mlkd.deploy import graph as module
-from mlkd.deploy.exported import exported, open_graph, stored_parameters
-from mlkd.deploy.formats import FORMATS, FP32, Q4, open_onnx
+from mlkd.deploy.exported import FP32, Q4, exported, open_graph, open_onnx, stored_parameters
+from mlkd.deploy.formats import FORMATS
 from mlkd.deploy.graph import Graph
 from mlkd.deploy.mining import open_encoder
 from mlkd.deploy.quantise import BLOCK, quantise_4bit

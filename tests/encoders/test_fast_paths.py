@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import link_settings
+from conftest import ENGLISH, link_settings
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
@@ -28,6 +28,7 @@ from mlkd.stages.base import Stage
 from mlkd.stages.sentence import SentenceStage
 from mlkd.student.initialise import build_student
 from mlkd.student.table import OccurringRows, WholeTable
+from mlkd.targets.cache import compute_targets
 
 STEPS = 5
 
@@ -231,3 +232,26 @@ def test_products_by_onednn_have_the_values_and_gradients_of_torchs_own() -> Non
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fast(rows), plain(rows))
     assert torch.equal(fast.double()(rows.double()), plain.double()(rows.double()))
+
+
+def test_vectors_that_are_known_need_no_model(
+    encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> FrozenEncoder:
+        return FrozenEncoder.open(encoder_folder, max_tokens=16)
+
+    def texts(which: np.ndarray) -> list[str]:
+        return [ENGLISH[i] for i in which]
+
+    rows = np.arange(len(ENGLISH))
+    first = compute_targets(opened(), texts, rows, len(rows), tmp_path, "x").vectors(rows)
+    assert np.abs(first - opened().encode(ENGLISH)).max() < 1e-3  # they are kept in float16
+
+    def refused(folder: Path) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr("mlkd.encoders.frozen.load_folder", refused)
+    again = compute_targets(opened(), texts, rows, len(rows), tmp_path, "x").vectors(rows)
+    assert np.array_equal(first, again)
+    with pytest.raises(AssertionError, match="it was loaded"):
+        opened().loaded()

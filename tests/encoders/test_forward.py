@@ -252,3 +252,23 @@ def test_a_model_is_left_as_it_was_when_a_layer_fails(model: SentenceTransformer
         encode(model, ids + 1000, mask)
     assert backbone.config._attn_implementation == "sdpa"
     assert torch.equal(encode(model, ids, mask).sentence, before)
+
+
+@pytest.mark.parametrize("kind", ["bert"])
+def test_what_hides_padding_is_made_once(model: SentenceTransformer) -> None:
+    """Not once a layer."""
+
+    class Counts(TorchFunctionMode):
+        made = 0
+
+        def __torch_function__(
+            self, function: Any, kinds: Any, arguments: Any = (), keywords: Any = None
+        ) -> Any:
+            self.made += function is torch.where
+            return function(*arguments, **(keywords or {}))
+
+    ids, mask = padded(backbone_of(model))
+    with Counts() as counts:
+        found = encode(model, ids, mask, everything(4))
+    assert len(found.attention) == 4
+    assert counts.made == 1

@@ -11,9 +11,13 @@ import pytest
 import torch
 from conftest import LINKS, Command, configure, tiny_settings, weights
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
 
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.schema import TrainConfig
+from mlkd.config.student import AssistantConfig
+from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
 from mlkd.recipes.early import refuse_unread
 from mlkd.recipes.identity import link_keys
@@ -377,3 +381,30 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
 )  # fmt: skip
 def test_every_option_composes(override: str) -> None:
     configure(*override.split())
+
+
+def test_only_a_ready_assistant_is_compared_with_the_teacher(
+    tiny: Callable[..., TrainConfig], tmp_path: Path, encoder_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One that is made from the teacher is as wide; the teacher need not be opened for that."""
+    from mlkd.recipes import inputs
+
+    made = inputs.prepare(tiny()).base
+    opened: list[Path] = []
+
+    def spying(folder: Path) -> SentenceTransformer:
+        opened.append(folder)
+        return load_folder(folder)
+
+    monkeypatch.setattr(inputs, "load_folder", spying)
+    assert inputs.prepare(tiny()).base == made
+    assert opened == [made]
+    narrow = load_folder(encoder_folder)
+    head = Dense(in_features=16, out_features=8)
+    save_folder(SentenceTransformer(modules=[*narrow, head], device="cpu"), tmp_path / "narrow")
+    given = {"encoder": {"path": str(tmp_path / "narrow")}, "train": False, "seed": 0}
+    ready = {"assistant": AssistantConfig.model_validate(given)}
+    message = r"teacher \(width 16\) and assistant \(width 8\): they must have the same width"
+    with pytest.raises(UserError, match=message):
+        inputs.prepare(tiny().model_copy(update=ready))

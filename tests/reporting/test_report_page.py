@@ -85,6 +85,7 @@ def test_it_loads_without_errors_requests_or_shifts(browser: Chrome) -> None:
     assert browser.get_log("browser") == []
     requests = [e["message"] for e in browser.get_log("performance")]
     asked = [m for m in requests if '"Network.requestWillBeSent"' in m]
+    assert asked  # the page itself, from disk
     assert not [m for m in asked if '"url":"http' in m]
     assert sum(browser.execute_script("return window.shifts")) == 0
     assert text(browser, "summary") == "7 cells: 5 finished, 1 failed, 1 missing"

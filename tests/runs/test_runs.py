@@ -175,3 +175,19 @@ def test_a_record_of_an_earlier_version_is_understood(tmp_path: Path) -> None:
     assert record["link"] == "contrastive"
     assert record["outputs"] == {"student": {"content": "a", "files": {"x": "b"}}}
     assert inputs_of(record) == {}
+
+
+def test_only_what_is_shown_is_measured(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network disk takes long to tell the size of every file."""
+    measured: list[str] = []
+
+    def spying(folder: Path) -> int:
+        measured.append(folder.name)
+        return 0
+
+    monkeypatch.setattr("mlkd.runs.inventory.size_of", spying)
+    found = [entry.name for entry, _ in prunable(output, inventory(output))]
+    assert measured == []
+    main(RunsConfig(action="prune", output_dir=str(output), ask=False))
+    assert measured == found
+    assert (len(found), len(inventory(output))) == (3, 2)

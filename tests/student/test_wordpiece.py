@@ -61,7 +61,9 @@ def test_characters_take_a_share_and_no_piece_is_useless(
     learned = learn(english, size, keep, zh=CHINESE, de=GERMAN)
     new = new_pieces(english, learned, keep)
     assert len(new) <= size
-    for inside in (p[2] for p in new if len(p) == 3 and p.startswith("##")):
+    single = [p[2] for p in new if len(p) == 3 and p.startswith("##")]
+    assert len(single) > 10
+    for inside in single:
         assert any(inside in word[1:] for word in words(learned, f"d{inside}d")), inside
     # The most frequent characters: those that fit, and more where merges leave room.
     han = [c for c in HAN if c in new]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from sandbox import REPOSITORY
 
 from mlkd.output.errors import UserError
 from mlkd.sweeps.__main__ import main
+from mlkd.sweeps.job import _logging_to
 from mlkd.sweeps.local import _memory_kills, _note_death
 from mlkd.sweeps.logs import logs_of, worth_reading
 from mlkd.sweeps.pace import Pace
@@ -254,3 +256,16 @@ def test_a_memory_kill_is_called_so(record: SweepRecord) -> None:
         time.sleep(0.1)
         group.rmdir()
     assert record.entries()["c2"]["error"].startswith("was killed for its memory; fewer")
+
+
+def test_a_job_in_this_process_leaves_the_level_of_logging(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, child = logging.getLogger(), logging.getLogger("somebody.else")
+    caplog.set_level(logging.ERROR)
+    with _logging_to(tmp_path / "job.log"):
+        assert child.isEnabledFor(logging.INFO)
+        child.info("said")
+    assert root.level == logging.ERROR
+    assert not child.isEnabledFor(logging.INFO)  # it keeps what it was asked before
+    assert (tmp_path / "job.log").read_text().endswith("said\n")

@@ -112,7 +112,7 @@ def test_seeds_share_an_assistant_that_has_a_seed_of_its_own() -> None:
     seeds = {tuple(link.seed for link in links(job.config)[:3:2]) for job in jobs}
     assert seeds == {(0, 0), (0, 1), (0, 2)}
     jobs, _ = plan("seed=0,1,2")
-    assert all(job.is_cell for job in jobs)
+    assert [job.is_cell for job in jobs] == [True] * 3
 
 
 def test_each_part_of_the_method_can_be_left_out() -> None:
@@ -180,6 +180,7 @@ def test_runs_of_a_sweep_are_a_group_in_wandb(tmp_path: Path) -> None:
 def test_what_does_not_decide_a_result_does_not_make_another_cell() -> None:
     jobs, impossible = plan("student.recurrence=1,2", "trainer.threads=1,2")
     assert sum(job.is_cell for job in jobs) == 2
+    assert len(impossible) == 2
     assert all("the same as" in reason for reason in impossible.values())
 
 
@@ -442,6 +443,7 @@ def test_a_search_draws_until_it_has_enough_and_goes_on(
     assert not study_of(output).get_trials(states=(TrialState.RUNNING,))
     after = runs(output)
     assert len(after) == 1 + 4
+    assert before
     assert all(after[name] == time for name, time in before.items())
 
 

@@ -62,6 +62,7 @@ def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     assert "\n" not in str(error.value)
     saved = torch.load(folder / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4  # after the steps 0 to 3
+    assert saved["state_dict"]
     assert all(v.isfinite().all() for v in saved["state_dict"].values())
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     run_chain(config)  # the cause is gone: it goes on
@@ -153,6 +154,7 @@ def test_spread_is_that_of_known_spaces() -> None:
 
 def test_the_spread_is_in_the_curve(finished_assistant: Path) -> None:
     record: dict[str, Any] = json.loads((run_folder(finished_assistant) / "run.json").read_text())
+    assert record["training"]["curve"]
     for values in record["training"]["curve"]:
         assert -1 <= values["dev/cosine"] <= 1
         assert 1 <= values["dev/rank"] <= 16

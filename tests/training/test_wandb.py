@@ -105,6 +105,7 @@ def written(cell: ReportCell) -> Written:
 
 
 def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: ReportCell) -> None:
+    assert len(cell.links) == 4
     for link in cell.links:
         run = Written(link).run
         assert run.run_id == link.name
@@ -162,7 +163,9 @@ def test_the_summary_is_the_record_of_the_run(cell: ReportCell, written: Written
     assert summary["result/kept"] == cell.record["share"]
     assert summary["result/test_sts"] == metrics["scores"]["mean"]["test"]["sts"]
     for split in ("dev", "test"):
-        for pair, numbers in metrics["scores"]["sets"][split]["pairs"].items():
+        pairs = metrics["scores"]["sets"][split]["pairs"]
+        assert len(pairs) == 3
+        for pair, numbers in pairs.items():
             assert summary[f"pair/{split}/{split}/{pair}"] == numbers["spearman"]
 
 
@@ -178,6 +181,7 @@ def test_the_student_is_an_artifact_when_asked(cell: ReportCell, written: Writte
         for path in (cell.links[-1] / "student").rglob("*")
         if path.is_file()
     }
+    assert "model.safetensors" in files
     assert files <= paths
 
 
@@ -234,10 +238,10 @@ def test_the_dashboard_names_what_the_runs_have(
         "Run History Line Plot",
     }
     text = json.dumps(panels)
-    for name in re.findall(r"summary:([^\"]+)", text):
-        assert name in written.summary, name
-    for name in re.findall(r"config:([^\"]+?)(?:\.value)?\"", text):
-        assert name in written.config, name
+    results = re.findall(r"summary:([^\"]+)", text)
+    settings = re.findall(r"config:([^\"]+?)(?:\.value)?\"", text)
+    assert {"result/test_sts", "result/mib"} <= set(results) <= set(written.summary)
+    assert {"student/bottleneck", "seed"} <= set(settings) <= set(written.config)
     assert re.search(r"pair/test/test/en-de", text)
     patterns = re.findall(r'"metricRegex": "([^"]+)"', text)
     assert patterns
