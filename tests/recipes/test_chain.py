@@ -232,7 +232,7 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stage=contrastive: no link of the recipe mse; its links: assistant, mse",
         ),
         ("recipe=mse stages.recurrent.lr=1e-3", "stages.recurrent"),
-        ("recipe=mze", "allowed: layerwise, mse, multistage"),
+        ("recipe=mze", "recipe=mze: no such option; allowed: bistil, "),
         ("experiment=headline recipe=mse", "stages.bottleneck: the recipe has no such link"),
         (
             "student.bottleneck=null init=copy stages.bottleneck.lr=1e-3",
