@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from mlkd.data.pairs import PairStore
-from mlkd.data.plan import BatchPlan
+from mlkd.data.plan import BatchPlan, labels
 from mlkd.data.tokens import TokenStore
 
 
@@ -45,7 +45,7 @@ class PairBatch:
     pairs: Tensor
     """Index of each pair in the pair store ``(B,)``."""
     domain: Tensor
-    """Index of each pair's domain in the pair store ``(B,)``."""
+    """Index of each pair's domain in the pair store, or of what else groups the pairs ``(B,)``."""
     value: Tensor | None = None
     """Of labelled text the index of each row's label, or its score from 0 to 1 ``(B,)``,
     float32; a text with a label is both sides of its row."""
@@ -62,6 +62,8 @@ class PairSource:
     translation_target: Literal["source", "translation"] = "source"
     """``source``: both sides aim at the source sentence's vector (stages 1 and 4 of Ding et al.,
     2022); ``translation``: each side aims at its own (stages 2 and 3)."""
+    by: Literal["language", "domain"] = "domain"
+    """What a pair's ``domain`` is (see :func:`mlkd.data.plan.labels`)."""
 
     def batch(self, pairs: np.ndarray) -> PairBatch:
         """Collect one batch from pair indices ``(B,)``."""
@@ -83,7 +85,7 @@ class PairSource:
             source_target=source_target,
             translation_target=translation_target,
             pairs=torch.from_numpy(pairs.astype(np.int64)),
-            domain=torch.from_numpy(self.pairs.domain[pairs].astype(np.int64)),
+            domain=torch.from_numpy(labels(self.pairs, pairs, self.by)[0].astype(np.int64)),
             value=None if self.pairs.value is None else torch.from_numpy(self.pairs.value[pairs]),
         )
 

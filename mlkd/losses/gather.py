@@ -18,4 +18,8 @@ def gather_ranks(rows: Tensor) -> Tensor:
     """
     if world_size() == 1 or not torch.is_grad_enabled():
         return rows
-    return torch.cat(all_gather(rows.contiguous()))
+    parts = all_gather(rows.contiguous())
+    for part in parts:
+        if part.requires_grad:  # its backward takes the memory of gradients for rows
+            part.register_hook(Tensor.contiguous)
+    return torch.cat(parts)

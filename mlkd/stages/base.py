@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Stage(L.LightningModule):
         live: Mapping[str, LiveEncoder] | None = None,
         folders: Mapping[str, Path] | None = None,
         task: Task | None = None,
+        domains: Sequence[str] = (),
     ) -> None:
         """Set up a stage.
 
@@ -93,11 +94,12 @@ class Stage(L.LightningModule):
             live: Frozen encoders that run in the step, by role; they are no part of the module.
             folders: Of the inputs by role, but for a new student.
             task: What labelled text teaches, where the link trains on it.
+            domains: What the numbers in ``PairBatch.domain`` stand for.
         """
         super().__init__()
         self.model, self.settings, self.live = model, settings, dict(live or {})
         self.folders, self.task = dict(folders or {}), task
-        self._steps = steps
+        self._steps, self.domains = steps, list(domains)
         model.requires_grad_(False)
         self.trained().requires_grad_(True)
         self._groups: list[ParameterGroup] = []

@@ -75,7 +75,7 @@ class LayerTerms:
         """
         mine, theirs, terms = self.aims.keys(), self.aims.values(), {}
         if self._hidden is not None:
-            states = _states(found, [0, *mine]), _states(wanted, [0, *theirs])
+            states = states_of(found, [0, *mine]), states_of(wanted, [0, *theirs])
             terms["hidden"] = self._hidden.weight, self._states(*states)
         if self._attention is not None:
             shares = [found.attention[n] for n in mine], [wanted.attention[n] for n in theirs]
@@ -120,6 +120,6 @@ class LayerTerms:
         return dict(enumerate(aims, start=1))
 
 
-def _states(encoded: Encoded, numbers: Iterable[int]) -> list[Tensor]:
+def states_of(encoded: Encoded, numbers: Iterable[int]) -> list[Tensor]:
     """Token states ``(T, d)`` of layers, which may be asked for more than once."""
     return [encoded.hidden[number] for number in numbers]

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.training import LoggerConfig
 from mlkd.data.module import PairSource, ParallelPairs
+from mlkd.data.plan import labels
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.backbone import backbone_of
 from mlkd.machine import ranks
@@ -71,7 +72,8 @@ def fit(
     tokens = tokenise(reads.pairs, model.tokenizer, reads.data.max_tokens, reads.cache)
     plan, steps = reads.batch_plan(tokens)
     dev = reads.dev_pairs(tokens)
-    source = PairSource(reads.pairs, tokens)
+    by = "domain" if settings.grouping is None else settings.grouping.by
+    source = PairSource(reads.pairs, tokens, by=by)
     if (vectors := signals.vectors) is not None:
         wanted = reads.sentences(vectors, plan.pairs_until(steps), dev)
         source = replace(
@@ -94,7 +96,8 @@ def fit(
         warnings.simplefilter("ignore")  # Lightning's advice on loaders that are not files
         L.seed_everything(reads.seed + ranks.rank(), verbose=False)  # dropout differs
         folders = {role: encoder.folder for role, encoder in reads.encoders.items()}
-        module = kind(model, settings, steps, live, folders, reads.pairs.task)
+        domains = labels(reads.pairs, dev, by)[1]
+        module = kind(model, settings, steps, live, folders, reads.pairs.task, domains)
         best = KeepBest(run.best, module.selects, module.selects_largest)
         guard = _guard(training, source, dev, may_collapse=module.may_collapse)
         checkpoint = _checkpoint(training, precision, best, guard)

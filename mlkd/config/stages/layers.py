@@ -53,20 +53,25 @@ class MaskingConfig(Section):
     of the text, and 10 % stay."""
 
 
-class LayersSettings(StageSettings):
+class LayerwiseSettings(StageSettings):
+    """What stages share that compare the layers of two encoders."""
+
+    map: Literal["first", "stride", "last", "ends"]
+    """Which layer of the target each layer aims at: a rule of ``init.layers``, in ``conf/`` the
+    one by which the student was copied. With recurrence pass n of N aims at layer n L / N of L,
+    whatever the rule."""
+    loss: LayerLossConfig = LayerLossConfig()
+
+
+class LayersSettings(LayerwiseSettings):
     """Token states and attention of every layer aim at those of a frozen encoder."""
 
     implementation: ClassVar[str] = "mlkd.stages.layers:LayersStage"
     version: ClassVar[int] = 1
 
     stage: Literal["layers"]
-    map: Literal["first", "stride", "last", "ends"]
-    """Which layer of the target each layer aims at: a rule of ``init.layers``, in ``conf/`` the
-    one by which the student was copied. With recurrence pass n of N aims at layer n L / N of L,
-    whatever the rule."""
     masking: MaskingConfig | None = None
     """null = encoders read the text as it is."""
-    loss: LayerLossConfig = LayerLossConfig()
 
     @model_validator(mode="after")
     def _whole_sentences_have_vectors(self) -> LayersSettings:

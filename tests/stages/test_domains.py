@@ -1,0 +1,553 @@
+"""Layers and domains count by ratios: the loss, what is learned when, what is handed over."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import (
+    ENGLISH,
+    GERMAN,
+    Command,
+    configure,
+    run_until,
+    stored_tokens,
+    tiny_settings,
+    weights,
+    write_corpus,
+)
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import known_stages
+from mlkd.config.student import InitConfig, StudentConfig
+from mlkd.data.module import PairBatch
+from mlkd.data.pairs import prepare_pairs
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder
+from mlkd.encoders.forward import Taps, encode
+from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.losses.attention import AttentionMSE
+from mlkd.losses.hidden import HiddenMSE
+from mlkd.output.errors import UserError
+from mlkd.stages import stage_of
+from mlkd.stages.domains import DomainsStage
+from mlkd.stages.virtual import halves, response
+from mlkd.student.initialise import build_student
+from mlkd.targets.live import LiveEncoder
+
+DOMAIN = [0, 1, 2, 0, 1, 2]  # of each pair
+LOSS = {"hidden": {"weight": 0.5}, "attention": {"weight": 20.0}, "pair_mse": {"weight": 2.0}}
+
+
+@pytest.fixture(scope="module")
+def parts(encoder_folder: Path) -> tuple[SentenceTransformer, LiveEncoder]:
+    """A student of two layers, and what it aims at."""
+    source = load_folder(encoder_folder)
+    init = InitConfig(source="teacher", layers="ends", embedding="copy")
+    size = StudentConfig(bottleneck=None, layers=2, recurrence=1)
+    student = build_student(
+        source, size, init, torch.ones(backbone_of(source).config.vocab_size), 16
+    )
+    encoder = FrozenEncoder.open(encoder_folder, max_tokens=16)
+    return student, LiveEncoder.of(encoder, student.tokenizer)
+
+
+def stage_for(
+    parts: tuple[SentenceTransformer, LiveEncoder],
+    stage: str = "domains",
+    domains: int = 3,
+    **more: Any,
+) -> Any:
+    given = {"start": "student", "target": "assistant"}
+    link = {"stage": stage, "inputs": given, "epochs": 1, "batch_size": 6, "lr": 0.01}
+    settings = known_stages()[stage].model_validate(link | {"map": "ends", "loss": LOSS} | more)
+    model, live = parts
+    torch.manual_seed(3)
+    names = [f"d{number}" for number in range(domains)]
+    made = stage_of(settings)(model, settings, 10, {"target": live}, domains=names)
+    made.zero_grad(set_to_none=True)
+    return made
+
+
+def batch_for(model: SentenceTransformer, domain: list[int], padding: int = 0) -> PairBatch:
+    """Pairs; of six the second and the last have the same source."""
+    count = len(domain)
+    english = [f"{ENGLISH[i % 6]} {i // 6}" for i in range(count)]
+    german = [f"{GERMAN[i % 6]} {i // 6}" for i in range(count)]
+    texts = [*english[:5], *english[6:], *german]
+    rows = np.arange(len(texts))
+    ids, mask = map(torch.from_numpy, stored_tokens(model, texts).padded(rows))
+    width = backbone_of(model).config.hidden_size
+    targets = torch.randn(2, count, width, generator=torch.Generator().manual_seed(5))
+    return PairBatch(
+        torch.nn.functional.pad(ids, (0, padding), value=model.tokenizer.pad_token_id),
+        torch.nn.functional.pad(mask, (0, padding)),
+        torch.from_numpy(rows),
+        torch.tensor([0, 1, 2, 3, 4, 1, *range(5, count - 1)]),
+        torch.arange(count - 1, 2 * count - 1),
+        *targets,
+        torch.arange(count),
+        torch.tensor(domain),
+    )
+
+
+def part_of(batch: PairBatch, chosen: list[int]) -> PairBatch:
+    """Some pairs, with their sentences alone."""
+    rows = sorted({*batch.source[chosen].tolist(), *batch.translation[chosen].tolist()})
+    place = {row: number for number, row in enumerate(rows)}
+    sides = ([place[row] for row in side[chosen].tolist()] for side in
+             (batch.source, batch.translation))  # fmt: skip
+    source, translation = map(torch.tensor, sides)
+    assert batch.source_target is not None and batch.translation_target is not None
+    return replace(
+        batch, ids=batch.ids[rows], mask=batch.mask[rows], sentences=batch.sentences[rows],
+        source=source, translation=translation, source_target=batch.source_target[chosen],
+        translation_target=batch.translation_target[chosen], pairs=batch.pairs[chosen],
+        domain=batch.domain[chosen],
+    )  # fmt: skip
+
+
+def gradients(stage: Any, loss: Tensor) -> dict[str, Tensor]:
+    stage.zero_grad(set_to_none=True)
+    loss.backward()
+    return {n: p.grad.clone() for n, p in stage.named_parameters() if p.grad is not None}
+
+
+def same_as_layers(stage: DomainsStage, loss: Tensor, expected: Tensor, model: Any) -> None:
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    ours = {n: g for n, g in gradients(stage, loss).items() if n.startswith("model.")}
+    theirs = {f"model.{n}": g for n, g in gradients(model, expected).items()}
+    assert ours.keys() == theirs.keys() and len(ours) > 20
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("update", ["frozen", "joint", "alternate"])
+def test_one_domain_is_layerwise_distillation(parts: Any, update: str) -> None:
+    batch = batch_for(parts[0], [0] * 6)
+    stage = stage_for(parts, domains=1, graph={"update": update})
+    expected = stage_for(parts, "layers").objective(batch)
+    output = stage.objective(batch)
+    assert output.logs["unevenness"] == 0.0
+    for name, value in expected.logs.items():
+        torch.testing.assert_close(output.logs[name], value, rtol=1e-5, atol=0)
+    same_as_layers(stage, output.loss, expected.loss, parts[0])
+
+
+@pytest.mark.parametrize("graph", [None, {"mix": 1.0}])
+def test_even_ratios_give_the_mean_over_domains_of_the_layerwise_loss(
+    parts: Any, graph: dict[str, Any] | None
+) -> None:
+    batch, stage = batch_for(parts[0], DOMAIN), stage_for(parts, graph=graph)
+    plain = stage_for(parts, "layers")
+    own = [part_of(batch, [n for n in range(6) if DOMAIN[n] == j]) for j in range(3)]
+    expected = torch.stack([plain.objective(part).loss for part in own]).mean()
+    same_as_layers(stage, stage.objective(batch).loss, expected, parts[0])
+
+
+@pytest.mark.parametrize("by", ["domain", "language"])
+def test_the_loss_is_the_sum_of_weighted_errors(parts: Any, by: str) -> None:
+    batch = batch_for(parts[0], DOMAIN)
+    stage = stage_for(parts, grouping={"by": by, "mode": "all"}, graph={"mix": 0.1, "entropy": 0.3})
+    assert stage.graph is not None
+    states = frozenset(range(3))
+    prototypes, errors, vectors = torch.zeros(3, 3, 16), torch.zeros(3, 3), torch.zeros(3)
+    for j in range(3):
+        chosen = [n for n in range(6) if DOMAIN[n] == j]
+        part = part_of(batch, chosen)
+        found = encode(parts[0], part.ids, part.mask, Taps(True, states, frozenset({1, 2})))
+        wanted = parts[1].encode(
+            part.ids, part.mask, Taps(False, frozenset({0, 1, 4}), frozenset({1, 4}))
+        )
+        german = set(part.translation.tolist())
+        own = [n for n, row in enumerate(part.mask.nonzero()[:, 0].tolist())
+               if by == "domain" or row in german]  # fmt: skip
+        for n, m in enumerate([0, 1, 4]):
+            prototypes[n, j] = found.hidden[n][own].mean(0)
+            errors[n, j] = 0.5 * HiddenMSE()([found.hidden[n]], [wanted.hidden[m]]) / 3
+            if n:
+                shares = [found.attention[n]], [wanted.attention[m]]
+                errors[n, j] += 20.0 * AttentionMSE()(*shares, part.mask) / 2
+        for side, target in (
+            (part.source, part.source_target),
+            (part.translation, part.translation_target),
+        ):
+            vectors[j] += 2.0 * (found.sentence[side] - target).square().mean()
+    ratios = 0.9 * stage.graph(prototypes) + 0.1 / 3
+    assert (ratios - 1 / 3).abs().max() > 0.02
+    uneven = (ratios * (ratios * 3).log()).sum(1).mean()
+    expected = (ratios * errors).sum() + vectors.mean() + 0.3 * uneven
+    output = stage.objective(batch)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(output.logs["unevenness"], uneven.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_padding_changes_nothing(parts: Any) -> None:
+    stage = stage_for(parts, graph={"mix": 0.0})
+    plain, padded = (stage.objective(batch_for(parts[0], DOMAIN, padding)) for padding in (0, 5))
+    torch.testing.assert_close(padded.loss, plain.loss, rtol=1e-5, atol=0)
+    for name, value in plain.logs.items():
+        torch.testing.assert_close(padded.logs[name], value, rtol=1e-4, atol=1e-8)
+
+
+def test_a_student_steers_the_ratios_only_where_it_may(parts: Any) -> None:
+    """Its gradient is that of constant ratios, unless prototypes are not detached."""
+    batch, found = batch_for(parts[0], DOMAIN), {}
+    for given in ({}, {"detach_prototypes": False}, {"update": "alternate"}, {"update": "frozen"}):
+        stage = stage_for(parts, graph=given)
+        found[str(given)] = gradients(stage, stage.objective(batch).loss)
+    constant = found.pop("{'update': 'alternate'}")  # in steps of the student they are
+    assert not any(name.startswith("graph") for name in constant)
+    for given, mine in found.items():
+        differs = any(
+            not torch.allclose(mine[n], g, rtol=1e-4, atol=1e-7) for n, g in constant.items()
+        )
+        assert differs == ("False" in given), given
+        assert any(n.startswith("graph") for n in mine) == ("frozen" not in given)
+
+
+def test_the_derivative_through_a_step_is_exact() -> None:
+    """Against differences in float64, on a small network with two losses of its outputs."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    parameters = list(net.double().parameters())
+    x, y, other = (torch.randn(6, n, dtype=torch.float64) for n in (4, 3, 4))
+    before = [p.detach().clone() for p in parameters]
+
+    def step(ratios: Tensor) -> Tensor:
+        return (ratios * (net(x) - y).square().mean(0)).sum()
+
+    def judge() -> Tensor:
+        return net(other).square().mean() + net(x).sin().mean()
+
+    def after(ratios: Tensor) -> float:
+        moved = torch.autograd.grad(step(ratios), parameters)
+        with torch.no_grad():
+            for p, g in zip(parameters, moved, strict=True):
+                p -= 0.1 * g
+            loss = judge().item()
+            for p, value in zip(parameters, before, strict=True):
+                p.copy_(value)
+        return loss
+
+    ratios = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    loss, slope = response(parameters, step, judge, ratios, 0.1)
+    assert loss.item() == pytest.approx(after(ratios), abs=1e-12)
+    assert all(torch.equal(p, value) for p, value in zip(parameters, before, strict=True))
+    assert all(p.grad is None for p in parameters)
+    for place in range(3):
+        change = torch.zeros(3, dtype=torch.float64)
+        change[place] = 1e-5
+        difference = (after(ratios + change) - after(ratios - change)) / 2e-5
+        assert abs(difference) > 1e-4
+        assert 0.1 * slope[place].item() == pytest.approx(difference, rel=1e-6)
+
+
+def test_a_frozen_graph_stays_and_a_joint_one_learns(parts: Any) -> None:
+    batch = batch_for(parts[0], DOMAIN)
+    for update in ("frozen", "joint"):
+        given = {"update": update} | ({} if update == "frozen" else {"rate": 0.5})
+        stage = stage_for(parts, graph=given)
+        before = {n: v.clone() for n, v in stage.state_dict().items()}
+        optimizer: Any = stage.configure_optimizers()["optimizer"]
+        stage.objective(batch).loss.backward()
+        optimizer.step()
+        same = {n for n, v in stage.state_dict().items() if torch.equal(v, before[n])}
+        graph = {n for n in before if n.startswith("graph.")}
+        assert len(graph) == 8
+        assert same & graph == (graph if update == "frozen" else set())
+        assert not {n for n in same - graph if n.endswith("query.weight")}
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert len(rates) == (1 if update == "frozen" else 2)
+        stage.load_state_dict(before)  # the student is that of other tests as well
+
+
+def test_halves_have_half_of_each_domain(parts: Any) -> None:
+    batch = batch_for(parts[0], [0, 0, 0, 1, 1, 0])
+    seen, held = halves(batch)
+    assert (seen.pairs.tolist(), held.pairs.tolist()) == ([0, 2, 3], [1, 4, 5])
+    for half in (seen, held):
+        assert half.source_target is not None and batch.source_target is not None
+        assert torch.equal(half.source_target, batch.source_target[half.pairs])
+        assert torch.equal(half.domain, batch.domain[half.pairs])
+        for side in ("source", "translation"):
+            mine, whole = getattr(half, side), getattr(batch, side)[half.pairs]
+            assert torch.equal(half.ids[mine], batch.ids[whole])
+    assert (len(seen.ids), len(held.ids)) == (6, 5)  # pairs 1 and 5 have the same source
+    with pytest.raises(UserError, match="needs two pairs of each domain"):
+        halves(batch_for(parts[0], [0, 0, 0, 0, 0, 1]))
+
+
+@pytest.mark.parametrize("loss", [LOSS, {"hidden": {}, "attention": None}])
+def test_the_graph_learns_from_the_other_half(parts: Any, loss: dict[str, Any]) -> None:
+    """The value is the even loss of the other half after the step; the student stays."""
+    batch = batch_for(parts[0], DOMAIN)
+    stage = stage_for(parts, graph={"update": "alternate", "mix": 0.0}, loss=loss)
+    before = {n: p.detach().clone() for n, p in stage.model.named_parameters()}
+    seen, held = halves(batch)
+    output = stage.graph_objective(batch, 0.1)
+    moved = gradients(stage, output.loss)
+    assert moved and all(name.startswith("graph") for name in moved)
+    assert max(g.abs().max() for g in moved.values()) > 1e-7
+    assert all(torch.equal(p, before[n]) for n, p in stage.model.named_parameters())
+    step = gradients(stage, stage.objective(seen).loss)
+    with torch.no_grad():
+        for name, p in stage.model.named_parameters():
+            p -= 0.1 * step.get(f"model.{name}", torch.tensor(0.0))
+        even = stage_for(parts, graph=None, loss=loss).objective(held).loss
+        for name, p in stage.model.named_parameters():
+            p.copy_(before[name])
+    torch.testing.assert_close(output.loss, even, rtol=1e-4, atol=0)
+
+
+def test_dev_has_the_ratios_of_all_its_pairs_and_the_even_loss(parts: Any) -> None:
+    """Of a hundred domains three are on dev; one has a single pair, one is in one batch alone."""
+    domain = [0, 7, 7, 0, 99, 7]
+    batch = batch_for(parts[0], domain)
+    stage, logged = stage_for(parts, domains=100), {}
+    stage.log_dict = logged.update
+    stage.log = lambda name, value: logged.update({name: value})
+    stage.eval()
+    for chosen in ([0, 1, 5], [2, 3, 4]):
+        stage.validation_step(part_of(batch, chosen), 0)
+    stage.on_validation_epoch_end()
+    plain = stage_for(parts, "layers")
+    own = [part_of(batch, [n for n in range(6) if domain[n] == j]) for j in (0, 7, 99)]
+    expected = torch.stack([plain.objective(part).loss for part in own]).mean()
+    torch.testing.assert_close(logged["dev/loss"], expected, rtol=1e-5, atol=0)
+    ratios = torch.tensor([[logged[f"ratio/{n}/d{j}"] for j in range(100)] for n in range(3)])
+    torch.testing.assert_close(ratios.sum(1), torch.ones(3))
+    assert (ratios > 0).nonzero()[:, 1].tolist() == [0, 7, 99] * 3
+    whole = stage._ratios(stage.sums(batch))
+    torch.testing.assert_close(whole[:, [0, 7, 99]], ratios[:, [0, 7, 99]])
+
+
+def test_what_nothing_reads_is_refused(parts: Any) -> None:
+    for given, message in (
+        ({"graph": {"update": "frozen", "rate": 2.0}}, "rate is not read with update=frozen"),
+        ({"graph": {"update": "frozen", "entropy": 1.0}}, "entropy is not read with update=frozen"),
+        ({"graph": {"aggregate": "mean", "rank": 4}}, "rank is not read with aggregate=mean"),
+        ({"graph": {"update": "alternate", "detach_prototypes": False}}, "detach_prototypes is"),
+        ({"grouping": {"by": "domain", "mode": "one"}}, "grouping.mode must be all"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stage_for(parts, **given)
+
+
+SONGS = "+data.corpora.songs={format:tsv,path:songs.tsv,targets:[de],domain:songs}"
+
+
+@pytest.fixture
+def settings(
+    encoder_folder: Path, finished_assistant: Path, tmp_path: Path
+) -> Callable[..., TrainConfig]:
+    """Chains of ``recipe=hrkd`` with two domains."""
+    corpus = write_corpus(tmp_path / "corpus")
+    rows = [f"they sing {i}\tsie singen {i}\n" for i in range(120)]
+    (corpus / "songs.tsv").write_text("".join(rows), encoding="utf-8")
+
+    def build(name: str, *overrides: str) -> TrainConfig:
+        given = tiny_settings(encoder_folder, corpus, tmp_path / name)
+        known = [x for x in given if not x.startswith("stages.") or x.startswith("stages.assist")]
+        sizes = ["max_steps=6", "epochs=9999", "batch_size=16"]
+        links = [f"stages.{link}.{size}" for link in ("domains", "mse") for size in sizes]
+        return configure("recipe=hrkd", "stage=domains", SONGS, *known, *links, *overrides)
+
+    return build
+
+
+def test_a_share_of_the_pairs_is_a_share_of_each_domain(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    counts = []
+    for share in ("1.0", "0.25"):
+        config = settings("any", f"data.fraction={share}")
+        store = prepare_pairs(config.data, (), tmp_path / "cache")
+        counts.append(np.bincount(store.domain[store.train_pairs()]))
+    assert min(counts[1]) > 10
+    assert np.all(np.abs(counts[1] / counts[0] - 0.25) < 0.12)
+
+
+def finished(output: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[list[str]]]:
+    """Record of the run, and what it hands over: tensors and ratios."""
+    (folder,) = (output / "runs").glob("domains-*")
+    tensors = weights(output, "domains") | load_file(folder / "domain_weights/graph.safetensors")
+    with (folder / "domain_weights/ratios.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    return json.loads((folder / "run.json").read_text()), tensors, rows
+
+
+def test_by_turns_killed_and_resumed(
+    settings: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.recipes.run import run_chain
+    from mlkd.stages.base import Stage
+    from mlkd.training.best import KeepBest
+
+    states: dict[int, dict[str, Tensor]] = {}
+    best: dict[int, dict[str, Tensor]] = {}
+    original, kept = Stage.training_step, KeepBest.on_validation_end
+
+    def watched(self: Stage, batch: PairBatch, batch_idx: int) -> Tensor:
+        if isinstance(self, DomainsStage):
+            live = self.live["target"].encoder.model
+            tensors = {**self.state_dict(), **{f"live.{n}": p for n, p in live.named_parameters()}}
+            states[self.global_step] = {n: v.detach().clone() for n, v in tensors.items()}
+        return original(self, batch, batch_idx)
+
+    def validated(self: KeepBest, trainer: Any, module: Any) -> None:
+        if isinstance(module, DomainsStage):
+            state = module.state_dict().items()
+            best[trainer.global_step] = {n: v.detach().clone() for n, v in state}
+        kept(self, trainer, module)
+
+    monkeypatch.setattr(Stage, "training_step", watched)
+    monkeypatch.setattr(KeepBest, "on_validation_end", validated)
+    more = ["stages.domains.graph.update=alternate", "stages.domains.graph.dropout=0.3",
+            "stages.domains.dropout=0.1"]  # fmt: skip
+    run_chain(settings("whole", *more))
+    record, tensors, ratios = finished(tmp_path / "whole")
+    whole = dict(states)
+    assert [*whole] == [*range(6)]
+    for step in range(5):
+        changed = {
+            name.split(".")[0]
+            for name, value in whole[step].items()
+            if not torch.equal(whole[step + 1][name], value)
+        }
+        assert changed == {"graph" if step % 2 else "model"}, step
+
+    assert sorted(record["outputs"]) == ["domain_weights", "student"]
+    step = int(record["training"]["best"]["step"])
+    restored = {n: v for n, v in best[step].items() if n.startswith("graph.")}
+    assert len(restored) > 4
+    assert all(torch.equal(tensors[n.removeprefix("graph.")], v) for n, v in restored.items())
+    curve = record["training"]["curve"]
+    assert ratios[0] == ["step", "layer", "domain", "ratio"]
+    steps = [str(int(point["step"])) for point in curve]
+    assert [row[:3] for row in ratios[1:]] == [
+        [step, str(n), d] for step in steps for n in range(3) for d in ("general", "songs")
+    ]
+    for first, second in zip(ratios[1::2], ratios[2::2], strict=True):
+        assert float(first[3]) + float(second[3]) == pytest.approx(1, abs=1e-5)
+    assert {"dev/hidden", "dev/attention", "dev/pair_mse", "dev/unevenness"} < curve[0].keys()
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    (folder,) = (tmp_path / "parts/runs").glob("domains-*")
+    shutil.rmtree(folder)
+    run_until(settings("parts", *more), 3)
+    state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("live" in name for name in state)
+    run_chain(settings("parts", *more))
+    again, resumed, same = finished(tmp_path / "parts")
+    assert (again["training"]["curve"], same) == (curve, ratios)
+    assert resumed.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(resumed[name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_runs_on_the_topics_of_the_embedded_corpus(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command(
+        "mlkd.train", "recipe=hrkd", "debug=tiny", "trainer.threads=1", f"output_dir={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr
+    names = [path.name.split("-")[0] for path in sorted(tmp_path.glob("runs/*-*"))]
+    assert names == ["assistant", "domains", "mse"]
+    (path,) = tmp_path.glob("runs/domains-*/domain_weights/ratios.csv")
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["domain"] for row in rows}) == 8
+    assert len(rows) == 8 * 5 * len({row["step"] for row in rows})
+
+
+def test_domains_without_pairs_or_place_are_one_line(settings: Callable[..., TrainConfig]) -> None:
+    from mlkd.recipes.run import run_chain
+
+    with pytest.raises(UserError, match="a batch of 1 pairs has no place for each of 2 groups"):
+        run_chain(settings("out", "stages.domains.batch_size=1"))
+    with pytest.raises(UserError, match="needs two pairs of each domain in a batch"):
+        run_chain(
+            settings("out", "stages.domains.batch_size=2", "stages.domains.graph.update=alternate")
+        )
+    with pytest.raises(UserError, match=r"no training pair is (general|songs)"):
+        run_chain(settings("out", "stages.domains.fraction=0.001"))
+
+
+EIGHT = [0, 0, 0, 0, 1, 1, 1, 1]
+GRAPHS: list[dict[str, Any]] = [
+    {"dropout": 0.3, "entropy": 0.1},
+    {"detach_prototypes": False},
+    {"update": "alternate", "mix": 0.0},
+]
+
+
+def outcome(folder: Path, rank: int, world: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Ratios, and loss and gradients as data-parallel training averages them, of each graph."""
+    model = load_folder(folder)
+    encoder = FrozenEncoder.open(folder, max_tokens=16)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(layers(backbone_of(encoder.model))[1].attention.self.query.weight)
+    parts, found = (model, LiveEncoder.of(encoder, model.tokenizer)), []
+    whole = batch_for(model, EIGHT)  # of the pairs with the same source each domain has one
+    for given in GRAPHS:
+        stage = stage_for(parts, domains=2, graph=given)
+        # One process halves what it has as two do that have every second pair each.
+        order = [0, 2, 1, 3, 4, 6, 5, 7] if given.get("update") == "alternate" else list(range(8))
+        batch = part_of(whole, list(range(8))[rank::world] if world > 1 else order)
+        stage.train()
+        model.eval()  # without dropout; that of the graph is the same on all ranks
+        output = stage_output(stage, batch)
+        output.loss.backward()
+        values = {n: p.grad for n, p in stage.named_parameters() if p.grad is not None}
+        values["loss"] = output.loss.detach()
+        if world > 1:
+            for value in values.values():
+                dist.all_reduce(value)
+                value /= world
+        found.append((stage._ratios(stage.sums(batch)).detach(), values))
+    return found
+
+
+def stage_output(stage: DomainsStage, batch: PairBatch) -> Any:
+    if stage.settings.graph is not None and stage.settings.graph.update == "alternate":
+        return stage.graph_objective(batch, 0.1)
+    return stage.objective(batch)
+
+
+def work(rank: int, folder: str, store: str, results: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.save(outcome(Path(folder), rank, 2), f"{results}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.enable_socket
+def test_two_ranks_have_the_ratios_of_one(encoder_folder: Path, tmp_path: Path) -> None:
+    given = str(encoder_folder), str(tmp_path / "store"), str(tmp_path / "result")
+    mp.start_processes(work, given, nprocs=2, start_method="forkserver")
+    first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
+    for number, (ratios, values) in enumerate(outcome(encoder_folder, 0, 1)):
+        assert torch.equal(first[number][0], second[number][0])
+        torch.testing.assert_close(first[number][0], ratios, rtol=1e-5, atol=0)
+        assert (ratios - 0.5).abs().max() > 1e-3
+        assert first[number][1].keys() == values.keys() and len(values) > 5
+        for name, value in values.items():
+            torch.testing.assert_close(
+                first[number][1][name], value, rtol=1e-3, atol=1e-6, msg=f"{number} {name}"
+            )
