@@ -151,7 +151,6 @@ def short_races() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlkd.metrics.speed.SETTLE_SECONDS", 0.0)
         patch.setattr("mlkd.metrics.speed.LATENCY_SENTENCES", 10)
-        patch.setattr("mlkd.metrics.evaluation._TIMED", 32)
         yield
 
 
