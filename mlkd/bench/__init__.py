@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlkd.bench import (
     bottleneck,
+    busy,
     chain,
     minilm,
     multilingual,
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
     "vocabulary": vocabulary.measure,
     "bottleneck": bottleneck.measure,
     "targets": targets.measure,
+    "busy": busy.measure,
     "chain": chain.measure,
     "pairs": pairs.measure,
     "start": start.measure,

@@ -12,6 +12,7 @@ _COLUMNS = {
     "sentences_per_s": ("sentences/s", "{:.1f}"),
     "ratio": ("× peer", "{:.2f}"),
     "equal_ratio": ("× peer, same precision", "{:.2f}"),
+    "spinning_ratio": ("× spinning", "{:.2f}"),
     "tokens_per_s": ("tokens/s", "{:.0f}"),
     "padding": ("padding", "{:.1%}"),
     "gflops": ("GFLOP/s", "{:.0f}"),

@@ -130,6 +130,7 @@ CaseName = Literal[
     "vocabulary",
     "bottleneck",
     "targets",
+    "busy",
     "chain",
     "pairs",
     "start",

@@ -7,6 +7,11 @@ import os
 
 from mlkd.output.secrets import guard_output
 
+WAITING = {"GOMP_SPINCOUNT": "10000"}
+"""How OpenMP's threads wait for each other: awake for a moment, then asleep. By default they spin
+thirty times as long, which takes time from other processes, and from the threads they wait for."""
+WAITS = {*WAITING, "OMP_WAIT_POLICY"}
+"""Who sets one of these has decided."""
 _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -20,7 +25,8 @@ _ENVIRONMENT = {
 
 def own_process() -> None:
     """Set what libraries read when they start, and keep secrets out of whatever is printed."""
-    for name, value in _ENVIRONMENT.items():
+    waiting = {} if os.environ.keys() & WAITS else WAITING
+    for name, value in (_ENVIRONMENT | waiting).items():
         os.environ.setdefault(name, value)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     guard_output()
