@@ -25,6 +25,12 @@ def main(config: EvaluateConfig) -> float | None:
             "whatever of it was among them makes its scores too good",
             file=sys.stderr,
         )
+    if names := content["not_scored"]:
+        print(
+            f"warning: {', '.join(names)}: not scored, a classification needs a head with its "
+            "labels; head=<folder> gives one",
+            file=sys.stderr,
+        )
     print_table([row_of(judged.name, content)])
     if "race" in content:
         Console(width=140).print(speed_table(content["race"]))

@@ -23,6 +23,8 @@ class EvaluateConfig(Section):
     """Put before each sentence that the model reads; null = its default prompt, "" = none."""
     prompt_name: str | None = None
     """The same by its name among the prompts of the model."""
+    head: Folder | None = None
+    """Folder of a head for classifications; null = that of the run of the model, if it has one."""
     teacher: EncoderConfig | None = None
     """Whose vectors the model's are compared with; null = the teacher of its run, all-MiniLM-L6-v2
     for a model without a run."""

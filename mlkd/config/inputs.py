@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlkd.config.labelled import LabelledConfig
+from mlkd.config.labelled import Label, LabelledConfig
 from mlkd.config.languages import Language, fill, pair_code
 from mlkd.config.section import Decides, Delimiter, Folder, Fraction, Positive, Section
 
@@ -190,7 +190,8 @@ class EncoderConfig(Section):
 class EvalSetConfig(Section):
     """One evaluation set; ``split`` says whether it may select."""
 
-    kind: Literal["sts", "bitext"]
+    kind: Literal["sts", "bitext", "classification"]
+    """``classification``: texts with labels, of models that have a head for them."""
     split: Literal["dev", "test"]
     format: Literal["demo", "tsv"] = "tsv"
     path: str = ""
@@ -206,20 +207,26 @@ class EvalSetConfig(Section):
     codes: dict[Language, str] = Field(default={})
     """How paths write a language, where that is not its code, as ``{de: deu}``."""
     columns: tuple[int, int, int] | tuple[int, int] | tuple[int] | None = None
-    """Positions of the two sentences (and the score), or of the one sentence of bitext with a file
-    a language; null = the first ones."""
+    """Positions of the two sentences (and the score), of the text and its label, or of the one
+    sentence of bitext with a file a language; null = the first ones."""
     header: bool = False
     max_score: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest legal gold score."""
+    labels: list[Label] = Field(default=[])
+    """Of a classification, in any order; heads with the same ones are scored."""
 
     @model_validator(mode="after")
     def _every_key_is_read(self) -> EvalSetConfig:
         unread = ["path", "columns", "header", "codes"] if self.format == "demo" else []
-        unread += ["max_score"] if self.kind == "bitext" else []
+        unread += ["max_score"] if self.kind != "sts" else []
+        unread += ["labels"] if self.kind != "classification" else ["pairs"]
+        kinds = {"max_score": "sts", "labels": "classification", "pairs": "sts and bitext"}
         for key in unread:
             if getattr(self, key) != type(self).model_fields[key].default:
-                what = "sets of kind sts" if key == "max_score" else "files"
+                what = f"sets of kind {kinds[key]}" if key in kinds else "files"
                 raise ValueError(f"{key} is only read of {what}")
+        if self.kind == "classification" and not 1 < len(set(self.labels)) == len(self.labels):
+            raise ValueError(f"labels={self.labels}: give two different ones or more")
         return self
 
 

@@ -36,6 +36,9 @@ def _text(label: object) -> object:
     return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
+Label = Annotated[str, BeforeValidator(_text)]
+
+
 class LabelledConfig(Section):
     """One labelled corpus in one language."""
 
@@ -55,7 +58,7 @@ class LabelledConfig(Section):
     """Whether the first line names the columns."""
     delimiter: Delimiter = ","
     """What separates the cells of ``csv``; ``tab`` for a tab."""
-    labels: list[Annotated[str, BeforeValidator(_text)]] = Field(default=[])
+    labels: list[Label] = Field(default=[])
     """Labels of a classification; their order is that of the head's outputs."""
     scores: tuple[float, float] = (0.0, 5.0)
     """Least and largest score of a similarity: those of no and of full similarity."""

@@ -112,14 +112,17 @@ def open_graph(graph: Graph) -> Encode:
         raise UserError(f"{graph.folder}: cannot be loaded ({reason_of(error)})") from None
 
 
-def measure(evaluation: Any, graph: Graph) -> dict[str, Any]:
+def measure(evaluation: Any, graph: Graph, head: Path | None = None) -> dict[str, Any]:
     """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder."""
+    from mlkd.encoders.head import load_head
     from mlkd.metrics.size import folder_mib
 
     encode = open_graph(graph)
+    width = encode(["one sentence"]).shape[1]
+    opened = None if head is None else load_head(head, width)
     return {
         **evaluation.speed({"model": encode})["model"],
-        "scores": evaluation.scores(encode),
+        "scores": evaluation.scores(encode, opened),
         "precision": graph.precision,
         "parameters": stored_parameters(graph),
         "mib": folder_mib(graph.folder),

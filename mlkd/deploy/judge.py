@@ -61,7 +61,8 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
 
     Returns:
         The numbers (see :meth:`Evaluation.measure` and :meth:`Evaluation.speed`), ``race`` with
-        ``latency``, ``not_kept_out`` (sets that its training may have seen), and what they are of:
+        ``latency``, ``not_kept_out`` (sets that its training may have seen), ``not_scored`` (sets
+        that need another head), and what they are of:
         ``model``, ``teacher``, ``eval``, ``max_tokens``, ``environment``, ``hardware``,
         ``finished``.
 
@@ -101,12 +102,15 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         "eval": redacted(config.eval.model_dump(mode="json")),
         "max_tokens": evaluation.max_tokens,
     }
+    if (head := _head(config, run)) is not None:
+        about["head"] = {"folder": str(head.absolute()), "fingerprint": encoder_fingerprint(head)}
     file = _file(config, name, model, digest([about, [s.content for s in sets]], 8))
     if graph is not None:
-        content = measure(evaluation, graph)
+        content = measure(evaluation, graph, head)
     else:
         speed = evaluation.speed({"model": evaluation.encoder(read)})["model"]
-        content = evaluation.measure(read) | speed
+        content = evaluation.measure(read, head) | speed
+    content["not_scored"] = sorted({s.name for s in sets} - content["scores"]["sets"].keys())
     if config.latency:
         content["race"] = _race(racers, [text for s in sets for text in s.left])
     content["not_kept_out"] = _not_kept_out(config, sets, record) if record else []
@@ -182,6 +186,14 @@ def _run_of(student: Path) -> Path | None:
     """The run whose hand-over a folder is."""
     run = student.absolute().parent
     return run if student.name == "student" and (run / "run.json").is_file() else None
+
+
+def _head(config: EvaluateConfig, run: Path | None) -> Path | None:
+    """Folder of the head: the one that is given, or that of the run."""
+    if config.head is not None:
+        return Path(config.head)
+    has_one = run is not None and "head" in read_record(run).get("outputs", {})
+    return run / "head" if run is not None and has_one else None
 
 
 def _record_of(student: Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +33,11 @@ class Head:
     weight: Tensor
     bias: Tensor
     labels: tuple[str, ...]
+
+    def named(self, vectors: NDArray[np.floating]) -> list[str]:
+        """The most likely label of each vector ``(n, d)``."""
+        chosen = self.logits(torch.from_numpy(np.nan_to_num(vectors))).argmax(dim=1)
+        return [self.labels[index] for index in chosen.tolist()]
 
     def logits(self, vectors: Tensor) -> Tensor:
         """Logits ``(n, C)`` of vectors ``(n, d)``, on their device."""

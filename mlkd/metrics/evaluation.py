@@ -18,8 +18,9 @@ from mlkd.config.inputs import EncoderConfig
 from mlkd.config.versions import code_versions
 from mlkd.encoders.folder import with_prompt
 from mlkd.encoders.frozen import FrozenEncoder
+from mlkd.encoders.head import Head, load_head
 from mlkd.machine.hardware import describe, device_of, resolve_precision
-from mlkd.metrics.scoring import Encode, Scores, score
+from mlkd.metrics.scoring import Encode, Scores, can_score, score
 from mlkd.metrics.sets import EvalSet, sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
@@ -111,8 +112,8 @@ class Evaluation:
     precision: str = "fp32"
     """What they are scored in: ``fp32``, ``bf16`` or ``auto``."""
 
-    def measure(self, folder: Path) -> dict[str, Any]:
-        """Score an encoder and measure its size.
+    def measure(self, folder: Path, head: Path | None = None) -> dict[str, Any]:
+        """Score an encoder, with a head for classifications if it has one, and measure its size.
 
         Returns:
             ``scores`` (see :func:`mlkd.metrics.scoring.score`), their ``precision``,
@@ -120,24 +121,29 @@ class Evaluation:
         """
         encoder = self._open(folder, self.precision)
         return {
-            "scores": self.scores(partial(encoder.encode, description="evaluate")),
+            "scores": self.scores(
+                partial(encoder.encode, description="evaluate"),
+                None if head is None else load_head(head, encoder.dimension),
+            ),
             "precision": encoder.precision,
             "parameters": parameters(encoder.model),
             "mib": folder_mib(folder),
         }
 
-    def scores(self, encode: Encode) -> Scores:
+    def scores(self, encode: Encode, head: Head | None = None) -> Scores:
         """Score any encoder (see :func:`mlkd.metrics.scoring.score`)."""
-        return score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach)
+        return score(encode, self.sets, bootstrap=self.bootstrap, teacher=self._teach, head=head)
 
-    def cached(self, folder: Path, cache: Path, name: str) -> dict[str, Any]:
+    def cached(
+        self, folder: Path, cache: Path, name: str, head: Path | None = None
+    ) -> dict[str, Any]:
         """The same from the cache, where it is known; the log calls the encoder ``name``."""
 
         def make() -> dict[str, Any]:
             log.info("evaluate %s", name)
-            return self.measure(folder)
+            return self.measure(folder, head)
 
-        return _kept(cache, "scores", self._key(folder), make, f"scores of {name}")
+        return _kept(cache, "scores", self._key(folder, head), make, f"scores of {name}")
 
     def encoder(self, folder: Path) -> Encode:
         """``encode`` of a folder in fp32, as fast as it is for whoever loads it."""
@@ -197,14 +203,17 @@ class Evaluation:
             as_it_comes=as_it_comes,
         )
 
-    def _key(self, folder: Path) -> str:
+    def _key(self, folder: Path, head: Path | None) -> str:
         """Hash of everything that decides an encoder's scores."""
-        sets = [[s.name, s.split, s.pair, s.content] for s in self.sets]
+        read = [s for s in self.sets if head is not None or can_score(s, None)]
+        sets = [[s.name, s.split, s.pair, s.content] for s in read]
         encoders = [encoder_fingerprint(folder), encoder_fingerprint(self.teacher)]
         how: list[int | str] = [self.bootstrap, self.max_tokens]
         precision = resolve_precision(self.precision, device_of(self.accelerator))
         if precision != "fp32":
             how.append(precision)
+        if head is not None:
+            how.append(encoder_fingerprint(head))
         return digest([_FORMAT, encoders, *how, sets])
 
 

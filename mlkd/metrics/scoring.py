@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlkd.config.languages import split_pair
 from mlkd.metrics.bitext import retrieval
+from mlkd.metrics.classification import classification_scores
 from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.similarity import Array, cosines, sts_scores
 from mlkd.output.errors import UserError
+
+if TYPE_CHECKING:
+    from mlkd.encoders.head import Head
 
 Encode = Callable[[Sequence[str]], Array]
 """N sentences to (N, d) vectors."""
@@ -20,14 +24,19 @@ Encode = Callable[[Sequence[str]], Array]
 Scores = dict[str, Any]
 """What ``score`` returns; plain JSON."""
 
-HEADLINE = {"sts": "spearman", "bitext": "mean"}
+HEADLINE = {"sts": "spearman", "bitext": "mean", "classification": "accuracy"}
 """The number of a language pair that enters means."""
 
 log = logging.getLogger(__name__)
 
 
 def score(
-    encode: Encode, sets: Sequence[EvalSet], *, bootstrap: int, teacher: Encode | None = None
+    encode: Encode,
+    sets: Sequence[EvalSet],
+    *,
+    bootstrap: int,
+    teacher: Encode | None = None,
+    head: Head | None = None,
 ) -> Scores:
     """Score an encoder on evaluation sets; every distinct sentence is encoded once.
 
@@ -35,6 +44,8 @@ def score(
         encode: The encoder to judge.
         sets: Evaluation sets.
         bootstrap: Resamples of the STS intervals; 0 = none.
+        head: What classifies its vectors; without one, or with one for other labels, sets of kind
+            ``classification`` are left out.
         teacher: Encoder whose vectors the student imitates; it sees the source language of each
             set only, usually English.
 
@@ -42,10 +53,12 @@ def score(
         ``sets``: by name ``kind``, ``split``, ``pairs`` (numbers of each language pair) and
         ``content`` (a hash of each pair's sentences and gold scores);
         ``mean``: by split and kind the plain mean over language pairs, None where there is no
-        set (``sts_same`` and ``sts_cross`` are its parts with one and with two languages);
+        set (``sts_same`` and ``sts_cross`` are its parts with one and with two languages;
+        ``classification`` is only there with such sets);
         ``agreement``: mean cosine between the student's vectors of both sides of dev bitext and
         the teacher's vectors of the source side, None without either or with unequal widths.
     """
+    sets = [item for item in sets if can_score(item, head)]
     student = _encoded(encode, (text for item in sets for text in (*item.left, *item.right)))
     results: dict[str, Any] = {}
     for item in sets:
@@ -54,28 +67,40 @@ def score(
             item.name, {"kind": item.kind, "split": item.split, "pairs": {}, "content": {}}
         )
         entry["content"][item.pair] = item.content
-        entry["pairs"][item.pair] = (
-            retrieval(left, right, sentences=(item.left, item.right))
-            if item.scores is None
-            else sts_scores(left, right, item.scores, bootstrap=bootstrap)
-        )
+        found: Mapping[str, float | int | None]
+        if item.scores is None:
+            found = retrieval(left, right, sentences=(item.left, item.right))
+        elif item.kind == "classification" and head is not None:
+            predicted = np.array([item.labels.index(label) for label in head.named(left)])
+            gold, classes = item.scores.astype(np.int64), len(item.labels)
+            found = classification_scores(predicted, gold, classes, bootstrap=bootstrap)
+        else:
+            found = sts_scores(left, right, item.scores, bootstrap=bootstrap)
+        entry["pairs"][item.pair] = found
     mean = {split: _means(results, split) for split in ("dev", "test")}
     agreement = None if teacher is None else _agreement(student, teacher, sets)
     return {"sets": results, "mean": mean, "agreement": agreement}
 
 
+def can_score(item: EvalSet, head: Head | None) -> bool:
+    """Whether an encoder with this head, or none, can be scored on a set."""
+    if item.kind != "classification":
+        return True
+    return head is not None and set(head.labels) == set(item.labels)
+
+
 def select_value(scores: Scores) -> float:
     """The number, larger is better, by which a checkpoint is selected; dev sets only.
 
-    STS decides where there is a dev STS set, else bitext: the two are not averaged, since one
-    point of one is not worth one point of the other.
+    STS decides where there is a dev STS set, else bitext, else classification: they are not
+    averaged, since one point of one is not worth one point of the other.
 
     Raises:
         UserError: No set has ``split: dev``; a test set never selects.
     """
     means = _means(scores["sets"], "dev")
     for kind in HEADLINE:
-        if (value := means[kind]) is not None:
+        if (value := means.get(kind)) is not None:
             return value
     names = ", ".join(scores["sets"]) or "none"
     raise UserError(f"eval.sets ({names}): selection needs a set with split=dev")
@@ -129,7 +154,7 @@ def _means(results: dict[str, Any], split: str) -> dict[str, float | None]:
             continue
         for pair, numbers in entry["pairs"].items():
             value = numbers[HEADLINE[entry["kind"]]]
-            found[entry["kind"]].append(value)
+            found.setdefault(entry["kind"], []).append(value)
             if entry["kind"] == "sts":
                 a, b = split_pair(pair)
                 found["sts_same" if a == b else "sts_cross"].append(value)
@@ -137,7 +162,7 @@ def _means(results: dict[str, Any], split: str) -> dict[str, float | None]:
 
 
 def _test_pairs(scores: Scores) -> set[tuple[str, str]]:
-    sets = scores["sets"].items()
+    sets = [(name, e) for name, e in scores["sets"].items() if e["kind"] != "classification"]
     return {(name, pair) for name, e in sets if e["split"] == "test" for pair in e["pairs"]}
 
 

@@ -1,4 +1,4 @@
-"""Evaluation sets: sentence pairs of two languages, with gold scores (STS) or without (bitext)."""
+"""Evaluation sets: sentence pairs with gold scores (STS) or without (bitext), texts with labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -15,15 +14,9 @@ from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill, split_pair
-from mlkd.data.rows import Reject, lines
+from mlkd.metrics.set_files import Table, gold_scores, read_demo, read_requests, set_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
-
-_MOST = 256 << 20
-"""Of an evaluation set, unpacked."""
-
-Table = tuple[Path, dict[int, list[str]]]
-"""A file and its cells by line number, counted from 1: two sentences, and the score of STS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,30 +25,34 @@ class EvalSet:
 
     Attributes:
         name: Key of the set in ``eval.sets``.
-        kind: ``sts`` (graded similarity) or ``bitext`` (row i of ``right`` translates ``left``).
+        kind: ``sts`` (graded similarity), ``bitext`` (row i of ``right`` translates ``left``) or
+            ``classification`` (both are one text).
         split: Only ``dev`` may select.
         pair: Languages of ``left`` and ``right``, as ``en-de``.
         left: N sentences.
         right: N sentences.
-        scores: (N,) float64 gold similarities of an STS set, else None.
+        scores: (N,) float64 gold similarities of an STS set, indices of the labels of a
+            classification, else None.
         source: The language that others are paired with, which the teacher reads.
+        labels: Of a classification.
     """
 
     name: str
-    kind: Literal["sts", "bitext"]
+    kind: Literal["sts", "bitext", "classification"]
     split: Literal["dev", "test"]
     pair: str
     left: tuple[str, ...]
     right: tuple[str, ...]
     scores: NDArray[np.float64] | None
     source: str = "en"
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < len(self.left) == len(self.right):
             raise ValueError(
                 f"{self.name} {self.pair}: {len(self.left)} and {len(self.right)} rows"
             )
-        if (self.kind == "sts") != (self.scores is not None):
+        if (self.kind == "bitext") != (self.scores is None):
             raise ValueError(f"{self.name} {self.pair}: scores belong to sts, and only there")
         if self.scores is not None and not (
             self.scores.shape == (len(self.left),) and np.isfinite(self.scores).all()
@@ -66,7 +63,7 @@ class EvalSet:
     def content(self) -> str:
         """Hash of the sentences and gold scores."""
         gold = None if self.scores is None else self.scores.tolist()
-        return digest([self.left, self.right, gold])
+        return digest([self.left, self.right, gold, *self.labels])
 
 
 def load_sets(config: EvalConfig) -> list[EvalSet]:
@@ -114,6 +111,8 @@ def sentences(sets: Iterable[EvalSet]) -> set[str]:
 
 def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
     key = f"eval.sets.{name}"
+    if config.kind == "classification":
+        return list(_classified(name, key, config, root))
     pairs = _pairs(key, config)
     if config.format == "tsv":
         _check_layout(key, config, pairs)
@@ -121,7 +120,7 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
     @cache
     def table(a: str, b: str, lang: str) -> Table:
         if config.format == "demo":
-            return _read_demo(key, config, a, b)
+            return read_demo(key, config, a, b)
         path = fill(config.path, {"a": a, "b": b, "lang": lang}, config.codes)
         return _read_tsv(key, config, Path(root or "", path))
 
@@ -137,8 +136,8 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
             raise UserError(f"{path}: {len(right)} rows, but {left_path} has {len(left)}")
         gold = None
         if config.kind == "sts":
-            gold = _scores(path, right, config.max_score)
-            differs = np.flatnonzero(gold != _scores(left_path, left, config.max_score))
+            gold = gold_scores(path, right, config.max_score)
+            differs = np.flatnonzero(gold != gold_scores(left_path, left, config.max_score))
             if differs.size:
                 line = list(right)[differs[0]]
                 raise UserError(
@@ -152,6 +151,33 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
         )
         sets.append(EvalSet(name, config.kind, config.split, pair, *sides, gold, config.source))
     return sets
+
+
+def _classified(name: str, key: str, config: EvalSetConfig, root: str | None) -> Iterator[EvalSet]:
+    """The sets of a classification, one a language; its labels are names."""
+    languages = list(dict.fromkeys(config.languages))
+    wanted = {"lang"} if len(languages) > 1 else _fields(config)
+    if not languages or (config.format == "tsv" and not (_fields(config) == wanted <= {"lang"})):
+        raise UserError(f"{key}: give languages, and {{lang}} in path for several")
+    if config.columns is not None and (len(config.columns) != 2 or min(config.columns) < 0):
+        raise UserError(f"{key}.columns={list(config.columns)}: classification has 2 of >= 0")
+    for language in languages:
+        if config.format == "demo":
+            path, rows = read_requests(key, config, language)
+        else:
+            place = fill(config.path, {"lang": language}, config.codes)
+            path, rows = _read_tsv(key, config, Path(root or "", place))
+        for number, (_, label) in rows.items():
+            if label not in config.labels:
+                allowed = ", ".join(config.labels)
+                raise UserError(f"{path}:{number}: label {label!r}; allowed: {allowed}")
+        texts = tuple(text for text, _ in rows.values())
+        gold = np.array([config.labels.index(label) for _, label in rows.values()], float)
+        pair = f"{language}-{language}"
+        labels = tuple(config.labels)
+        yield EvalSet(
+            name, config.kind, config.split, pair, texts, texts, gold, config.source, labels
+        )
 
 
 def _pairs(key: str, config: EvalSetConfig) -> list[str]:
@@ -221,7 +247,7 @@ def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
     columns = config.columns or tuple(range(_width(config)))
     wanted = f"at least {max(columns) + 1}" if config.columns else str(len(columns))
     rows = {}
-    for number, cells in _lines(key, path):
+    for number, cells in set_lines(key, path):
         if number == 1 and config.header:
             continue
         if len(cells) <= max(columns) or (config.columns is None and len(cells) != len(columns)):
@@ -235,49 +261,3 @@ def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
     if not rows:
         raise UserError(f"{path}: no rows; an evaluation set needs at least one")
     return path, rows
-
-
-def _read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
-    """The embedded sets: ``sts.tsv`` has a column ``split``, ``heldout.tsv`` is a test set."""
-    sts = config.kind == "sts"
-    if not sts and config.split == "dev":
-        raise UserError(f"{key}.split=dev: the demo bitext is held out; only test is allowed")
-    path = Path(str(files("mlkd.data.demo") / ("sts.tsv" if sts else "heldout.tsv")))
-    (_, names), *rest = _lines(key, path)
-    columns = [f"{a}1", f"{b}2", "score"] if sts else [a, b]
-    if missing := [column.rstrip("12") for column in columns if column not in names]:
-        raise UserError(f"{key}: the demo has no language {missing[0]}, only en, de, fr, es, tr")
-    rows = {number: dict(zip(names, cells, strict=True)) for number, cells in rest}
-    return path, {
-        number: [row[column] for column in columns]
-        for number, row in rows.items()
-        if not sts or row["split"] == config.split
-    }
-
-
-def _lines(key: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers from 1 and stripped cells of a TSV, packed or not."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file ({key}.path, under eval.root)")
-    size = 0
-    for number, (place, line) in enumerate(lines(path), start=1):
-        if isinstance(line, Reject):
-            raise UserError(f"{place}: {line.reason}")
-        if (size := size + len(line)) > _MOST:
-            raise UserError(f"{path}: larger than {_MOST >> 20} MiB; no evaluation set")
-        yield number, [cell.strip() for cell in line.split("\t")]
-
-
-def _scores(path: Path, rows: dict[int, list[str]], most: float) -> NDArray[np.float64]:
-    """(N,) gold scores, the last cell of each row."""
-    gold = np.empty(len(rows))
-    for index, (number, row) in enumerate(rows.items()):
-        try:
-            gold[index] = float(row[2])
-        except ValueError:
-            raise UserError(f"{path}:{number}: score {row[2]!r} is not a number") from None
-        if not 0 <= gold[index] <= most:
-            raise UserError(f"{path}:{number}: score {row[2]} is not within 0 and {most:g}")
-    if (gold == gold[0]).all():
-        raise UserError(f"{path}: every score is {gold[0]:g}; a rank correlation needs others")
-    return gold

@@ -9,9 +9,11 @@ from mlkd.metrics.scoring import HEADLINE
 MEASURES = {
     "test_sts": "test STS (Spearman ×100)",
     "test_bitext": "test bitext (accuracy ×100)",
+    "test_classification": "test classification (accuracy ×100)",
     "kept": "share of the assistant's test STS (%)",
     "dev_sts": "dev STS (Spearman ×100)",
     "dev_bitext": "dev bitext (accuracy ×100)",
+    "dev_classification": "dev classification (accuracy ×100)",
     "mib": "size on disk (MiB)",
     "parameters": "stored parameters (M)",
     "latency_ms": "latency of one sentence (ms)",
@@ -30,7 +32,11 @@ def numbers(measured: dict[str, Any], share: float | None = None) -> dict[str, f
     mean = measured["scores"]["mean"]
     latency = measured.get("latency_ms")
     found = {
-        **{f"{split}_{kind}": mean[split][kind] for split in ("test", "dev") for kind in HEADLINE},
+        **{
+            f"{split}_{kind}": mean[split].get(kind)
+            for split in ("test", "dev")
+            for kind in HEADLINE
+        },
         "kept": share,
         "mib": measured["mib"],
         "parameters": measured["parameters"]["total"] / 1e6,

@@ -105,8 +105,13 @@ def to_markdown(rows: Sequence[TableRow]) -> str:
 
 
 def _overview(rows: Sequence[TableRow]) -> Grid:
-    means = [(split, kind) for split in ("dev", "test") for kind in HEADLINE]
-    names = {"sts": "STS", "bitext": "bitext"}
+    means = [
+        (split, kind)
+        for split in ("dev", "test")
+        for kind in HEADLINE
+        if kind in ("sts", "bitext") or any(kind in row.scores["mean"][split] for row in rows)
+    ]
+    names = {"sts": "STS", "bitext": "bitext", "classification": "class."}
     grid = [
         ["model", "par. M", "MiB"]
         + [f"{split} {names[kind]}" for split, kind in means]
@@ -115,7 +120,7 @@ def _overview(rows: Sequence[TableRow]) -> Grid:
     for row in rows:
         grid.append(
             [row.name, _number(row.parameters / 1e6), _number(row.mib, 1)]
-            + [_number(row.scores["mean"][split][kind]) for split, kind in means]
+            + [_number(row.scores["mean"][split].get(kind)) for split, kind in means]
             + [_number(row.share, 1), _number(row.scores["agreement"], 3)]
             + [_number(row.sentences_per_s, 0), _number(row.latency_ms, 1)]
         )

@@ -124,12 +124,18 @@ class Chain:
         """For whoever works on a run or writes its record."""
         return Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id)
 
-    def measure(self, name: str, folder: Path) -> dict[str, Any]:
-        """Numbers of an encoder, from the cache where they are known; the first process's work."""
+    def measure(self, name: str, folder: Path, head: Path | None = None) -> dict[str, Any]:
+        """Numbers of an encoder, from the cache where they are known; the first process's work.
+
+        Args:
+            name: What tables call it.
+            folder: The encoder.
+            head: Its head for classifications, if it has one.
+        """
         if not ranks.is_first():
             return {}
         self.folders[name] = folder
-        self.measured[name] = self.evaluation.cached(folder, self.cache, name)
+        self.measured[name] = self.evaluation.cached(folder, self.cache, name, head)
         return self.measured[name]
 
     def measure_references(self) -> None:

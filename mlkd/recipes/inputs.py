@@ -70,8 +70,8 @@ def prepare(config: TrainConfig) -> Prepared:
     device_of(config.trainer.accelerator)  # is it there?
     cache = Path(config.output_dir, "cache")
     sets = load_sets(config.eval)
-    if not any(s.split == "dev" for s in sets):
-        raise UserError("eval.sets: selection needs a set with split=dev")
+    if not any(s.split == "dev" and s.kind != "classification" for s in sets):
+        raise UserError("eval.sets: selection needs a set with split=dev, of kind sts or bitext")
     teacher = open_encoder_folder(config.teacher, config.allow_download, cache)
     # Encoder folders are written by the first process only.
     with ranks.first_ahead(), Lock(cache / "prepare.lock", waiting_for="data preparation"):

@@ -17,7 +17,7 @@ from mlkd.metrics.scoring import select_value, share_of
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.recipes.chain import ByContent, Chain
 from mlkd.recipes.identity import identity
-from mlkd.recipes.recipe import STUDENT, Input, Link, Made, New
+from mlkd.recipes.recipe import HEAD, STUDENT, Input, Link, Made, New
 from mlkd.runs.record import Run, environment, now
 from mlkd.storage.files import (
     encoder_fingerprint,
@@ -78,9 +78,10 @@ def run_link(chain: Chain, link: Link, announce: Callable[[Run], None] | None = 
 
 def _score(chain: Chain, link: Link, run: Run) -> None:
     """Measure what a link made and enter it in its record."""
-    metrics = chain.measure(link.name, run.student)
-    share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
     record = run.read()
+    head = run.output(HEAD) if HEAD in record["outputs"] else None
+    metrics = chain.measure(link.name, run.student, head)
+    share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
     # The last link of an earlier chain keeps results that belong to its references.
     its_own = link.name == chain.config.stage or "references" not in record
     if record.get("metrics", {}).get("scores") == metrics["scores"]:

@@ -17,6 +17,8 @@ from mlkd.output.errors import UserError
 
 STUDENT = "student"
 """The output that every link has: the encoder that it trained."""
+HEAD = "head"
+"""The output of links that classify: a head for the vectors of their student."""
 REFERENCES = ("teacher", "assistant")
 """Encoders with which a chain's results are compared. Where no link is called so, or where it is
 left out, the assistant is ``base``."""

@@ -210,7 +210,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "2\tdev\t5\tRain.\tRegen.\tIt rains.\tEs regnet.\n"
     )
     (tmp_path / "heldout.tsv").write_text("id\tdomain\ten\tde\n0\tnews\tHello.\tHallo.\n")
-    monkeypatch.setattr("mlkd.metrics.sets.files", lambda package: tmp_path)
+    monkeypatch.setattr("mlkd.metrics.set_files.files", lambda package: tmp_path)
     return tmp_path
 
 

@@ -15,6 +15,7 @@ import torch
 from conftest import (
     ENGLISH,
     GERMAN,
+    Command,
     configure,
     run_until,
     stored_tokens,
@@ -40,6 +41,9 @@ from mlkd.stages.task import TaskStage
 from mlkd.targets.live import LiveEncoder
 
 LABELS = ("bad", "fair", "good")
+HELD = (
+    "{kind:classification,split:test,path:'held-{lang}.tsv',languages:[en],labels:[good,fair,bad]}"
+)
 TEXTS = [*ENGLISH[:3], *GERMAN[:3]]
 
 
@@ -261,6 +265,9 @@ def settings(
         text = "{kind:classification,format:tsv,path:labels.tsv,labels:[bad,fair,good]}"
         sizes = ("max_steps=6", "epochs=9999", "batch_size=16", "lr=0.01")
         links = [f"stages.task.{size}" for size in sizes]
+        # The order of the labels is another one than the head's.
+        (corpus / "held-en.tsv").write_text("".join(f"{t} x\t{LABELS[0]}\n" for t in ENGLISH))
+        known.append(f"+eval.sets.held={HELD}")
         return configure(
             "recipe=task", *known, f"+data.labelled.reviews={text}", *links, *overrides
         )
@@ -287,7 +294,13 @@ def test_it_goes_on_where_it_was_killed_and_keeps_the_best_encoder_and_head(
         original(self, trainer, module)
 
     monkeypatch.setattr(KeepBest, "on_validation_end", watched)
-    more = ["stages.task.dropout=0.1", "stages.task.head_rate=30", "stages.task.optim.warmup=1.0"]
+    config = settings("whole")
+    # What is learned is wrong for the dev texts: the first weights are the best.
+    turned = [
+        f"{t} dev {i}\t{LABELS[(n + 1) % 3]}\n" for i in range(5) for n, t in enumerate(ENGLISH)
+    ]
+    Path(str(config.data.root), "turned.tsv").write_text("".join(turned))
+    more = ["stages.task.dropout=0.1", "+data.labelled.reviews.dev_path=turned.tsv"]
     run_chain(settings("whole", *more))
     folder, record = record_of(tmp_path / "whole")
     assert sorted(record["outputs"]) == ["head", "student"]
@@ -304,6 +317,11 @@ def test_it_goes_on_where_it_was_killed_and_keeps_the_best_encoder_and_head(
     logits = torch.nn.functional.linear(vectors, kept["head.weight"], kept["head.bias"])
     assert torch.equal(head.logits(vectors), logits)
 
+    scores = record["metrics"]["scores"]["sets"]["held"]["pairs"]["en-en"]
+    named = head.named(student.encode([f"{text} x" for text in ENGLISH]))
+    assert scores["accuracy"] == pytest.approx(100 * named.count("bad") / 6)
+    assert "held" not in record["references"]["assistant"]["scores"]["sets"]
+
     run_until(settings("parts", *more), 3)
     (stopped,) = (tmp_path / "parts/runs").glob("task-*")
     assert (stopped / "last.ckpt").is_file()
@@ -315,6 +333,36 @@ def test_it_goes_on_where_it_was_killed_and_keeps_the_best_encoder_and_head(
     assert (again / "head/head.safetensors").read_bytes() == (
         folder / "head/head.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_or_a_student_with_a_head_is_evaluated(
+    settings: Callable[..., TrainConfig], tmp_path: Path, command: Command
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    config = settings("out")
+    run_chain(config)
+    folder, record = record_of(tmp_path / "out")
+    known = record["metrics"]["scores"]["sets"]["held"]
+    words = [
+        *("eval=base", f"eval.root={tmp_path / 'corpus'}", "eval.bootstrap=0", "max_tokens=16"),
+        f"+eval.sets.held={HELD}",
+        f"+teacher={{path:{config.teacher.path}}}",
+    ]
+    copy = shutil.copytree(folder / "student", tmp_path / "copy")
+    for number, given in enumerate(
+        ([f"model={folder}"], [f"model={copy}", f"head={folder / 'head'}"])
+    ):
+        done = command("mlkd.evaluate", *given, *words, f"output={tmp_path}/{number}.json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / f"{number}.json").read_text())
+        assert found["scores"]["sets"]["held"] == known and found["not_scored"] == []
+        assert found["head"]["folder"] == str(folder / "head")
+    done = command("mlkd.evaluate", f"model={copy}", *words, f"output={tmp_path}/none.json")
+    assert "warning: held: not scored, a classification needs a head" in done.stderr
+    damaged = command("mlkd.evaluate", f"model={copy}", f"head={copy}", *words)
+    assert damaged.returncode == 2 and "no head of a classification" in damaged.stderr
 
 
 def test_labelled_text_decides_the_links_that_read_it_and_no_other(
