@@ -69,6 +69,11 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in named if ".pooler." not in f".{name}"}
 
 
+def codes_of(model: nn.Module) -> dict[str, Tensor]:
+    """The codes of a coded word table, by name; no difference changes them."""
+    return {name: b for name, b in model.named_buffers() if b.dtype == torch.uint8}
+
+
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Hash of names, shapes and bits of weights, in any order (see :func:`weights_of`)."""
     parts = []
@@ -192,7 +197,7 @@ class Differences:
         """
         self._weights = weights_of(model)
         self._kept: dict[str, Entries] = {}
-        self.base = weights_fingerprint(self._weights.items())
+        self.base = weights_fingerprint([*self._weights.items(), *codes_of(model).items()])
 
     def apply(self, *places: Path | str | Difference) -> None:
         """Make the encoder its base plus these differences, and no others.

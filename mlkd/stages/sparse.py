@@ -15,6 +15,7 @@ from mlkd.encoders.difference import (
     FILE,
     Difference,
     Entries,
+    codes_of,
     save_difference,
     weights_fingerprint,
     weights_of,
@@ -106,6 +107,7 @@ class SparseEntries(Stage):
                     if other.any():
                         changed[name] = Entries(index[other], now[other])
                 yield name, weight
+            yield from codes_of(self.model).items()
 
         return Difference(weights_fingerprint(start()), self.settings.density, changed)
 

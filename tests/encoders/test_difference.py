@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mlkd
 from mlkd.encoders import difference as module
+from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.difference import (
     Difference,
     Differences,
@@ -122,6 +123,13 @@ def test_it_is_applied_and_removed_bit_for_bit(encoder_folder: Path, tmp_path: P
     assert same(bits(model), before)
     tasks.apply()
     assert same(bits(model), before)
+
+
+def test_the_codes_of_a_word_table_are_part_of_the_base() -> None:
+    table = CodedEmbedding(9, 2, 4)
+    before = Differences(table).base
+    table.codes[3, 1] += 1
+    assert Differences(table).base != before
 
 
 def test_load_applies_them(encoder_folder: Path, tmp_path: Path) -> None:
