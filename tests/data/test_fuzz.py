@@ -36,7 +36,7 @@ from mlkd.data.pairs import prepare_pairs
 from mlkd.data.readers import read
 from mlkd.data.rows import Reject, Row
 from mlkd.data.sources import count_rows, source_files
-from mlkd.metrics import sets
+from mlkd.metrics import set_files
 from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
 from mlkd.runs.record import Run
@@ -277,7 +277,7 @@ def test_gzip_bombs_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: bytes
 ) -> None:
     monkeypatch.setattr(rows, "MAX_SKIPPED", 4 << 20)
-    monkeypatch.setattr(sets, "_MOST", 4 << 20)
+    monkeypatch.setattr(set_files, "_MOST", 4 << 20)
     path = tmp_path / "bomb.tsv.gz"
     path.write_bytes(gzip.compress(byte * ((64 << 20) // len(byte)), 1))
     one = {"kind": "bitext", "split": "test", "path": path.name, "pairs": ["en-de"]}

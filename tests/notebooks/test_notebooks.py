@@ -59,7 +59,7 @@ def test_the_search_of_the_pages_runs(student: Path, tmp_path: Path) -> None:
 
 
 def test_the_python_of_the_readme_runs(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = (block for block in blocks("python") if "mlkd.load(" in block)
+    (snippet,) = (block for block in blocks("python") if "student = mlkd.load(" in block)
     given, replaced = re.subn(r'"outputs/runs/[^"]*"', repr(str(student)), snippet)
     assert replaced == 1
     exec(given, {})

@@ -468,7 +468,7 @@ def test_changed_code_is_noticed(tiny_overrides: list[str], tmp_path: Path) -> N
     """A job that was submitted with other code does not run."""
     jobs, _ = plan(*tiny_overrides, "student.recurrence=1,2")
     record = SweepRecord(tmp_path / "sweep")
-    record.start({}, jobs, {})
+    record.start({"command": "-m", "launcher": "local"}, jobs, {})
     write_job(record, jobs[0])
     submitted = json.loads(record.job(jobs[0].id).read_text())
     record.job(jobs[0].id).write_text(json.dumps(submitted | {"code": "0123", "version": "v1"}))
@@ -488,7 +488,11 @@ def test_a_job_that_runs_before_what_it_needs_says_so(
     jobs, _ = plan(*tiny_overrides, "student.recurrence=1,2")
     shared, cell, _ = jobs
     record = SweepRecord(tmp_path / "sweep")
-    record.start({}, jobs, {shared.id: {"status": "failed", "error": "it broke"}})
+    record.start(
+        {"command": "-m", "launcher": "local"},
+        jobs,
+        {shared.id: {"status": "failed", "error": "it broke"}},
+    )
     write_job(record, cell)
     with pytest.raises(JobFailed, match=f"it was started before {shared.id}, which it needs"):
         run_job(record.folder, cell.id)
