@@ -73,7 +73,7 @@ class TrainConfig(Section):
         if self.budget_mib is None and self.budget_of != "int8":
             raise ValueError(f"budget_of={self.budget_of} is only read with budget_mib")
         how, allowed = self.init.embedding, _ways_to_start(self.student)
-        if how not in allowed:
+        if how not in allowed and self.budget_mib is None:
             raise ValueError(
                 f"init.embedding={how} is not for a student with {_table_of(self.student)}; "
                 f"use {' or '.join(allowed)}"

@@ -113,6 +113,11 @@ def _search(chain: Chain, source: Path) -> list[dict[str, Any]]:
             says = f"{size / 2**20:.2f} MiB in {kind}, cosine {cosine:.3f}: {_words(student)}"
             found.append({"student": student.model_dump(), "cosine": cosine, "is": says})
     bar.close()
+    if not found:  # names of nodes are longer in deeper graphs
+        raise UserError(
+            f"budget_mib={config.budget_mib:g}: no shape is that small by a few bytes; give a "
+            "little more"
+        )
     return sorted(found, key=lambda shape: -shape["cosine"])
 
 

@@ -90,8 +90,9 @@ def refuse_beside_budget(config: TrainConfig, keys: Iterable[str]) -> None:
         name = key.lstrip("+~")
         if name == "student" or name.startswith("student.") or name == "init.embedding":
             raise UserError(f"{name}: not read, budget_mib chooses it")
-    if config.init.source == "scratch":
-        raise UserError("budget_mib: compares starts; init.source=scratch has none to compare")
+    for key in ("source", "embedding"):
+        if (given := getattr(config.init, key)) in ("scratch", "random"):
+            raise UserError(f"budget_mib: compares starts; init.{key}={given} has none to compare")
     if config.trainer.processes > 1:
         raise UserError("budget_mib: searches in one process; give several the student it finds")
     if not any(isinstance(link.inputs["start"], New) for link in links(config)):

@@ -81,11 +81,12 @@ def prepare(config: TrainConfig) -> Prepared:
             config.data, sentences(sets), cache, allow_download=config.allow_download
         )
         labelled = _labelled(config, sets, cache)
-        if config.student.trim is not None:
+        if config.student.trim is not None and config.budget_mib is None:
             check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
         assistant = load_folder(base)
-        check_student(backbone_of(assistant), config.student, config.data.max_tokens)
+        if config.budget_mib is None:  # or it is still to be found
+            check_student(backbone_of(assistant), config.student, config.data.max_tokens)
         coverage = _coverage(pairs, assistant.tokenizer, cache)
     if config.assistant.encoder is not None:
         _check_widths(load_folder(teacher), assistant)

@@ -127,6 +127,11 @@ class _Recipe:
         """A link that is run, with its inputs."""
         settings = self._config.stages[name]
         inputs = {role: self._input(name, role) for role in self._roles(name)}
+        if settings.needs_start and isinstance(inputs["start"], New):
+            raise UserError(
+                f"stages.{name}.inputs.start: a new student is not kept, and stage "
+                f"{settings.stage} needs it later; start from a link that trains it"
+            )
         path = list(self._path(name))
         seed = self._config.seed if settings.seed is None else settings.seed
         random = self._config.init.source == "scratch" and isinstance(path[-1], New)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from mlkd.config.stages.layers import LayersSettings
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.forward import encode
 from mlkd.losses.pair_mse import PairMSE
 from mlkd.output.errors import UserError
@@ -91,6 +92,10 @@ class LayersStage(Stage):
     def _pieces(self) -> Tensor:
         """Ids of the pieces of the text ``(n,)``, without special tokens."""
         tokenizer, backbone = self.model.tokenizer, backbone_of(self.model)
+        if self.settings.masking is not None and isinstance(
+            backbone.get_input_embeddings(), CodedEmbedding
+        ):
+            raise UserError(f"stage {self.settings.stage}: masking is not for student.codes")
         known = torch.ones(backbone.config.vocab_size, dtype=torch.bool)
         for module in backbone.modules():
             if isinstance(module, OccurringRows):

@@ -114,8 +114,13 @@ class SparseEntries(Stage):
     def _moved(self, start: dict[str, Tensor]) -> dict[str, Tensor]:
         """The trained encoder's tensors, of the rows that are trained here."""
         with torch.random.fork_rng([]):  # a model that is opened begins with random weights
-            theirs = weights_of(load_folder(self.folders["moved"]))
-        found = {}
+            moved = load_folder(self.folders["moved"])
+        theirs, found = weights_of(moved), {}
+        own, codes = codes_of(self.model), codes_of(moved)
+        if own.keys() != codes.keys() or any(
+            not torch.equal(own[name].cpu(), codes[name]) for name in own
+        ):
+            raise self._refused("the input moved is no training of start: it has other codes")
         for name in sorted(theirs.keys() ^ weights_of(self.model).keys()):
             raise self._refused(f"the input moved is no training of start: one has no {name}")
         for name, tensor in start.items():

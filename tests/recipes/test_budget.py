@@ -106,6 +106,7 @@ def test_too_small_a_size_is_refused(tiny) -> None:
         ("budget_mib=5 student.layers=2", "student.layers: not read, budget_mib chooses it"),
         ("budget_mib=5 student=minilm_tiny", "student: not read, budget_mib chooses it"),
         ("budget_mib=5 init=scratch", "init.source=scratch has none"),
+        ("budget_mib=5 init=paper", "init.embedding=random has none"),
         ("budget_mib=5 stage=assistant", "stage=assistant trains no student"),
         ("budget_mib=0", "greater than 0"),
         ("budget_of=fp32", "budget_of=fp32 is only read with budget_mib"),

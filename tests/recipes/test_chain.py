@@ -275,6 +275,7 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             for plus in ("", "+")
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
+        ("recipe=bistil_pairs stages.layers.enabled=false", "a new student is not kept"),
         ("recipe=null", "null: no option of a group"),
         ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
         ("optim.eps=inf", "finite"),

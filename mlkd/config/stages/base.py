@@ -40,6 +40,8 @@ class StageSettings(Section):
     """Inputs that it reads where they are given."""
     outputs: ClassVar[frozenset[str]] = frozenset({"student"})
     """What a link of the stage hands over: the encoder that it trained, and what else there is."""
+    needs_start: ClassVar[bool] = False
+    """Whether what it hands over is of use only beside what it started from."""
     whole: ClassVar[bool] = True
     """Whether the stage runs and trains all layers of the encoder."""
 

@@ -14,6 +14,8 @@ from mlkd.config.stages.task import TaskSettings
 class SparseKeys(StageSettings):
     """What all of them have besides the settings of the stage that they make sparse."""
 
+    needs_start: ClassVar[bool] = True
+
     density: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
     """Share of the entries that are trained: those that ``moved`` moved furthest from ``start``."""
     freeze_layernorm: bool = False
