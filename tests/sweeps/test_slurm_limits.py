@@ -53,7 +53,8 @@ def sweep(
             cells, _ = make_cells(read_request([*words, *overrides]))
         jobs = make_jobs(cells)
         record = SweepRecord(tmp_path / "out" / "multirun" / "limits")
-        record.start({"output_dir": str(tmp_path / "out")}, jobs, {})
+        head = {"command": "-m", "launcher": "slurm", "output_dir": str(tmp_path / "out")}
+        record.start(head, jobs, {})
         for job in jobs:
             write_job(record, job)
             change(record.job(job.id), code="0123")
