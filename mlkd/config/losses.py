@@ -9,20 +9,23 @@ from pydantic import Field, model_validator
 from mlkd.config.section import Section
 
 
-class PairMSEConfig(Section):
+class TermConfig(Section):
+    """One term of a loss; a subclass has the version of its code."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class PairMSEConfig(TermConfig):
     """Weight of the mean squared error to the targets of both sides."""
 
     version: ClassVar[int] = 1
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
 
-
-class MCLConfig(Section):
+class MCLConfig(TermConfig):
     """Multilingual contrastive learning on the batch's similarity matrix."""
 
     version: ClassVar[int] = 1
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
     mode: Literal["soft", "bool", "ce"] = "soft"
     """Regression to the teacher's similarities, to the identity, or cross-entropy of it."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0

@@ -6,26 +6,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.losses import PairMSEConfig
+from mlkd.config.losses import PairMSEConfig, TermConfig
 from mlkd.config.section import Section
 from mlkd.config.stages.base import StageSettings
 from mlkd.config.student import StudentConfig
 
 
-class HiddenConfig(Section):
+class HiddenConfig(TermConfig):
     """Weight of the mean squared error of token states: embedding output and every layer."""
 
     version: ClassVar[int] = 1
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
 
-
-class AttentionConfig(Section):
+class AttentionConfig(TermConfig):
     """Weight of the mean squared error of attention probabilities in every layer."""
 
     version: ClassVar[int] = 1
-
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
 
 
 class LayerLossConfig(Section):

@@ -7,25 +7,23 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mlkd.config.labelled import Task
+from mlkd.config.losses import TermConfig
 from mlkd.config.section import Section
 from mlkd.config.stages.base import LabelledSettings
 from mlkd.config.stages.layers import AttentionConfig, HiddenConfig
 
 
-class GoldConfig(Section):
+class GoldConfig(TermConfig):
     """Weight of the labels: cross-entropy, or the squared error of the cosine to the score."""
 
     version: ClassVar[int] = 1
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
 
-
-class SoftConfig(Section):
+class SoftConfig(TermConfig):
     """Weight of what the target says: soft labels, or its cosine."""
 
     version: ClassVar[int] = 1
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
     temperature: Annotated[float, Field(gt=0.0)] = 2.0
     """Logits of both sides are divided by it; similarities have none."""
 
