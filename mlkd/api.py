@@ -98,11 +98,13 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
     from mlkd.config.compose import configured
     from mlkd.config.given import sections
     from mlkd.config.schema import TrainConfig
-    from mlkd.recipes.early import refuse_unread
+    from mlkd.recipes.early import refuse_beside_budget, refuse_unread
     from mlkd.runs.record import flatten
 
     config = configured("train", TrainConfig, overrides, sections(settings))
-    refuse_unread(config, [*overrides, *flatten(settings)])
+    words = [*overrides, *flatten(settings)]
+    refuse_unread(config, words)
+    refuse_beside_budget(config, words)
     return config
 
 
@@ -142,7 +144,7 @@ def train(
     if config.trainer.processes > 1:
         raise UserError("trainer.devices and trainer.nodes: 1 here; commands start processes")
     links(config)  # refused before torch and friends are imported
-    refuse_beside_budget(config, settings)
+    refuse_beside_budget(config, ())
 
     from mlkd.machine.host import unchanged
     from mlkd.recipes.run import run_chain

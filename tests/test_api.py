@@ -114,6 +114,10 @@ def test_an_encoder_takes_the_place_of_another(encoder_folder: Path, corpus: Pat
             {"student": {"bottleneck": None}, "init": "copy", "stages": {"bottleneck": {"lr": 1}}},
             "stages.bottleneck.lr: not read, the link bottleneck needs a student.bottleneck.*",
         ),
+        (
+            {"student": {"layers": 2}, "budget_mib": 5},
+            "student.layers: not read, budget_mib chooses it",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_in_a_line(settings: dict[str, Any], message: str) -> None:

@@ -163,7 +163,7 @@ def _entries(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Entries]]:
         ValueError: They are none, in words.
     """
     names = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
-    if not names or len(tensors) != 2 * len(names):
+    if len(tensors) != 2 * len(names):
         raise ValueError("not one tensor of gaps and one of values for each name")
     for name in names:
         gaps, values = tensors.get(f"{name}.gaps"), tensors.get(f"{name}.values")

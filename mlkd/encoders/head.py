@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,7 @@ _WEIGHTS, _LABELS = "head.safetensors", "head.json"
 
 @dataclass(frozen=True)
 class Head:
-    """Logits of sentence vectors.
+    """Logits of the directions of sentence vectors: exports give unit vectors.
 
     Attributes:
         weight: ``(C, d)``, float32.
@@ -40,9 +41,9 @@ class Head:
         return [self.labels[index] for index in chosen.tolist()]
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """Logits ``(n, C)`` of vectors ``(n, d)``, on their device."""
+        """Logits ``(n, C)`` of vectors ``(n, d)`` of any length, on their device."""
         weight, bias = self.weight.to(vectors.device), self.bias.to(vectors.device)
-        return torch.nn.functional.linear(vectors.float(), weight, bias)
+        return F.linear(F.normalize(vectors.float()), weight, bias)
 
 
 def save_head(weight: Tensor, bias: Tensor, labels: Sequence[str], folder: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill, split_pair
+from mlkd.config.paths import user_path
 from mlkd.metrics.set_files import Table, gold_scores, read_demo, read_requests, set_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
@@ -122,7 +123,7 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
         if config.format == "demo":
             return read_demo(key, config, a, b)
         path = fill(config.path, {"a": a, "b": b, "lang": lang}, config.codes)
-        return _read_tsv(key, config, Path(root or "", path))
+        return _read_tsv(key, config, Path(root or "", user_path(path)))
 
     alone = _file_a_language(config)
     sets = []
@@ -166,7 +167,7 @@ def _classified(name: str, key: str, config: EvalSetConfig, root: str | None) ->
             path, rows = read_requests(key, config, language)
         else:
             place = fill(config.path, {"lang": language}, config.codes)
-            path, rows = _read_tsv(key, config, Path(root or "", place))
+            path, rows = _read_tsv(key, config, Path(root or "", user_path(place)))
         for number, (_, label) in rows.items():
             if label not in config.labels:
                 allowed = ", ".join(config.labels)

@@ -27,7 +27,7 @@ def check_early(config: TrainConfig, words: Iterable[str]) -> None:
     """
     wanted, words = links(config), list(words)
     refuse_unread(config, words)
-    refuse_beside_budget(config, [word.split("=")[0] for word in words])
+    refuse_beside_budget(config, words)
     data = config.data
     for link in wanted:
         for name, text in link.labelled.items():
@@ -74,20 +74,20 @@ def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:
     return (place[1], place[2]) if is_one else None
 
 
-def refuse_beside_budget(config: TrainConfig, keys: Iterable[str]) -> None:
+def refuse_beside_budget(config: TrainConfig, words: Iterable[str]) -> None:
     """Refuse settings that the search takes the place of.
 
     Args:
         config: The chain.
-        keys: What the command line sets.
+        words: What the command line sets, as in ``<key>=<value>``; keys will do.
 
     Raises:
         UserError: One of them would not be read, or the search is not possible.
     """
     if config.budget_mib is None:
         return
-    for key in keys:
-        name = key.lstrip("+~")
+    for word in words:
+        name = word.split("=")[0].lstrip("+~")
         if name == "student" or name.startswith("student.") or name == "init.embedding":
             raise UserError(f"{name}: not read, budget_mib chooses it")
     for key in ("source", "embedding"):

@@ -31,7 +31,7 @@ class TaskStage(Stage):
     states, attention; Ansell et al., 2023, phase 2), or from both.
 
     Attributes:
-        head: Logits ``(n, C)`` of sentence vectors; None of a similarity.
+        head: Logits ``(n, C)`` of unit sentence vectors; None of a similarity.
     """
 
     settings: TaskSettings
@@ -103,7 +103,7 @@ class TaskStage(Stage):
             batch: The rows.
         """
         if self.head is not None:
-            logits: Tensor = self.head(vectors[batch.source])
+            logits: Tensor = self.head(F.normalize(vectors[batch.source]))
             return logits
         return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
 

@@ -101,6 +101,13 @@ def test_columns_header_and_a_single_file(root: Path) -> None:
     assert item.scores.tolist() == [3, 4]
 
 
+def test_a_path_may_begin_with_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "x.tsv").write_text("a\tb\t1\nc\td\t2\n")
+    monkeypatch.setenv("HOME", str(root))
+    (item,) = load(root / "elsewhere", path="~/x.tsv", pairs=["en-en"])
+    assert list(item.left) == ["a", "c"]
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 
