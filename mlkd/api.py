@@ -70,11 +70,10 @@ def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> Se
         UserError: It is no sentence encoder, or names foreign module classes; a difference is
             damaged or of another base.
     """
-    from mlkd.config.paths import user_path
+    from mlkd.config.paths import encoder_at
     from mlkd.encoders.folder import load_folder
 
-    place = user_path(folder)
-    model = load_folder(place / "student" if (place / "run.json").is_file() else place)
+    model = load_folder(encoder_at(folder))
     if places := [diff] if isinstance(diff, Path | str) else diff:
         from mlkd.encoders.difference import Differences
 

@@ -7,29 +7,38 @@ import json
 from pathlib import Path
 
 from mlkd.config.inputs import EncoderConfig
-from mlkd.config.paths import user_path
+from mlkd.config.paths import encoder_at, user_path
 from mlkd.config.schema import TrainConfig
-from mlkd.config.student import StudentConfig
+from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.output.errors import UserError
 
 
 def check_backbone(config: TrainConfig) -> None:
-    """Compare the student's size with the backbone, as far as local files tell.
+    """Compare encoders, and the student's size with the one it copies, as far as local files tell.
 
     Raises:
-        UserError: Too many layers, too wide a bottleneck, or teacher and assistant differ in width.
+        UserError: Too many layers, too wide a bottleneck, or encoders differ in width.
     """
-    teacher = _backbone(config.teacher)
-    backbone = _backbone(config.assistant.encoder) if config.assistant.encoder else teacher
-    if backbone is None:
-        return
-    width, neurons = backbone["hidden_size"], backbone.get("intermediate_size")
-    if teacher is not None and teacher["hidden_size"] != width:
+    teacher = _backbone(encoder_folder(config.teacher))
+    assistant = config.assistant.encoder
+    backbone = teacher if assistant is None else _backbone(encoder_folder(assistant))
+    _check_widths(teacher, "assistant", backbone)
+    if (folder := source_folder(config.init)) is not None:
+        backbone = _backbone(folder)
+        _check_widths(teacher, "init.source", backbone)
+    if backbone is not None and config.budget_mib is None:
+        width, neurons = backbone["hidden_size"], backbone.get("intermediate_size")
+        check_size(config.student, backbone["num_hidden_layers"], width, neurons)
+
+
+def _check_widths(teacher: dict[str, int] | None, name: str, other: dict[str, int] | None) -> None:
+    """Refuse an encoder whose vectors are not as wide as the teacher's."""
+    widths = [one["hidden_size"] for one in (teacher, other) if one is not None]
+    if len(set(widths)) > 1:
         raise UserError(
-            f"teacher (width {teacher['hidden_size']}) and assistant (width {width}): "
+            f"teacher (width {widths[0]}) and {name} (width {widths[1]}): "
             "they must have the same width"
         )
-    check_size(config.student, backbone["num_hidden_layers"], width, neurons)
 
 
 def check_size(size: StudentConfig, layers: int, width: int, neurons: int | None) -> None:
@@ -67,6 +76,23 @@ def check_size(size: StudentConfig, layers: int, width: int, neurons: int | None
         )
 
 
+def source_folder(config: InitConfig) -> Path | None:
+    """The folder that a student copies; None where it copies the assistant, or nothing.
+
+    Raises:
+        UserError: It is that of no encoder.
+    """
+    if config.folder is None:
+        return None
+    folder = encoder_at(config.folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"init.source={config.folder}: no such folder; allowed: scratch, base, teacher, or the "
+            "folder of a run or an encoder"
+        )
+    return _of_sentence_transformers(folder)
+
+
 def encoder_folder(config: EncoderConfig) -> Path | None:
     """Local folder of an encoder; None for a hub model.
 
@@ -82,16 +108,18 @@ def encoder_folder(config: EncoderConfig) -> Path | None:
             raise UserError(f"package {config.package} is not installed; pip install it")
         return Path(spec.origin).parent / "model"
     if config.path is not None:
-        folder = user_path(config.path)
-        if not (folder / "modules.json").is_file():
-            raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
-        return folder
+        return _of_sentence_transformers(user_path(config.path))
     return None
 
 
-def _backbone(config: EncoderConfig) -> dict[str, int] | None:
+def _of_sentence_transformers(folder: Path) -> Path:
+    if not (folder / "modules.json").is_file():
+        raise UserError(f"{folder}: no sentence-transformers folder (it has no modules.json)")
+    return folder
+
+
+def _backbone(folder: Path | None) -> dict[str, int] | None:
     """Sizes of a local encoder, from its ``config.json``; None where it does not tell."""
-    folder = encoder_folder(config)
     if folder is None or not (folder / "config.json").is_file():
         return None
     if (folder / "mlkd_config.json").is_file():  # its layers may run several times

@@ -202,7 +202,7 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
         config = schema.model_validate(values)
     except ValidationError as error:
         raise UserError(explained(error, schema, values)) from None
-    if isinstance(config, TrainConfig) and config.budget_mib is None:
+    if isinstance(config, TrainConfig):
         check_backbone(config)
     return config
 

@@ -42,3 +42,13 @@ def user_path(written: str | os.PathLike[str]) -> Path:
         return Path(expanded(os.fspath(written)))
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def encoder_at(written: str | os.PathLike[str]) -> Path:
+    """The folder of an encoder: that of a run's student, or the one that is given.
+
+    Raises:
+        UserError: There is no such user.
+    """
+    folder = user_path(written)
+    return folder / "student" if (folder / "run.json").is_file() else folder

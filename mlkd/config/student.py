@@ -95,8 +95,9 @@ class StudentConfig(Section):
 class InitConfig(Section):
     """How the student starts (Wibowo et al., 2024; methods of Ding et al., 2022)."""
 
-    source: Literal["scratch", "base", "teacher"]
-    """Random, the assistant before stage 1, or the assistant after stage 1."""
+    source: str
+    """``scratch``, random; ``base`` or ``teacher``, the assistant before or after stage 1; or the
+    folder of a run or an encoder, such as a larger student (Mirzadeh et al., 2020)."""
     layers: Literal["first", "stride", "last", "ends"]
     """Which layers of the source the stored layers copy."""
     embedding: Literal["copy", "svd", "kmeans", "random"]
@@ -106,6 +107,11 @@ class InitConfig(Section):
     frequency_power: Fraction = 0.5
     """Weight of a token in SVD and k-means: its frequency to this power. At 1 the function words
     take most of the table, at 0 the rarest word counts as much as the most frequent one."""
+
+    @property
+    def folder(self) -> str | None:
+        """The source, if it is a folder."""
+        return None if self.source in ("scratch", "base", "teacher") else self.source
 
     @model_validator(mode="after")
     def _scratch_is_random(self) -> InitConfig:

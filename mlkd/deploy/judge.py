@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.inputs import EncoderConfig, EvalConfig
-from mlkd.config.paths import user_path
+from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import Graph, exported, measure
 from mlkd.deploy.race import assistant_of, compare_speed, is_onnx
@@ -126,9 +126,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
 
 def _folder(config: EvaluateConfig) -> Path:
     """The folder that ``model`` means."""
-    folder = user_path(config.model)
-    if (folder / "run.json").is_file():
-        folder = folder / "student"
+    folder = encoder_at(config.model)
     if not folder.exists() and "@" in config.model:
         name, revision = config.model.rsplit("@", 1)
         hub = EncoderConfig(name=name, revision=revision)

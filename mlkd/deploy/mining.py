@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.config.commands import MineConfig
+from mlkd.config.paths import encoder_at
 from mlkd.data.look import packed
 from mlkd.data.rows import lines
 from mlkd.deploy.exported import exported, open_graph
@@ -133,8 +134,7 @@ def open_encoder(model: str) -> Encode:
     Raises:
         UserError: It is none of these, is damaged, or a package is missing.
     """
-    folder = Path(model)
-    folder = folder / "student" if (folder / "run.json").is_file() else folder
+    folder = encoder_at(model)
     if (graph := exported(folder)) is not None:
         need(["onnxruntime"], "export", f"model={model}")
         return open_graph(graph)

@@ -185,5 +185,7 @@ def open_chain(config: TrainConfig) -> Chain:
         precision=config.eval.precision,
     )
     given = {"teacher": ready.teacher, "base": ready.base}
+    if ready.source is not None:
+        given["source"] = ready.source
     rows = ready.pairs, ready.labelled
     return Chain(config, *rows, evaluation, given, keys, ready.coverage, deadline)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlkd.config.backbone import source_folder
 from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
@@ -48,9 +49,12 @@ def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, A
             return resolver.given(source)
         if isinstance(source, Made):
             return resolver.made(source)
+        init = config.init.deciding()
+        if config.init.folder is not None:
+            init["source"] = "folder"  # wherever it is
         return {
             "student": config.student.deciding(),
-            "init": config.init.deciding(),
+            "init": init,
             "source": resolved(source.source),
             "seed": config.seed,
         }
@@ -74,10 +78,12 @@ class BySettings:
         self._links = {link.name: link for link in links(config)}
 
     def given(self, encoder: Given) -> Any:
-        """Settings of the teacher; those of the assistant, which may be made from it and pairs."""
+        """Settings of the teacher; for the assistant, made from it and pairs, those of both."""
         teacher = self._config.teacher.deciding()
         if encoder.name == "teacher":
             return teacher
+        if encoder.name == "source":
+            return str(source_folder(self._config.init))
         return {"teacher": teacher, "assistant": self._config.assistant.deciding()}
 
     def made(self, output: Made) -> Any:
@@ -141,7 +147,12 @@ def _files(config: TrainConfig) -> Iterator[Path]:
         root = glob.escape(config.eval.root or "")
         if item.path:
             yield from map(Path, sorted(glob.glob(os.path.join(root, pattern))))  # noqa: PTH118, PTH207
-    for encoder in (config.teacher, config.assistant.encoder):
-        if encoder is not None and encoder.path is not None:
-            folder = user_path(encoder.path)
-            yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    folders = [
+        user_path(encoder.path)
+        for encoder in (config.teacher, config.assistant.encoder)
+        if encoder is not None and encoder.path is not None
+    ]
+    with suppress(UserError):
+        folders += filter(None, [source_folder(config.init)])
+    for folder in folders:
+        yield from sorted(path for path in folder.rglob("*") if path.is_file())

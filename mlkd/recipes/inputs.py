@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from mlkd.config.backbone import source_folder
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
 from mlkd.data.pairs import PairStore, prepare_labelled, prepare_pairs
@@ -57,6 +58,8 @@ class Prepared:
     teacher: Path
     base: Path
     """The assistant before stage 1."""
+    source: Path | None
+    """What the student copies, if it is a folder of its own."""
     coverage: dict[str, Any]
     """By language what its vocabulary makes of the pairs (see :class:`Coverage`)."""
 
@@ -85,17 +88,21 @@ def prepare(config: TrainConfig) -> Prepared:
             check_languages("student.trim", config.student.trim, pairs.languages)
         base = _base(config, pairs, teacher, cache)
         assistant = load_folder(base)
+        source = source_folder(config.init)
+        copied = assistant if source is None else load_folder(source)
         if config.budget_mib is None:  # or it is still to be found
-            check_student(backbone_of(assistant), config.student, config.data.max_tokens)
+            check_student(backbone_of(copied), config.student, config.data.max_tokens)
         coverage = _coverage(pairs, assistant.tokenizer, cache)
     if config.assistant.encoder is not None:
-        _check_widths(load_folder(teacher), assistant)
+        _check_widths(load_folder(teacher), "assistant", assistant)
+    if source is not None:
+        _check_widths(load_folder(teacher), "init.source", copied)
     _check_sources(sets, pairs)
     if references(config)["assistant"] == Given("base"):
         _check_same_space(config, pairs, teacher, base)
     dev = len(pairs.dev_pairs())
     log.info("data: %d training and %d dev pairs in %s", len(pairs) - dev, dev, pairs.folder)
-    return Prepared(pairs, labelled, sets, teacher, base, coverage)
+    return Prepared(pairs, labelled, sets, teacher, base, source, coverage)
 
 
 def _labelled(config: TrainConfig, sets: list[EvalSet], cache: Path) -> dict[str, PairStore]:
@@ -129,16 +136,16 @@ def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:
             )
 
 
-def _check_widths(teacher: SentenceTransformer, assistant: SentenceTransformer) -> None:
-    """Refuse a ready assistant that could not imitate the teacher.
+def _check_widths(teacher: SentenceTransformer, name: str, other: SentenceTransformer) -> None:
+    """Refuse a ready encoder that could not imitate the teacher.
 
     Raises:
         UserError: Their vectors have different widths.
     """
-    theirs, ours = (model.get_embedding_dimension() for model in (teacher, assistant))
+    theirs, ours = (model.get_embedding_dimension() for model in (teacher, other))
     if theirs != ours:
         raise UserError(
-            f"teacher (width {theirs}) and assistant (width {ours}): they must have the same width"
+            f"teacher (width {theirs}) and {name} (width {ours}): they must have the same width"
         )
 
 

@@ -28,7 +28,8 @@ left out, the assistant is ``base``."""
 class Given:
     """An encoder that is there before the first link."""
 
-    name: Literal["teacher", "base"]
+    name: Literal["teacher", "base", "source"]
+    """The teacher, the assistant before stage 1, or the folder ``init.source``."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,8 @@ class _Recipe:
         """A new student, copied from what its link says."""
         if self._config.init.source == "base":
             return New(Given("base"))
+        if self._config.init.folder is not None:
+            return New(Given("source"))
         source = self._config.stages[name].inputs.get("source", "assistant")
         return New(self.find(source, self._order.index(name)))
 

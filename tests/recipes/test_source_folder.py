@@ -1,0 +1,69 @@
+"""A student that copies a folder of its own, such as a larger student."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import new_student
+
+from mlkd.config.schema import TrainConfig
+from mlkd.encoders.backbone import backbone_of, layers
+from mlkd.encoders.folder import load_folder
+from mlkd.encoders.words import whole_table
+from mlkd.output.errors import UserError
+from mlkd.recipes.identity import link_keys
+from mlkd.recipes.run import run_chain
+
+Tiny = Callable[..., TrainConfig]
+
+
+def test_it_copies_layers_and_table_of_a_trained_student(
+    tiny: Tiny, chain: dict[str, Path]
+) -> None:
+    larger = backbone_of(load_folder(chain["contrastive"] / "student"))
+    config = tiny("student.layers=1", "student.bottleneck=3", f"init.source={chain['contrastive']}")
+    start = backbone_of(new_student(config))
+    (copied,) = layers(start)
+    for name, weight in layers(larger)[-1].state_dict().items():
+        assert torch.equal(copied.state_dict()[name], weight)
+    # Three numbers a row are the best that is to be had of a table of rank four.
+    wide, narrow = whole_table(larger), whole_table(start)
+    error = (wide - narrow).norm() / wide.norm()
+    assert wide.shape == narrow.shape and 0 < error < 0.7
+    whole = tiny("student.layers=1", f"init.source={chain['contrastive'] / 'student'}")
+    torch.testing.assert_close(whole_table(backbone_of(new_student(whole))), wide)
+
+
+def test_its_runs_are_reused_wherever_the_folder_is_and_made_again_when_it_changes(
+    tiny: Tiny, chain: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    larger = shutil.copytree(chain["contrastive"] / "student", tmp_path / "larger")
+    asked = ["student.layers=1", f"init.source={larger}"]
+    run_chain(tiny(*asked, stage="bottleneck"))
+    key = link_keys(tiny(*asked))["bottleneck"]
+    caplog.set_level("INFO")
+    run_chain(tiny(*asked[:1], f"init.source={shutil.move(larger, tmp_path / 'moved')}",
+                   stage="bottleneck"))  # fmt: skip
+    assert caplog.text.count("bottleneck: reused (") == 1
+    shutil.copytree(chain["recurrent"] / "student", larger)
+    caplog.clear()
+    run_chain(tiny(*asked, stage="bottleneck"))
+    assert caplog.text.count("bottleneck: ran (") == 1
+    assert link_keys(tiny(*asked))["bottleneck"] != key
+
+
+def test_what_cannot_be_copied_is_one_line(
+    tiny: Tiny, chain: dict[str, Path], tmp_path: Path
+) -> None:
+    for given, message in (
+        ("techer", "init.source=techer: no such folder; allowed: scratch, base, teacher, or the "),
+        (str(tmp_path / "out"), "no sentence-transformers folder"),
+        (f"{chain['contrastive']} student.layers=3", "student.layers=3: the backbone has 2 layers"),
+    ):
+        source, *more = given.split()
+        with pytest.raises(UserError, match=message):
+            run_chain(tiny(f"init.source={source}", *more))
