@@ -33,6 +33,8 @@ SOURCES = {
                            "student/furthest.py"],
     "DomainsSettings": ["stages/domains.py", "stages/virtual.py", "stages/layer_terms.py",
                         "losses/domain_sums.py"],
+    "DomainsTaskSettings": ["stages/domains_task.py", "stages/domains.py", "stages/virtual.py",
+                            "stages/layer_terms.py", "losses/domain_sums.py"],
     "DomainGraphConfig": ["losses/domain_graph.py"],
     "OptimConfig": ["stages/base.py", "training/fit.py", "training/trainable.py",
                     "training/best.py",

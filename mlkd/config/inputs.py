@@ -214,13 +214,17 @@ class EvalSetConfig(Section):
     """Largest legal gold score."""
     labels: list[Label] = Field(default=[])
     """Of a classification, in any order; heads with the same ones are scored."""
+    domain: str | None = None
+    """Of the texts of a classification: models that have a head for this domain are scored with
+    it; null = with the one for all."""
 
     @model_validator(mode="after")
     def _every_key_is_read(self) -> EvalSetConfig:
         unread = ["path", "columns", "header", "codes"] if self.format == "demo" else []
         unread += ["max_score"] if self.kind != "sts" else []
-        unread += ["labels"] if self.kind != "classification" else ["pairs"]
-        kinds = {"max_score": "sts", "labels": "classification", "pairs": "sts and bitext"}
+        unread += ["labels", "domain"] if self.kind != "classification" else ["pairs"]
+        kinds = {"max_score": "sts", "pairs": "sts and bitext"}
+        kinds |= dict.fromkeys(("labels", "domain"), "classification")
         for key in unread:
             if getattr(self, key) != type(self).model_fields[key].default:
                 what = f"sets of kind {kinds[key]}" if key in kinds else "files"

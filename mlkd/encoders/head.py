@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,17 @@ class Head:
         weight: ``(C, d)``, float32.
         bias: ``(C,)``, float32.
         labels: The C labels, in the order of the logits.
+        domains: Heads for the vectors of some domains, with the same labels.
     """
 
     weight: Tensor
     bias: Tensor
     labels: tuple[str, ...]
+    domains: Mapping[str, Head] = field(default_factory=dict)
+
+    def of(self, domain: str | None) -> Head:
+        """The head of a domain; this one where it has none of its own."""
+        return self if domain is None else self.domains.get(domain, self)
 
     def named(self, vectors: NDArray[np.floating]) -> list[str]:
         """The most likely label of each vector ``(n, d)``."""
@@ -46,12 +52,26 @@ class Head:
         return F.linear(F.normalize(vectors.float()), weight, bias)
 
 
-def save_head(weight: Tensor, bias: Tensor, labels: Sequence[str], folder: Path) -> None:
-    """Write a head into a folder: its weights, and its labels in order."""
-    weights = {"weight": weight, "bias": bias}
+def save_head(
+    weight: Tensor, bias: Tensor, labels: Sequence[str], folder: Path, domains: Sequence[str] = ()
+) -> None:
+    """Write a head into a folder: its weights, and its labels in order.
+
+    Args:
+        weight: ``(C, d)``; with domains ``(D, C, d)``, and the head of any other text is the mean.
+        bias: ``(C,)``, or ``(D, C)``.
+        labels: The C labels.
+        folder: Where to write.
+        domains: Names of D domains with a head each.
+    """
+    weights, words = {"weight": weight, "bias": bias}, {"labels": list(labels)}
+    if domains:
+        weights |= {f"domains.{name}": value for name, value in weights.items()}
+        weights |= {"weight": weight.mean(0), "bias": bias.mean(0)}
+        words["domains"] = list(domains)
     weights = {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
     save_file(weights, folder / _WEIGHTS)
-    write_json(folder / _LABELS, {"labels": list(labels)})
+    write_json(folder / _LABELS, words)
 
 
 def load_head(folder: Path, width: int) -> Head:
@@ -65,12 +85,21 @@ def load_head(folder: Path, width: int) -> Head:
         UserError: It is none, or it reads vectors of another width.
     """
     try:
-        labels = json.loads((folder / _LABELS).read_text(encoding="utf-8"))["labels"]
+        words = json.loads((folder / _LABELS).read_text(encoding="utf-8"))
+        labels, domains = words["labels"], words.get("domains", [])
         tensors = load_file(folder / _WEIGHTS)
         weight, bias = tensors["weight"].float(), tensors["bias"].float()
-        known = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        known = all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names)
+            for names in (labels, domains)
+        )
         if not known or weight.ndim != 2 or not len(labels) == len(weight) == len(bias):
             raise ValueError("labels and weights do not fit each other")
+        parts = [tensors[f"domains.{name}"].float() for name in ("weight", "bias") if domains]
+        if [tuple(part.shape) for part in parts] != [
+            (len(domains), *whole.shape) for whole in (weight, bias) if domains
+        ]:
+            raise ValueError("domains and weights do not fit each other")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder}: no head of a classification ({reason_of(error)})") from None
     if weight.shape[1] != width:
@@ -78,4 +107,6 @@ def load_head(folder: Path, width: int) -> Head:
             f"{folder}: a head for vectors of width {weight.shape[1]}, not {width}; it belongs to "
             "another encoder"
         )
-    return Head(weight, bias, tuple(labels))
+    rows = zip(domains, *parts, strict=True) if domains else ()
+    own = {name: Head(one, other, tuple(labels)) for name, one, other in rows}
+    return Head(weight, bias, tuple(labels), own)

@@ -63,16 +63,11 @@ def attention_sums(
     return torch.stack(errors) @ sentences, mask.sum(1).float().square() @ sentences
 
 
-def pair_sums(vectors: PairVectors, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared errors of both sides, the mean over dimensions ``(D,)``, and pairs ``(D,)``.
-
-    Args:
-        vectors: Those of B pairs and their targets.
-        pairs: Which pairs are of which domain ``(B, D)``.
-    """
+def pair_errors(vectors: PairVectors) -> Tensor:
+    """Squared errors of both sides of B pairs, the mean over dimensions ``(B,)``."""
     source = (vectors.source - vectors.source_target).square().mean(1)
     translation = (vectors.translation - vectors.translation_target).square().mean(1)
-    return (source + translation) @ pairs, pairs.sum(0)
+    return source + translation
 
 
 def prototype_sums(states: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, Tensor]:

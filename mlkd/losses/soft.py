@@ -27,8 +27,12 @@ class Soft(nn.Module):
             found: Logits ``(B, C)``, or cosines ``(B,)``.
             wanted: Those of the other encoder, alike; without gradients.
         """
+        return self.errors(found, wanted).mean()
+
+    def errors(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """The same of each row ``(B,)``."""
         if self._kind == "similarity":
-            return F.mse_loss(found, wanted)
+            return F.mse_loss(found, wanted, reduction="none")
         shares = (wanted / self._temperature).softmax(dim=1)
         surprise = -(found / self._temperature).log_softmax(dim=1)
-        return (shares * surprise).sum(dim=1).mean()
+        return (shares * surprise).sum(dim=1)

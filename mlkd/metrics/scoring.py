@@ -71,7 +71,9 @@ def score(
         if item.scores is None:
             found = retrieval(left, right, sentences=(item.left, item.right))
         elif item.kind == "classification" and head is not None:
-            predicted = np.array([item.labels.index(label) for label in head.named(left)])
+            predicted = np.array(
+                [item.labels.index(label) for label in head.of(item.domain).named(left)]
+            )
             gold, classes = item.scores.astype(np.int64), len(item.labels)
             found = classification_scores(predicted, gold, classes, bootstrap=bootstrap)
         else:

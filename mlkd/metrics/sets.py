@@ -36,6 +36,7 @@ class EvalSet:
             classification, else None.
         source: The language that others are paired with, which the teacher reads.
         labels: Of a classification.
+        domain: Of its texts, which models with a head a domain classify by that one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class EvalSet:
     scores: NDArray[np.float64] | None
     source: str = "en"
     labels: tuple[str, ...] = ()
+    domain: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.left) == len(self.right):
@@ -64,7 +66,8 @@ class EvalSet:
     def content(self) -> str:
         """Hash of the sentences and gold scores."""
         gold = None if self.scores is None else self.scores.tolist()
-        return digest([self.left, self.right, gold, *self.labels])
+        domain = [] if self.domain is None else [{"domain": self.domain}]
+        return digest([self.left, self.right, gold, *self.labels, *domain])
 
 
 def load_sets(config: EvalConfig) -> list[EvalSet]:
@@ -175,10 +178,8 @@ def _classified(name: str, key: str, config: EvalSetConfig, root: str | None) ->
         texts = tuple(text for text, _ in rows.values())
         gold = np.array([config.labels.index(label) for _, label in rows.values()], float)
         pair = f"{language}-{language}"
-        labels = tuple(config.labels)
-        yield EvalSet(
-            name, config.kind, config.split, pair, texts, texts, gold, config.source, labels
-        )
+        about = config.source, tuple(config.labels), config.domain
+        yield EvalSet(name, config.kind, config.split, pair, texts, texts, gold, *about)
 
 
 def _pairs(key: str, config: EvalSetConfig) -> list[str]:

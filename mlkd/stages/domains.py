@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.nn.functional import one_hot, pad
 from mlkd.config.stages.domains import DomainsSettings
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of
-from mlkd.encoders.forward import Taps, encode
+from mlkd.encoders.forward import Encoded, Taps, encode
 from mlkd.losses import domain_sums as over
 from mlkd.losses.domain_graph import DomainGraph
 from mlkd.machine import ranks
@@ -40,6 +42,8 @@ class DomainsStage(Stage):
     """
 
     settings: DomainsSettings
+    _asks_target = False
+    """Whether errors of rows need the target's sentence vectors in the step."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -65,6 +69,24 @@ class DomainsStage(Stage):
                 dropout=given.dropout,
             )
             self.graph.requires_grad_(given.update != "frozen")
+
+    @property
+    def row_weights(self) -> dict[str, float]:
+        """Weights of the terms of whole rows by name, which count by 1/D."""
+        term = self.settings.loss.pair_mse
+        return {} if term is None else {"pair_mse": term.weight}
+
+    def row_errors(self, found: Encoded, wanted: Encoded, batch: PairBatch) -> dict[str, Tensor]:
+        """Errors ``(B,)`` of a batch's rows by name, of which those without a weight are logged.
+
+        Args:
+            found: What the student gave; sentence vectors if there is a term.
+            wanted: What the target gave.
+            batch: The rows.
+        """
+        if not self.row_weights:
+            return {}
+        return {"pair_mse": over.pair_errors(pair_vectors(found.sentence.float(), batch))}
 
     @classmethod
     def signals(cls, settings: DomainsSettings) -> Signals:  # type: ignore[override]  # its own
@@ -104,7 +126,7 @@ class DomainsStage(Stage):
             layers, vectors = self._weighted(other)
             return (layers.sum(0) + vectors).mean()
 
-        students = [p for p in self.model.parameters() if p.requires_grad]
+        students = [p for group in self.students() for p in group.parameters]
         loss, slope = response(students, step, judge, ratios, rate)
         towards = (slope * ratios).sum()  # a gradient, no value
         return self._output(loss + towards - towards.detach(), other, ratios)
@@ -119,13 +141,13 @@ class DomainsStage(Stage):
         wants_states = weights.hidden is not None or self.graph is not None
         seen = frozenset(mine) if twice or weights.attention is not None else frozenset()
         states = frozenset({0, *mine}) if wants_states else frozenset()
-        taps = Taps(weights.pair_mse is not None, states, seen)
+        taps = Taps(bool(self.row_weights), states, seen)
         found = encode(self.model, batch.ids, batch.mask, taps)
         wanted = self.live["target"].encode(
             batch.ids,
             batch.mask,
             Taps(
-                False,
+                self._asks_target,
                 frozenset() if weights.hidden is None else frozenset({0, *theirs}),
                 frozenset() if weights.attention is None else frozenset(theirs),
             ),
@@ -141,10 +163,9 @@ class DomainsStage(Stage):
             if weights.attention is not None:
                 shares = [found.attention[n] for n in mine], [wanted.attention[n] for n in theirs]
                 sums["attention"] = over.attention_sums(*shares, batch.mask, sentences)
-            if weights.pair_mse is not None:
-                vectors = pair_vectors(found.sentence.float(), batch)
-                own = one_hot(batch.domain, count).float()
-                sums["pair_mse"] = over.pair_sums(vectors, own)
+            rows_of = one_hot(batch.domain, count).float()
+            for name, errors in self.row_errors(found, wanted, batch).items():
+                sums[name] = errors @ rows_of, rows_of.sum(0)
             if self.graph is not None and self.settings.graph is not None:
                 if self.settings.grouping.by == "language":
                     sentences = over.members(sides[1:], batch.domain, len(batch.ids), count)
@@ -167,17 +188,26 @@ class DomainsStage(Stage):
         output = self._output((layers.sum(0) + vectors).mean(), found, self._ratios(sums))
         self.log_dict({f"dev/{name}": v for name, v in output.logs.items()})
         self.log("dev/loss", output.loss)
+        present = list(compress(self.domains, there.tolist()))
+        for name, mean in found.items():
+            if mean.ndim == 1:  # of rows
+                values = zip(present, mean.tolist(), strict=True)
+                self.log_dict({f"dev/{name}/{domain}": value for domain, value in values})
         ratios = self._ratios(sums).cpu()
         self._history[self.global_step] = ratios
         for layer, row in enumerate(ratios.tolist()):
             values = zip(self.domains, row, strict=True)
             self.log_dict({f"ratio/{layer}/{domain}": ratio for domain, ratio in values})
 
+    def students(self) -> list[ParameterGroup]:
+        """What is trained but for the graph."""
+        return [ParameterGroup([p for p in self.model.parameters() if p.requires_grad])]
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """The student and the graph, by turns if they alternate."""
         alternates = self._alternates
-        students = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [ParameterGroup(students, turn=_even if alternates else None)]
+        turn = _even if alternates else None
+        groups = [replace(group, turn=turn) for group in self.students()]
         if (given := self.settings.graph) is not None and given.update != "frozen":
             assert self.graph is not None
             own, turn = [*self.graph.parameters()], _odd if alternates else None
@@ -217,22 +247,22 @@ class DomainsStage(Stage):
         return self.settings.graph is not None and self.settings.graph.update == "alternate"
 
     def _weighted(self, means: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Weighted errors of states ``(L, D)`` and of sentence vectors ``(D,)``.
+        """Weighted errors of states ``(L, D)`` and of rows ``(D,)``.
 
         In a domain they add up to the loss of the stage ``layers``: the mean over states and that
         over layers.
         """
         weights, any_mean = self.settings.loss, next(iter(means.values()))
         layers = any_mean.new_zeros(self._states, any_mean.shape[-1])
-        vectors = any_mean.new_zeros(any_mean.shape[-1])
+        rows = any_mean.new_zeros(any_mean.shape[-1])
         if weights.hidden is not None:
             layers = layers + weights.hidden.weight / self._states * means["hidden"]
         if weights.attention is not None:
             share = weights.attention.weight / (self._states - 1)
             layers = layers + share * pad(means["attention"], (0, 0, 1, 0))
-        if weights.pair_mse is not None:
-            vectors = weights.pair_mse.weight * means["pair_mse"]
-        return layers, vectors
+        for name, weight in self.row_weights.items():
+            rows = rows + weight * means[name]
+        return layers, rows
 
     def _ratios(self, sums: over.Sums) -> Tensor:
         """Ratios ``(L, D)`` of layers and domains, the same on all ranks."""

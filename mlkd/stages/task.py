@@ -55,7 +55,7 @@ class TaskStage(Stage):
             self.selects, self.selects_largest = self._score_name, True
         self.gold = Gold(kind)
         self.soft = Soft(kind, loss.soft.temperature) if loss.soft is not None else None
-        self._target_head = self._given_head()
+        self._target_head = given_head(self)
         self._layers: LayerTerms | None = None
         if settings.map is not None:
             target, stage = self.live["target"].encoder, settings.stage
@@ -136,19 +136,20 @@ class TaskStage(Stage):
             return self._target_head.logits(vectors[batch.source])
         return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
 
-    def _given_head(self) -> Head | None:
-        """The head of the target, if it is read.
 
-        Raises:
-            UserError: It is another encoder's, or has other labels.
-        """
-        if "target_head" not in self.folders or self.task is None:
-            return None
-        width = self.live["target"].encoder.dimension
-        head = load_head(self.folders["target_head"], width)
-        if head.labels != self.task.labels:
-            raise UserError(
-                f"{self.folders['target_head']}: its labels are {', '.join(head.labels)}, those "
-                f"of the labelled text {', '.join(self.task.labels)}"
-            )
-        return head
+def given_head(stage: Stage) -> Head | None:
+    """The head of a stage's target, if it is read.
+
+    Raises:
+        UserError: It is another encoder's, or has other labels.
+    """
+    if "target_head" not in stage.folders or stage.task is None:
+        return None
+    folder = stage.folders["target_head"]
+    head = load_head(folder, stage.live["target"].encoder.dimension)
+    if head.labels != stage.task.labels:
+        raise UserError(
+            f"{folder}: its labels are {', '.join(head.labels)}, those "
+            f"of the labelled text {', '.join(stage.task.labels)}"
+        )
+    return head

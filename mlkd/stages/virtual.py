@@ -22,7 +22,7 @@ def halves(batch: PairBatch) -> tuple[PairBatch, PairBatch]:
     same = batch.domain == batch.domain[:, None]
     if int(same.sum(1).min()) < 2:
         raise UserError(
-            "stage domains: graph.update=alternate needs two pairs of each domain in a batch, on "
+            "graph.update=alternate needs two pairs of each domain in a batch, on "
             f"each process; of {len(batch.pairs)} pairs a domain has one; give a larger batch_size"
         )
     before = same.tril(-1).sum(1)  # how many of a pair's domain stand before it
@@ -35,9 +35,9 @@ def _part(batch: PairBatch, chosen: Tensor) -> PairBatch:
     sides = torch.cat([batch.source[chosen], batch.translation[chosen]])
     kept, rows = sides.unique(return_inverse=True)
     source, translation = rows.chunk(2)
-    source_target, translation_target = (
-        None if target is None else target[chosen]
-        for target in (batch.source_target, batch.translation_target)
+    source_target, translation_target, value = (
+        None if part is None else part[chosen]
+        for part in (batch.source_target, batch.translation_target, batch.value)
     )
     return PairBatch(
         ids=batch.ids[kept],
@@ -49,6 +49,7 @@ def _part(batch: PairBatch, chosen: Tensor) -> PairBatch:
         translation_target=translation_target,
         pairs=batch.pairs[chosen],
         domain=batch.domain[chosen],
+        value=value,
     )
 
 

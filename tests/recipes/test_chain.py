@@ -279,7 +279,7 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
         ("recipe=null", "null: no option of a group"),
         ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
         ("optim.eps=inf", "finite"),
-        ("stages.recurrent.stage=sentense", "no such stage; allowed: domains, embedding, layers"),
+        ("stages.recurrent.stage=sentense", "no such stage; allowed: domains, domains_task"),
         ("init=paper init.frequency_power=1", "only read with embedding=svd"),
     ],
 )
@@ -375,7 +375,9 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
     + ["recipe=mse debug=tiny", "recipe=mse stage=assistant", "experiment=headline_mse debug=tiny"]
     + ["recipe=layerwise debug=tiny", "recipe=layerwise stage=layers student=minilm_tiny"]
     + ["recipe=hrkd debug=tiny", "recipe=hrkd stages.domains.graph=null",
-       "recipe=hrkd stages.domains.graph.update=alternate stages.domains.grouping.by=language"]
+       "recipe=hrkd stages.domains.graph.update=alternate stages.domains.grouping.by=language",
+       "recipe=hrkd_task eval=demo_domains debug=tiny", "experiment=real_domains debug=tiny",
+       "recipe=hrkd_task stages.domains.graph=null stages.domains.labelled=[german]"]
     + [f"stage={stage} experiment=real_en_de" for stage in LINKS]
     + [f"data={p.stem}" for p in sorted((CONF_DIR / "data").glob("*.yaml")) if p.stem != "base"]
     + [f"eval={p.stem}" for p in sorted((CONF_DIR / "eval").glob("*.yaml"))

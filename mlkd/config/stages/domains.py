@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from mlkd.config.section import Fraction, Positive, Section
 from mlkd.config.stages.base import GroupingConfig
-from mlkd.config.stages.layers import LayerwiseSettings
+from mlkd.config.stages.layers import LayerTermsConfig, LayerwiseSettings
+from mlkd.config.stages.task import HeadSettings, SoftConfig
 
 
 class DomainGraphConfig(Section):
@@ -81,3 +82,21 @@ class DomainsSettings(LayerwiseSettings):
         if self.grouping.mode != "all":
             raise ValueError("grouping.mode must be all: each batch needs a part of every domain")
         return self
+
+
+class DomainsTaskLossConfig(LayerTermsConfig):
+    """Layers, which count by the ratios, and what the target says of a text."""
+
+    soft: SoftConfig = SoftConfig()
+
+
+class DomainsTaskSettings(DomainsSettings, HeadSettings):
+    """The same on labelled text, whose labels are not read in training: a head a domain."""
+
+    implementation: ClassVar[str] = "mlkd.stages.domains_task:DomainsTaskStage"
+    version: ClassVar[int] = 1
+    optional_roles: ClassVar[frozenset[str]] = frozenset({"target_head"})
+    outputs: ClassVar[frozenset[str]] = frozenset({"student", "head", "domain_weights"})
+
+    stage: Literal["domains_task"]  # type: ignore[assignment]  # a stage of its own
+    loss: DomainsTaskLossConfig = DomainsTaskLossConfig()  # type: ignore[assignment]  # its own

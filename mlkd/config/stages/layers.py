@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,19 +24,24 @@ class AttentionConfig(TermConfig):
     version: ClassVar[int] = 1
 
 
-class LayerLossConfig(Section):
+class LayerTermsConfig(Section):
     """Terms of the loss, each logged by its name; null = left out."""
 
     hidden: HiddenConfig | None = HiddenConfig()
     attention: AttentionConfig | None = AttentionConfig()
-    pair_mse: PairMSEConfig | None = None
-    """Sentence vectors as well; each side of a pair aims at its own."""
 
     @model_validator(mode="after")
-    def _some_layers(self) -> LayerLossConfig:
+    def _some_layers(self) -> Self:
         if self.hidden is None and self.attention is None:
             raise ValueError("give at least one of hidden, attention")
         return self
+
+
+class LayerLossConfig(LayerTermsConfig):
+    """The same with sentence vectors."""
+
+    pair_mse: PairMSEConfig | None = None
+    """Sentence vectors as well; each side of a pair aims at its own."""
 
 
 class MaskingConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,7 +48,28 @@ class TaskLossConfig(Section):
         return self
 
 
-class TaskSettings(LabelledSettings):
+class HeadSettings(LabelledSettings):
+    """What links share that have a head where they classify, and may have soft labels."""
+
+    loss: Any
+    head_rate: Annotated[float, Field(gt=0.0)] = 10.0
+    """Learning rate of the head of a classification, in parts of the link's."""
+
+    def lacks(self, task: Task) -> str | None:
+        """Soft labels need the target's head; similarities have no head."""
+        classifies, soft = task.kind == "classification", self.loss.soft is not None
+        if classifies and soft and "target_head" not in self.inputs:
+            return "loss.soft needs inputs.target_head, as <link>.head, for a classification"
+        if "target_head" in self.inputs and not (classifies and soft):
+            return "inputs.target_head is only read by loss.soft of a classification"
+        if not classifies and self.head_rate != type(self).model_fields["head_rate"].default:
+            return "head_rate is only read for a classification"
+        if not classifies and self.loss.soft is not None and self.loss.soft.temperature != 2.0:
+            return "loss.soft.temperature is only read for a classification"
+        return None
+
+
+class TaskSettings(HeadSettings):
     """An encoder learns a task from labelled text, or from another encoder that has learned it."""
 
     implementation: ClassVar[str] = "mlkd.stages.task:TaskStage"
@@ -65,8 +86,6 @@ class TaskSettings(LabelledSettings):
     select: Literal["score", "loss"] = "score"
     """What decides which weights are the best on dev: Spearman of a similarity and accuracy of a
     classification, or the loss."""
-    head_rate: Annotated[float, Field(gt=0.0)] = 10.0
-    """Learning rate of the head of a classification, in parts of the link's."""
 
     @model_validator(mode="after")
     def _target_is_read(self) -> TaskSettings:
@@ -80,16 +99,3 @@ class TaskSettings(LabelledSettings):
         if self.loss.compares_layers != (self.map is not None):
             raise ValueError("map goes with loss.hidden or loss.attention; give both or none")
         return self
-
-    def lacks(self, task: Task) -> str | None:
-        """Soft labels need the target's head; similarities have no head."""
-        classifies, soft = task.kind == "classification", self.loss.soft is not None
-        if classifies and soft and "target_head" not in self.inputs:
-            return "loss.soft needs inputs.target_head, as <link>.head, for a classification"
-        if "target_head" in self.inputs and not (classifies and soft):
-            return "inputs.target_head is only read by loss.soft of a classification"
-        if not classifies and self.head_rate != type(self).model_fields["head_rate"].default:
-            return "head_rate is only read for a classification"
-        if not classifies and self.loss.soft is not None and self.loss.soft.temperature != 2.0:
-            return "loss.soft.temperature is only read for a classification"
-        return None
