@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from mlkd.config.schema import TrainConfig
 from mlkd.data.labelled import labelled_files
@@ -51,20 +52,57 @@ def refuse_unread(config: TrainConfig, words: Iterable[str]) -> None:
     Raises:
         UserError: A setting would not be read by the link that has it, whatever the chain.
     """
+    for setting in _unread(config, words):
+        setting.tell()
+
+
+def refuse_unread_by_all(configs: Sequence[TrainConfig], words: Iterable[str]) -> None:
+    """The same for the cells of a sweep: it is enough if one of them reads a setting.
+
+    Args:
+        configs: The chains of the cells.
+        words: What is set for all of them.
+
+    Raises:
+        UserError: No cell would read a setting.
+    """
+    for word in words:
+        found = [next(_unread(config, [word]), None) for config in configs]
+        if (setting := found[0]) is not None and all(found):
+            setting.tell()
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A setting that a chain does not read."""
+
+    key: str
+    reason: str
+    refused: bool
+
+    def tell(self) -> None:
+        says = f"{self.key}: not read, {self.reason}"
+        if self.refused:
+            raise UserError(says)
+        log.warning(says)
+
+
+def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
+    """Settings of links that a chain does not read."""
     keys = [word.split("=")[0] for word in words]
     of_links = [(key, place) for key in keys if (place := _of_link(key, config)) is not None]
     chain = {link.name: link for link in links(config)} if of_links else {}
     for key, (name, setting) in of_links:
         settings = config.stages[name]
         if reason := settings.useless(config.student):
-            raise UserError(f"{key}: not read, the link {name} needs {reason}")
-        if name not in chain:
+            yield _Unread(key, f"the link {name} needs {reason}", refused=True)
+        elif name not in chain:
             if setting not in {"enabled", "inputs"}:
-                log.warning("%s: not read, the link %s is not in this chain", key, name)
+                yield _Unread(key, f"the link {name} is not in this chain", refused=False)
         elif chain[name].trains_student and (
             reason := settings.unread(config.student).get(setting)
         ):
-            raise UserError(f"{key}: not read, {reason}")
+            yield _Unread(key, reason, refused=True)
 
 
 def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlkd.config.commands import RunsConfig
 from mlkd.config.compose import run
 from mlkd.output.errors import UserError
-from mlkd.runs.inventory import Entry, inventory, needed_by, prunable, prune, size_of
+from mlkd.runs.inventory import RunState, inventory, needed_by, prunable, prune, size_of
 
 
 def main(config: RunsConfig) -> None:
@@ -41,7 +41,7 @@ def _agreed(number: int) -> bool:
     return input(f"remove these {number} runs? [y/N] ").strip().lower() in {"y", "yes"}
 
 
-def _show(chosen: dict[Entry, str], entries: list[Entry]) -> None:
+def _show(chosen: dict[RunState, str], entries: list[RunState]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -18,8 +18,8 @@ _UNFINISHED = {"cut off", "interrupted", "failed", "empty", "superseded"}
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """One run.
+class RunState:
+    """How a run stands.
 
     Attributes:
         folder: Where it is.
@@ -49,7 +49,7 @@ class Entry:
         return size_of(self.folder)
 
 
-def inventory(output: Path) -> list[Entry]:
+def inventory(output: Path) -> list[RunState]:
     """All runs of an output folder, by name."""
     runs = output / "runs"
     places = [*runs.glob("*-*"), *runs.glob("superseded/*-*")]
@@ -57,7 +57,7 @@ def inventory(output: Path) -> list[Entry]:
     return [_entry(folder, _record(folder)) for folder in folders]
 
 
-def needed_by(entries: list[Entry]) -> dict[str, list[str]]:
+def needed_by(entries: list[RunState]) -> dict[str, list[str]]:
     """Names of the runs that need each run, directly or through others."""
     needs = {entry.name: entry.needs for entry in entries}
     users: dict[str, list[str]] = {entry.name: [] for entry in entries}
@@ -69,7 +69,7 @@ def needed_by(entries: list[Entry]) -> dict[str, list[str]]:
     return users
 
 
-def prunable(output: Path, entries: list[Entry]) -> list[tuple[Entry, str]]:
+def prunable(output: Path, entries: list[RunState]) -> list[tuple[RunState, str]]:
     """Runs that nothing needs, each with the reason.
 
     A finished run stays if a command asked for it, or if any other run that stays or may go on
@@ -86,7 +86,7 @@ def prunable(output: Path, entries: list[Entry]) -> list[tuple[Entry, str]]:
     return found
 
 
-def prune(output: Path, chosen: list[Entry]) -> Iterator[Entry]:
+def prune(output: Path, chosen: list[RunState]) -> Iterator[RunState]:
     """Remove runs, each only if nothing needs it still; gives those that were removed."""
     for entry in chosen:
         with Lock(_lock(entry.folder), waiting_for=entry.name):
@@ -112,7 +112,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _entry(folder: Path, record: dict[str, Any] | None) -> Entry:
+def _entry(folder: Path, record: dict[str, Any] | None) -> RunState:
     status = _status(folder, record)
     record = record or {}
     link = str(record.get("link", folder.name.rpartition("-")[0]))
@@ -121,7 +121,7 @@ def _entry(folder: Path, record: dict[str, Any] | None) -> Entry:
     # References are there once a chain ended here, also if it was begun as a part of another one.
     is_result = "references" in record or config.get("stage", link) == link
     needed = tuple(sorted(set(inputs_of(record).values())))
-    return Entry(folder, link, status, means, is_result, needed)
+    return RunState(folder, link, status, means, is_result, needed)
 
 
 def _means(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -21,6 +21,7 @@ from mlkd.config.sweeps import Launcher, LocalConfig, SlurmConfig, SweepConfig, 
 from mlkd.config.trees import compose_tree
 from mlkd.output.errors import UserError
 from mlkd.output.label import label, text
+from mlkd.recipes.early import refuse_unread_by_all
 from mlkd.recipes.identity import link_keys
 
 T = TypeVar("T", bound=Section)
@@ -132,7 +133,7 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
     """The possible cells of a grid, and the others with a word why not.
 
     Raises:
-        UserError: No cell is possible.
+        UserError: No cell is possible, or none reads a setting that all of them have.
     """
     cells: dict[str, Cell] = {}
     impossible: dict[str, str] = {}
@@ -149,6 +150,7 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
             cells[cell.id] = cell
     if not cells:
         raise UserError(f"no cell is possible; the first one: {next(iter(impossible.values()))}")
+    refuse_unread_by_all([cell.config for cell in cells.values()], request.fixed)
     return list(cells.values()), impossible
 
 

@@ -98,6 +98,21 @@ def test_impossible_cells_are_left_out_with_a_word() -> None:
     assert len(impossible) == 3
 
 
+def test_a_setting_that_no_cell_reads_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    lr, tables = "stages.bottleneck.lr=1e-3", "student.bottleneck=4,null"
+    starts = ["init.embedding=svd,copy", tables]
+    plan(*starts, lr)  # cells with a bottleneck read it
+    with pytest.raises(UserError, match=r"stages\.bottleneck\.lr: not read, the link bottleneck"):
+        plan("seed=0,1", "init=copy", "student.bottleneck=null", lr)
+    ablations = "stages.contrastive.enabled=true,false"
+    plan(ablations, "stage=recurrent", "stages.recurrent.dropout=0.1", "seed=0,1")
+    assert caplog.messages == []
+    plan("seed=0,1", "stage=recurrent", "stages.contrastive.dropout=0.1")
+    assert caplog.messages == [
+        "stages.contrastive.dropout: not read, the link contrastive is not in this chain"
+    ]
+
+
 def test_the_share_of_the_data_is_the_students() -> None:
     jobs, _ = plan("sweep=init", "seed=0", "init=teacher", "init.layers=ends")
     assert [(job.upto, job.cells) for job in jobs if not job.is_cell] == [("assistant", 9)]
