@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Folder, NewFile, Positive, Section
 from mlkd.config.student import TrimConfig
 from mlkd.config.training import Accelerator
+
+VectorKind = Annotated[
+    str,
+    BeforeValidator(lambda given: str(given) if type(given) is int else given),
+    Field(pattern=r"^([1-9]\d*(-(int8|binary))?|int8|binary)$"),
+]
+"""The first numbers of a vector, its precision, or both: ``256``, ``int8``, ``binary``,
+``128-int8``."""
 
 
 class EvaluateConfig(Section):
@@ -36,6 +44,9 @@ class EvaluateConfig(Section):
     memory of processes that only encode."""
     compare: list[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
+    vectors: list[VectorKind] = Field(default_factory=list)
+    """Also score shorter and coarser vectors of teacher, assistant and student: the first numbers,
+    ``int8``, ``binary``, or both, as ``128-int8``."""
     output: NewFile | None = None
     """JSON file to write; null = ``outputs/evaluation-<name of the model>-<hash>.json``."""
     accelerator: Accelerator = "auto"
@@ -96,6 +107,9 @@ class ExportConfig(Section):
     eval: EvalConfig | None = None
     """Sets for ``max_loss`` and the model card; null = those of the run, the demo's for a folder
     without a run."""
+    vectors: list[VectorKind] = Field(default_factory=list)
+    """Shorter and coarser vectors to score for the model card: the first numbers, ``int8``,
+    ``binary``, or both, as ``128-int8``."""
     trim: TrimConfig | None = None
     """Leaves out the pieces that the pairs of some languages do not use; null = none."""
     data: DataConfig | None = None
@@ -115,6 +129,8 @@ class ExportConfig(Section):
             raise ValueError("format sparse changes the whole vocabulary's weights; leave trim out")
         if self.q4 is not None and "onnx_q4" not in self.format:
             raise ValueError("q4 is only read by the format onnx_q4")
+        if self.vectors and self.format == ["gguf"] and self.trim is None:
+            raise ValueError("vectors: the format gguf is not scored; give another beside it")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:

@@ -15,6 +15,7 @@ from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.deploy.snippets import other_tools, use
 from mlkd.deploy.source import Source
 from mlkd.metrics.scoring import HEADLINE
+from mlkd.metrics.table import grid_to_markdown, kinds_grid
 from mlkd.storage.files import default_prompt
 
 _LIBRARY = {
@@ -26,6 +27,11 @@ _LIBRARY = {
     "sparse": "sentence-transformers",
 }
 """What the hub tells its users to load a format with."""
+
+
+_SHORTER = """`128` are the first 128 numbers of each vector, int8 is a vector times 127 / its
+largest number, rounded, and binary has the signs. Scores are those above, the mean over language
+pairs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,11 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     ]
     if folder.scored:
         parts.append(_scores(source, folder))
+    if kinds := {
+        f"`{f}`": part["vectors"] for f, part in folder.parts.items() if "vectors" in part
+    }:
+        parts.append(f"## Shorter vectors\n\n{_SHORTER}\n\n")
+        parts[-1] += grid_to_markdown(kinds_grid(kinds, "weights"), 2)
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 

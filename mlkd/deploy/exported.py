@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.metrics.scoring import Encode
+from mlkd.metrics.shorter import Remembered
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -112,16 +113,24 @@ def open_graph(graph: Graph) -> Encode:
         raise UserError(f"{graph.folder}: cannot be loaded ({reason_of(error)})") from None
 
 
-def measure(evaluation: Any, graph: Graph, head: Path | None = None) -> dict[str, Any]:
-    """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder."""
+def measure(
+    evaluation: Any, graph: Graph, encode: Remembered, head: Path | None = None
+) -> dict[str, Any]:
+    """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder.
+
+    Args:
+        evaluation: What it is judged on.
+        graph: The graph,
+        encode: opened; it is timed without its memory.
+        head: Folder of a head for classifications.
+    """
     from mlkd.encoders.head import load_head
     from mlkd.metrics.size import folder_mib
 
-    encode = open_graph(graph)
     width = encode(["one sentence"]).shape[1]
     opened = None if head is None else load_head(head, width)
     return {
-        **evaluation.speed({"model": encode})["model"],
+        **evaluation.speed({"model": encode.encode})["model"],
         "scores": evaluation.scores(encode, opened),
         "precision": graph.precision,
         "parameters": stored_parameters(graph),

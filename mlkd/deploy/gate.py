@@ -35,6 +35,7 @@ class Reference:
         known: Scores of ``whole`` that its run measured, by whoever made them in fp32; or None.
         bootstrap: Resamples of the STS intervals; 0 = none.
         max_loss: Points of dev score that may be lost.
+        kinds: Of shorter vectors that are scored as well.
     """
 
     whole: Encode
@@ -44,6 +45,7 @@ class Reference:
     known: Scores | None
     bootstrap: int
     max_loss: float
+    kinds: Sequence[str]
 
     @cached_property
     def texts(self) -> list[str]:

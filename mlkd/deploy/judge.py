@@ -16,20 +16,20 @@ from mlkd.config.compose import CONF_DIR
 from mlkd.config.inputs import EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
-from mlkd.deploy.exported import Graph, exported, measure
-from mlkd.deploy.race import assistant_of, compare_speed, is_onnx
+from mlkd.deploy.exported import Graph, exported, measure, open_graph
+from mlkd.deploy.race import race_of, racers, run_of
 from mlkd.deploy.source import section_of
+from mlkd.deploy.uses import beside, remembered
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
+from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import environment, now, read_record
 from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, write_json
 
-_TIMED = 320
-"""Sentences that ``latency=true`` times: ten batches."""
 _LONGEST = 64
 """How many tokens a model without a run reads at most."""
 _CACHE = Path("outputs", "cache")
@@ -61,10 +61,10 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
 
     Returns:
         The numbers (see :meth:`Evaluation.measure` and :meth:`Evaluation.speed`), ``race`` with
-        ``latency``, ``not_kept_out`` (sets that its training may have seen), ``not_scored`` (sets
-        that need another head), and what they are of:
-        ``model``, ``teacher``, ``eval``, ``max_tokens``, ``environment``, ``hardware``,
-        ``finished``.
+        ``latency``, ``vectors`` with ``vectors`` (by encoder, see
+        :func:`mlkd.metrics.shorter.score_kinds`), ``not_kept_out`` (sets that its training may
+        have seen), ``not_scored`` (sets that need another head), and what they are of: ``model``,
+        ``teacher``, ``eval``, ``max_tokens``, ``environment``, ``hardware``, ``finished``.
 
     Raises:
         UserError: There is no such model, teacher or set, or the file holds something else.
@@ -83,7 +83,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     record = _record_of(folder)
     teacher = open_encoder_folder(_teacher(config, record), config.allow_download, _CACHE)
     read = folder if graph is not None else _with_prompt(config, folder)
-    racers = _racers(config, folder, teacher) if config.latency else {}
+    raced = racers(config, folder, teacher) if config.latency else {}
     evaluation = Evaluation(
         sets,
         bootstrap=config.eval.bootstrap,
@@ -92,7 +92,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         accelerator=config.accelerator,
         precision=config.eval.precision,
     )
-    run, given = _run_of(folder), user_path(config.model)
+    run, given = run_of(folder), user_path(config.model)
     # A model of the hub lies in a folder that is called by its revision.
     name = run.name if run else (given.absolute() if given.exists() else given).name.split("@")[0]
     model = {"asked": config.model} | _who(read, graph)
@@ -105,14 +105,21 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     if (head := _head(config, run)) is not None:
         about["head"] = {"folder": str(head.absolute()), "fingerprint": encoder_fingerprint(head)}
     file = _file(config, name, model, digest([about, [s.content for s in sets]], 8))
+    student = Remembered(open_graph(graph)) if graph else remembered(evaluation, read)
+    encoders = beside(evaluation, folder, student) if config.vectors else {}
+    check_kinds(config.vectors, {n: e(["one sentence"]).shape[1] for n, e in encoders.items()})
     if graph is not None:
-        content = measure(evaluation, graph, head)
+        content = measure(evaluation, graph, student, head)
     else:
         speed = evaluation.speed({"model": evaluation.encoder(read)})["model"]
-        content = evaluation.measure(read, head) | speed
+        known = student if encoders else None  # else its model would be loaded a second time
+        content = evaluation.measure(read, head, known) | speed
     content["not_scored"] = sorted({s.name for s in sets} - content["scores"]["sets"].keys())
     if config.latency:
-        content["race"] = _race(racers, [text for s in sets for text in s.left])
+        content["race"] = race_of(raced, [text for s in sets for text in s.left])
+    if config.vectors:
+        found = {name: score_kinds(e, sets, config.vectors) for name, e in encoders.items()}
+        content["vectors"] = found
     content["not_kept_out"] = _not_kept_out(config, sets, record) if record else []
     content |= about | {
         "environment": environment(),
@@ -180,12 +187,6 @@ def _file(config: EvaluateConfig, name: str, model: dict[str, str], key: str) ->
     raise UserError(f"output={file}: it holds {holds}; give another file, or remove it")
 
 
-def _run_of(student: Path) -> Path | None:
-    """The run whose hand-over a folder is."""
-    run = student.absolute().parent
-    return run if student.name == "student" and (run / "run.json").is_file() else None
-
-
 def _head(config: EvaluateConfig, run: Path | None) -> Path | None:
     """Folder of the head: the one that is given, or that of the run."""
     if config.head is not None:
@@ -196,7 +197,7 @@ def _head(config: EvaluateConfig, run: Path | None) -> Path | None:
 
 def _record_of(student: Path) -> dict[str, Any]:
     """The record of the run whose hand-over a folder is; empty if it is none."""
-    run = _run_of(student)
+    run = run_of(student)
     return {} if run is None else read_record(run)
 
 
@@ -233,31 +234,3 @@ def _not_kept_out(
     return sorted(
         {s.name for s in sets if any(normal_form(t) not in kept_out for t in sentences([s]))}
     )
-
-
-def _racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
-    """Teacher, assistant, student and whatever else is to be timed, by name."""
-    run = _run_of(student)
-    assistant = assistant_of(run) if run else None
-    folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
-    folders["student"] = student
-    for given in config.compare:
-        folder = user_path(given)
-        if not (is_onnx(folder) or (folder / "modules.json").is_file()):
-            raise UserError(
-                f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
-                "onnx folder"
-            )
-        if is_onnx(folder):
-            need(["onnxruntime"], "export", f"compare={given}")
-        name = "/".join(folder.absolute().parts[-2:])
-        if folders.setdefault(name, folder) != folder:
-            raise UserError(f"compare={given}: another folder is called {name} as well; rename one")
-    return folders
-
-
-def _race(folders: dict[str, Path], texts: list[str]) -> dict[str, Any]:
-    """Time encoders beside each other."""
-    distinct = sorted(set(texts))
-    spread = range(0, len(distinct), -(-len(distinct) // _TIMED))
-    return compare_speed(folders, [distinct[i] for i in spread])

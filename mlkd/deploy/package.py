@@ -24,6 +24,7 @@ from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.scoring import Encode, Scores
 from mlkd.metrics.sets import EvalSet, load_sets
+from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
 from mlkd.storage.files import file_sha256, remove_leftovers, replacing_folder, write_json
@@ -44,9 +45,12 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         By format and file of weights what was measured, or ``refused`` with the reason.
 
     Raises:
-        UserError: The languages have no dev set, the target cannot be written, or the hub refuses.
+        UserError: The languages have no dev set, the student has no vectors of such a kind, the
+            target cannot be written, or the hub refuses.
     """
     model = load_folder(source.folder)
+    width = int(model.get_embedding_dimension() or 0)
+    check_kinds(config.vectors, {"student": width})
     settings = eval_settings(config, source)
     common: dict[str, Any] = {"source": source.name}
     written, sets = model, load_sets(settings)
@@ -61,9 +65,10 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         known=_known_scores(source),
         bootstrap=settings.bootstrap,
         max_loss=config.max_loss,
+        kinds=config.vectors,
     )
     scored = _scores_of_the_run(source, reference)
-    hardware, width = describe(device_of("cpu")), int(model.get_embedding_dimension() or 0)
+    hardware = describe(device_of("cpu"))
     formats: dict[ExportFormat, Format] = dict(FORMATS)
     if "sparse" in config.format:
         base = base_of(source)
@@ -117,9 +122,12 @@ def _measure(
             report |= reference.compare(encode, part.tolerance)
             if part.scored or (reference.trimmed and not scores):
                 key = file_sha256(folder / part.file)
+                known = Remembered(encode)
                 if key not in scored:
-                    scored[key] = reference.score(encode)
+                    scored[key] = reference.score(known)
                 report["scores"] = scored[key]
+                if reference.kinds:
+                    report["vectors"] = score_kinds(known, reference.sets, reference.kinds)
                 if part.tolerance is None or reference.trimmed:
                     report["dev"] = reference.check_loss(scored[key])
         except Refused as error:

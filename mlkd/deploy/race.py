@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from mlkd.config.commands import EvaluateConfig
+from mlkd.config.paths import user_path
 from mlkd.deploy.exported import open_onnx
 from mlkd.deploy.formats import BATCH, encoder
 from mlkd.encoders.folder import load_folder
@@ -18,9 +20,12 @@ from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
+from mlkd.output.extras import need
 from mlkd.runs.record import chain_of, read_record
 
 THREADS = (1, 2)
+_TIMED = 320
+"""Sentences that ``latency=true`` times: ten batches."""
 
 
 def compare_speed(folders: Mapping[str, Path], sentences: Sequence[str]) -> dict[str, Any]:
@@ -98,3 +103,41 @@ def assistant_of(run: Path) -> Path | None:
     first = chain_of(run, records)[0]
     found = first != run and not records[first].get("trains_student", True)
     return first / "student" if found else None
+
+
+def run_of(student: Path) -> Path | None:
+    """The run whose hand-over a folder is."""
+    run = student.absolute().parent
+    return run if student.name == "student" and (run / "run.json").is_file() else None
+
+
+def racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:
+    """Teacher, assistant, student and whatever else is to be timed, by name.
+
+    Raises:
+        UserError: ``config.compare`` names no encoder, or two of one name.
+    """
+    run = run_of(student)
+    assistant = assistant_of(run) if run else None
+    folders = {"teacher": teacher} | ({"assistant": assistant} if assistant else {})
+    folders["student"] = student
+    for given in config.compare:
+        folder = user_path(given)
+        if not (is_onnx(folder) or (folder / "modules.json").is_file()):
+            raise UserError(
+                f"compare={given}: no encoder; give a sentence-transformers folder or an exported "
+                "onnx folder"
+            )
+        if is_onnx(folder):
+            need(["onnxruntime"], "export", f"compare={given}")
+        name = "/".join(folder.absolute().parts[-2:])
+        if folders.setdefault(name, folder) != folder:
+            raise UserError(f"compare={given}: another folder is called {name} as well; rename one")
+    return folders
+
+
+def race_of(folders: dict[str, Path], texts: list[str]) -> dict[str, Any]:
+    """Time encoders beside each other."""
+    distinct = sorted(set(texts))
+    spread = range(0, len(distinct), -(-len(distinct) // _TIMED))
+    return compare_speed(folders, [distinct[i] for i in spread])

@@ -69,6 +69,52 @@ model = TextEmbedding("{name}", specific_model_path=".")
 vectors = list(model.embed(["Where is my parcel?"]))
 """
 
+_SHORTER = """from encode import Encoder
+
+model, texts = Encoder(), ["Where is my parcel?", "Wo ist mein Paket?"]
+half = model.encode(texts, dimensions={half})  # the first numbers at length 1: {half_bytes} bytes
+small = model.encode(texts, precision="int8")  # {width} bytes, to compare by cosine
+tiny = model.encode(texts, precision="binary")  # {packed} bytes, to compare by Hamming distance
+"""
+
+_USEARCH = """import numpy as np
+from encode import Encoder
+from usearch.index import Index
+
+model, texts = Encoder(), ["Wo ist mein Paket?", "Das Wetter ist schön."]
+index = Index(ndim={width}, metric="cos", dtype="i8")
+index.add(np.arange(len(texts)), model.encode(texts, precision="int8"))
+query = model.encode("Where is my parcel?", precision="int8")
+print(texts[index.search(query, 1).keys[0]])
+
+bits = Index(ndim={bits}, metric="hamming", dtype="b1")
+bits.add(np.arange(len(texts)), model.encode(texts, precision="binary").view(np.uint8))
+query = model.encode("Where is my parcel?", precision="binary").view(np.uint8)
+print(texts[bits.search(query, 1).keys[0]])
+"""
+
+_FAISS = """import faiss
+import numpy as np
+from encode import Encoder
+
+model, texts = Encoder(), ["Wo ist mein Paket?", "Das Wetter ist schön."]
+kind = faiss.ScalarQuantizer.QT_8bit  # finds the range of each number itself
+index = faiss.IndexScalarQuantizer({width}, kind, faiss.METRIC_INNER_PRODUCT)
+vectors = model.encode(texts)
+index.train(vectors)  # some thousands of them will do
+index.add(vectors)
+print(texts[index.search(model.encode(["Where is my parcel?"]), 1)[1][0, 0]])
+
+bits = faiss.IndexBinaryFlat({bits})
+bits.add(model.encode(texts, precision="binary").view(np.uint8))
+query = model.encode(["Where is my parcel?"], precision="binary").view(np.uint8)
+print(texts[bits.search(query, 1)[1][0, 0]])
+"""
+
+_INDEXES = """usearch takes int8 vectors as they are, with the metric `cos`; with `ip`, or float32
+vectors that it casts itself, it finds less. faiss takes float32 vectors and makes bytes of them;
+its `QT_8bit_direct` and `QT_8bit_direct_signed` cannot hold vectors of length 1."""
+
 _MTEB = """from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 
 # The name under which mteb keeps scores: without one every local folder shares those of the first.
@@ -151,7 +197,14 @@ def other_tools(name: ExportFormat, source: str, file: str, width: int, mean: bo
     javascript = (_PIPELINE if mean else _GRAPH).format(folder=name, dtype=dtype)
     called = f"mlkd/{source}"
     fastembed = _FASTEMBED.format(name=called, width=width, file=file)
+    packed = -(-width // 8)
+    sizes = {"width": width, "half": width // 2, "half_bytes": width // 2 * 4, "packed": packed,
+             "bits": 8 * packed}  # fmt: skip
+    shorter, usearch, faiss = (x.format(**sizes) for x in (_SHORTER, _USEARCH, _FAISS))
     parts = [
+        f"### Shorter vectors\n\n```python\n{shorter}```\n\n{_INDEXES}",
+        f"### usearch\n\n```python\n{usearch}```",
+        f"### faiss\n\n```python\n{faiss}```",
         f"### Transformers.js, from 3\n\n```js\n{javascript}```",
         f"### fastembed, from 0.9\n\n```python\n{fastembed}```",
     ]

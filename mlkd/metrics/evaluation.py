@@ -112,17 +112,24 @@ class Evaluation:
     precision: str = "fp32"
     """What they are scored in: ``fp32``, ``bf16`` or ``auto``."""
 
-    def measure(self, folder: Path, head: Path | None = None) -> dict[str, Any]:
+    def measure(
+        self, folder: Path, head: Path | None = None, encode: Encode | None = None
+    ) -> dict[str, Any]:
         """Score an encoder, with a head for classifications if it has one, and measure its size.
+
+        Args:
+            folder: The encoder.
+            head: Folder of the head.
+            encode: What gives its vectors; None = the encoder, opened here.
 
         Returns:
             ``scores`` (see :func:`mlkd.metrics.scoring.score`), their ``precision``,
             ``parameters`` and ``mib``.
         """
-        encoder = self._open(folder, self.precision)
+        encoder = self.open(folder)
         return {
             "scores": self.scores(
-                partial(encoder.encode, description="evaluate"),
+                encode or partial(encoder.encode, description="evaluate"),
                 None if head is None else load_head(head, encoder.dimension),
             ),
             "precision": encoder.precision,
@@ -190,9 +197,13 @@ class Evaluation:
 
         @lru_cache(maxsize=1)  # of all its sentences; the model is not kept
         def remembered(texts: tuple[str, ...]) -> np.ndarray:
-            return self._open(self.teacher, self.precision).encode(texts)
+            return self.open(self.teacher).encode(texts)
 
         return lambda texts: remembered(tuple(texts))
+
+    def open(self, folder: Path) -> FrozenEncoder:
+        """The encoder of a folder as it is scored."""
+        return self._open(folder, self.precision)
 
     def _open(self, folder: Path, precision: str, as_it_comes: bool = False) -> FrozenEncoder:
         return FrozenEncoder.open(

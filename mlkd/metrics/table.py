@@ -74,6 +74,8 @@ def records_of(models: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 Grid = list[list[str]]
 """Cells by line; the first line is the head."""
+_NAMES = {"sts": "STS", "bitext": "bitext", "classification": "class."}
+"""What a head calls a kind of sets."""
 
 
 def rows_to_table(rows: Sequence[TableRow]) -> Table:
@@ -84,14 +86,45 @@ def rows_to_table(rows: Sequence[TableRow]) -> Table:
     """
     both = Table.grid(padding=(0, 0, 1, 0))
     for grid, labels in ((_overview(rows), 1), (_by_pair(rows), 3)):
-        table = Table()
-        for number, head in enumerate(grid[0]):
-            # Text, not str: a name with brackets is not markup.
-            table.add_column(Text(head), justify="left" if number < labels else "right")
-        for line in grid[1:]:
-            table.add_row(*map(Text, line))
-        both.add_row(table)
+        both.add_row(_table(grid, labels))
     return both
+
+
+def kinds_to_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line for each kind of vectors of each encoder, with mean scores.
+
+    Args:
+        measured: By encoder what :func:`mlkd.metrics.shorter.score_kinds` found.
+    """
+    return _table(kinds_grid(measured), 2)
+
+
+def kinds_grid(measured: Mapping[str, Mapping[str, Any]], label: str = "encoder") -> Grid:
+    """The same as cells; columns of scores that no encoder has are left out."""
+    every = [found["scores"]["mean"] for kinds in measured.values() for found in kinds.values()]
+    means = [
+        (split, kind)
+        for split in ("dev", "test")
+        for kind in ("sts", "bitext")
+        if any(mean[split].get(kind) is not None for mean in every)
+    ]
+    grid = [[label, "vectors", "bytes", *(f"{split} {_NAMES[kind]}" for split, kind in means)]]
+    for name, kinds in measured.items():
+        for kind, found in kinds.items():
+            scores = [_number(found["scores"]["mean"][split].get(k)) for split, k in means]
+            grid.append([name, kind, str(found["bytes"]), *scores])
+    return grid
+
+
+def _table(grid: Grid, labels: int) -> Table:
+    """Cells as a table whose first columns are words."""
+    table = Table()
+    for number, head in enumerate(grid[0]):
+        # Text, not str: a name with brackets is not markup.
+        table.add_column(Text(head), justify="left" if number < labels else "right")
+    for line in grid[1:]:
+        table.add_row(*map(Text, line))
+    return table
 
 
 def print_table(rows: Sequence[TableRow]) -> None:
@@ -101,7 +134,7 @@ def print_table(rows: Sequence[TableRow]) -> None:
 
 def to_markdown(rows: Sequence[TableRow]) -> str:
     """The two tables of ``rows_to_table`` in GitHub's Markdown."""
-    return _markdown(_overview(rows), 1) + "\n" + _markdown(_by_pair(rows), 3)
+    return grid_to_markdown(_overview(rows), 1) + "\n" + grid_to_markdown(_by_pair(rows), 3)
 
 
 def _overview(rows: Sequence[TableRow]) -> Grid:
@@ -111,10 +144,9 @@ def _overview(rows: Sequence[TableRow]) -> Grid:
         for kind in HEADLINE
         if kind in ("sts", "bitext") or any(kind in row.scores["mean"][split] for row in rows)
     ]
-    names = {"sts": "STS", "bitext": "bitext", "classification": "class."}
     grid = [
         ["model", "par. M", "MiB"]
-        + [f"{split} {names[kind]}" for split, kind in means]
+        + [f"{split} {_NAMES[kind]}" for split, kind in means]
         + ["kept %", "cos T", "sent/s", "ms"]
     ]
     for row in rows:
@@ -139,7 +171,8 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _markdown(grid: Grid, labels: int) -> str:
+def grid_to_markdown(grid: Grid, labels: int) -> str:
+    """Cells in GitHub's Markdown; the first columns are words."""
     rule = [":--" if number < labels else "--:" for number in range(len(grid[0]))]
     lines = [grid[0], rule, *grid[1:]]
     return "".join(

@@ -160,7 +160,7 @@ def environment(packages: Sequence[str]) -> Path:
     if not (folder / "done").is_file():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         wanted = list(packages)
-        if not packages[0].startswith("fastembed"):
+        if not packages[0].startswith(("fastembed", "usearch")):
             version = importlib.metadata.version("torch").split("+")[0]
             current = [] if packages[0].startswith("sentence") else ["sentence-transformers==6.2.0"]
             wanted += [f"torch=={version}", *current]

@@ -143,8 +143,9 @@ def test_the_snippets_run(name: str, exported: Path, monkeypatch: pytest.MonkeyP
     text = (exported / name / "README.md").read_text()
     use = text.partition("## Use")[2].partition("\n## ")[0]
     other = text.partition("### ONNX Runtime alone")[2].partition("\n### ")[0]
+    other += text.partition("### Shorter vectors")[2].partition("\n### ")[0]
     snippets = re.findall(r"```python\n(.*?)```", use + other, re.S)
-    assert len(snippets) == (4 if name == "portable" else 3)
+    assert len(snippets) == {"portable": 5, "onnx_int8": 4, "compact": 3}[name]
     monkeypatch.chdir(exported / name)
     monkeypatch.syspath_prepend(str(exported / name))  # as of a script there
     for snippet in snippets:

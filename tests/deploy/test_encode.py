@@ -76,6 +76,57 @@ def test_the_size_of_a_batch_changes_nothing(folder: Path) -> None:
         assert np.abs(model.encode(TEXTS, batch_size=size) - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("dimensions", [None, 16, 5])
+def test_shorter_vectors_are_those_of_sentence_transformers(
+    dimensions: int | None, folder: Path
+) -> None:
+    found = Encoder(folder, model=FP32).encode(TEXTS, dimensions=dimensions)
+    student = load_folder(folder)
+    expected = student.encode(TEXTS, truncate_dim=dimensions, normalize_embeddings=True)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-5
+    bits = student.encode(
+        TEXTS, truncate_dim=dimensions, normalize_embeddings=True, precision="binary"
+    )
+    stored = Encoder(folder, model=FP32).encode(TEXTS, dimensions=dimensions, precision="binary")
+    assert stored.dtype == bits.dtype
+    turned = np.unpackbits(stored.view(np.uint8) ^ bits.view(np.uint8), axis=1)
+    near_zero = np.abs(expected) < 1e-5
+    assert turned.sum() <= near_zero.sum()
+
+
+@pytest.mark.parametrize(("dimensions", "precision"), [(None, "int8"), (8, "int8"), (8, "binary")])
+def test_coarse_vectors_are_made_batch_by_batch(
+    dimensions: int | None, precision: str, folder: Path
+) -> None:
+    """Whatever the batch, a sentence has its bytes; a string alone too, and no sentence none."""
+    model = Encoder(folder, threads=2, model=FP32)
+    more: dict[str, Any] = {"dimensions": dimensions, "precision": precision}
+    expected = module.shorter(model.encode(TEXTS), dimensions, precision).astype(int)
+    for size in (1, 5, 1000):
+        found = model.encode(TEXTS, batch_size=size, **more)
+        assert found.dtype == np.int8
+        assert np.abs(found - expected).max() <= (1 if precision == "int8" else 0)
+    assert model.encode(TEXTS[0], **more).shape == expected[0].shape
+    assert model.encode([], **more).shape == (0, expected.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dimensions": 17}, "dimensions=17: allowed: 1 to 16"),
+        ({"dimensions": 0}, "dimensions=0: allowed: 1 to 16"),
+        ({"precision": "uint8"}, "precision='uint8': allowed: float32, int8, binary"),
+    ],
+)
+def test_vectors_that_are_not_to_be_had_are_refused(
+    wrong: dict[str, Any], message: str, folder: Path
+) -> None:
+    for texts in (TEXTS, TEXTS[0], []):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            Encoder(folder).encode(texts, **wrong)
+
+
 def tricky_texts(longest: int) -> Iterator[str]:
     """Long ones whose first tokens come early, late, or never."""
     draw = random.Random(0)

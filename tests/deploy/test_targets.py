@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 
 import pytest
+from indexes import PACKAGES
+from indexes import data as index_data
+from indexes import run as run_indexes
 from targets import TARGETS, Target, data, environment, run, texts
 
 from mlkd.deploy.snippets import other_tools
@@ -74,3 +79,35 @@ def test_mteb_tells_two_students_apart() -> None:
         "mlkd/two",
         "no_model_name/available",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.by_hand
+@pytest.mark.timeout(1800)
+def test_an_index_finds_most_when_it_is_fed_as_the_cards_say() -> None:
+    found = {(name.split()[0], setting, fed): recall for name, setting, fed, _, recall in
+             run_indexes()}  # fmt: skip
+    usual, own = '`metric="cos", dtype="i8"`', 'vectors of `precision="int8"`'
+    right = found["usearch", usual, own]
+    assert right > 0.98
+    assert right > found["usearch", "the same", "vectors times 127, rounded"]
+    assert right > found["usearch", "the same", "float32 vectors, which it casts"]
+    assert found["usearch", '`metric="ip", dtype="i8"`', own] < 0.9
+    assert found["faiss", "`QT_8bit`, trained", "float32 vectors"] > 0.98
+    assert found["faiss", "`QT_8bit_direct_signed`", "float32 vectors"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.by_hand
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("tool", ["usearch", "faiss"])
+def test_the_snippet_of_an_index_runs(tool: str) -> None:
+    text = other_tools("onnx_int8", "one", "onnx/model_quantized.onnx", 384, True)
+    (snippet,) = re.findall(rf"### {tool}\n\n```python\n(.*?)```", text, re.S)
+    more = 'texts += ["Where is my package?", "The weather is fine."]\n'
+    snippet = re.sub(r"(model, texts = .*\n)", r"\1" + more, snippet)
+    done = subprocess.run(
+        [environment(PACKAGES), "-c", snippet], cwd=index_data(), capture_output=True, text=True,
+        check=False, env={key: x for key, x in os.environ.items() if key != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["Where is my package?"] * 2, done.stderr
