@@ -153,10 +153,11 @@ def train(
     try:
         with unchanged():
             if config.budget_mib is not None:
-                from mlkd.recipes.budget import within_budget
+                from mlkd.recipes.front import run_front
 
-                config = within_budget(config)
-            run_chain(config, runs.append)
+                run_front(config, runs.append)
+            else:
+                run_chain(config, runs.append)
     except Interrupted as stop:
         number = getattr(signal, str(stop), None)
         if number is None or threading.current_thread() is not threading.main_thread():

@@ -28,9 +28,10 @@ def main(config: TrainConfig) -> float:
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
     check_early(config, HydraConfig.get().overrides.task)
     if config.budget_mib is not None:
-        from mlkd.recipes.budget import within_budget
+        from mlkd.metrics.table import print_table
+        from mlkd.recipes.front import run_front
 
-        config = within_budget(config)
+        return run_front(config, show=print_table)
     if (score := show_again(config)) is not None:
         return score
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):

@@ -6,7 +6,7 @@ also the typed arguments of everything below the recipes.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +15,8 @@ from mlkd.config.section import Decides, Folder, Section, Seed
 from mlkd.config.stages import AnyStage, StageSettings
 from mlkd.config.student import AssistantConfig, InitConfig, StudentConfig
 from mlkd.config.training import LimitsConfig, LoggerConfig, OptimConfig, TrainerConfig
+
+MiB = Annotated[float, Field(gt=0.0)]
 
 
 class TrainConfig(Section):
@@ -31,8 +33,11 @@ class TrainConfig(Section):
     teacher: EncoderConfig
     assistant: AssistantConfig
     student: StudentConfig
-    budget_mib: Annotated[float | None, Field(gt=0.0), Decides.CHAIN] = None
-    """Size of the student's graph; its shape is searched for, among starts without training."""
+    budget_mib: Annotated[list[MiB] | None, Field(min_length=1), Decides.CHAIN] = None
+    """Size of the student's graph; its shape is searched for, among starts without training.
+    Several sizes: a student of each, the largest first, the next one cut from it."""
+    budget_share: Annotated[float, Field(gt=0.0, le=1.0), Decides.CHAIN] = 0.25
+    """Training of each further student of several sizes, in parts of the first one's."""
     budget_of: Annotated[Literal["fp32", "int8", "q4"], Decides.CHAIN] = "int8"
     """How the graph of that size stores its weights."""
     init: InitConfig
@@ -47,6 +52,11 @@ class TrainConfig(Section):
     """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
     allow_download: Annotated[bool, Decides.NOTHING] = False
     """Whether a hub model or dataset that is not in the local cache may be downloaded."""
+
+    @field_validator("budget_mib", mode="before")
+    @classmethod
+    def _one_size(cls, given: Any) -> Any:
+        return [given] if isinstance(given, int | float) else given
 
     @field_validator("stages", mode="after")
     @classmethod
@@ -72,6 +82,9 @@ class TrainConfig(Section):
                 )
         if self.budget_mib is None and self.budget_of != "int8":
             raise ValueError(f"budget_of={self.budget_of} is only read with budget_mib")
+        usual = type(self).model_fields["budget_share"].default
+        if len(self.budget_mib or []) < 2 and self.budget_share != usual:
+            raise ValueError("budget_share is only read with several sizes, as budget_mib=[8,5]")
         how, allowed = self.init.embedding, _ways_to_start(self.student)
         if how not in allowed and self.budget_mib is None:
             raise ValueError(

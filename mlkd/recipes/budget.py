@@ -41,13 +41,16 @@ Shape = tuple[Table, int, int]
 """Word table, layers, and neurons of each."""
 
 
-def within_budget(config: TrainConfig) -> TrainConfig:
-    """The configuration with a student of ``budget_mib``; trains what the student starts from.
+def within_budget(config: TrainConfig, size: float) -> TrainConfig:
+    """The configuration with a student of a size; trains what the student starts from.
+
+    Args:
+        config: The chain.
+        size: Of the student's graph, in MiB.
 
     Raises:
         UserError: No student is so small, or there is nothing that it could start from.
     """
-    assert config.budget_mib is not None
     check_packages(["onnx_int8"])
     new = next(x for link in links(config) if isinstance(x := link.inputs["start"], New))
     runs: list[Run] = []
@@ -55,9 +58,9 @@ def within_budget(config: TrainConfig) -> TrainConfig:
         run_chain(config.model_copy(update={"stage": new.source.link}), runs.append)
     chain = open_chain(config)
     chain.runs |= {run.link: run for run in runs}
-    found = _known(chain, chain.folder(new.source))
+    found = _known(chain, chain.folder(new.source), size)
     best = found[0]
-    log.info("student of %g MiB: %s", config.budget_mib, best["is"])
+    log.info("student of %g MiB: %s", size, best["is"])
     for near in found[1 : 1 + _SHOWN]:
         log.info("near it: %s", near["is"])
     student = StudentConfig.model_validate(best["student"])
@@ -66,27 +69,27 @@ def within_budget(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"budget_mib": None, "student": student, "init": init})
 
 
-def _known(chain: Chain, source: Path) -> list[dict[str, Any]]:
+def _known(chain: Chain, source: Path, size: float) -> list[dict[str, Any]]:
     """The shapes that fit, the best one first, from the cache where they are there."""
     config, pairs = chain.config, chain.pairs
-    asked = [config.budget_mib, config.budget_of, config.data.max_tokens, config.seed]
+    asked = [size, config.budget_of, config.data.max_tokens, config.seed]
     settings = [config.init.layers, config.init.frequency_power]
     content = [encoder_fingerprint(source), pairs.fingerprint]
     file = chain.cache / f"budget-{digest([_VERSION, *asked, *settings, *content])}.json"
     if not file.is_file():
-        write_json(file, _search(chain, source))
+        write_json(file, _search(chain, source, size))
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
-def _search(chain: Chain, source: Path) -> list[dict[str, Any]]:
+def _search(chain: Chain, source: Path, wanted: float) -> list[dict[str, Any]]:
     """Shapes that fit, with size and cosine, the largest cosine first.
 
     Raises:
         UserError: None fits.
     """
     config, pairs = chain.config, chain.pairs
-    most, kind = (config.budget_mib or 0.0) * 2**20, config.budget_of
+    most, kind = wanted * 2**20, config.budget_of
     limit = config.data.max_tokens
     encoder = load_folder(source)
     tokens = tokenise(pairs, encoder.tokenizer, limit, chain.cache)
@@ -99,8 +102,7 @@ def _search(chain: Chain, source: Path) -> list[dict[str, Any]]:
     fitting, least = deepest(sizes(starts, kind), starts.depth, most)
     if not fitting:
         raise UserError(
-            f"budget_mib={config.budget_mib:g}: the smallest student has {least / 2**20:.3g} MiB "
-            f"in {kind}"
+            f"budget_mib={wanted:g}: the smallest student has {least / 2**20:.3g} MiB in {kind}"
         )
     found = []
     bar = progress("compare starts", total=len(fitting), unit=" shapes")
@@ -115,8 +117,7 @@ def _search(chain: Chain, source: Path) -> list[dict[str, Any]]:
     bar.close()
     if not found:  # names of nodes are longer in deeper graphs
         raise UserError(
-            f"budget_mib={config.budget_mib:g}: no shape is that small by a few bytes; give a "
-            "little more"
+            f"budget_mib={wanted:g}: no shape is that small by a few bytes; give a little more"
         )
     return sorted(found, key=lambda shape: -shape["cosine"])
 

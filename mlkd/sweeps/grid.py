@@ -125,7 +125,9 @@ def make_cell(fixed: Sequence[str], values: dict[str, Any]) -> Cell:
         composed.pop("sweep", None)
     config = validate(composed, TrainConfig)
     if config.budget_mib is not None:
-        raise UserError("budget_mib: not in a sweep; sweep the students that it finds")
+        raise UserError(
+            "budget_mib: not in a sweep; give several sizes as a list, budget_mib=[8,5]"
+        )
     return Cell(overrides, config, tuple(link_keys(config).items()))
 
 

@@ -14,7 +14,9 @@ from mlkd.encoders.folder import load_folder
 from mlkd.output.errors import UserError
 from mlkd.recipes import budget
 from mlkd.recipes.budget import deepest, size_of, sizes, within_budget
+from mlkd.recipes.front import run_front
 from mlkd.recipes.run import run_chain
+from mlkd.runs.record import Run
 from mlkd.student.shapes import Starts, Table, neurons, tables
 
 INIT = InitConfig(source="teacher", layers="ends", embedding="svd")
@@ -77,7 +79,7 @@ def test_a_size_gives_a_student(tiny, tmp_path: Path, monkeypatch: pytest.Monkey
         return seen[-1]
 
     monkeypatch.setattr(budget, "Starts", watched)
-    chosen = within_budget(asked)
+    chosen = within_budget(asked, most)
     assert chosen.budget_mib is None
     run_chain(chosen)
     (run,) = (tmp_path / "out/runs").glob("recurrent-*")
@@ -91,13 +93,36 @@ def test_a_size_gives_a_student(tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"{size:.2f} MiB in int8" in shapes[0]["is"]
     assert [s["cosine"] for s in shapes] == sorted((s["cosine"] for s in shapes), reverse=True)
     monkeypatch.setattr(budget, "_search", None)
-    assert within_budget(asked) == chosen
+    assert within_budget(asked, most) == chosen
+
+
+def test_a_smaller_student_is_cut_from_the_larger_one_and_trained_for_less(
+    tiny, assistant: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = ("stages.bottleneck.enabled=false", "stages.recurrent.max_steps=3", "budget_share=0.5")
+    asked = tiny("budget_mib=[0.035,0.05]", *short, stage="recurrent")
+    run_front(asked)
+    records = [json.loads(p.read_text()) for p in (tmp_path / "out/runs").glob("r*/run.json")]
+    large, small = sorted(records, key=lambda record: -record["metrics"]["parameters"]["total"])
+    assert [large["training"]["steps"], small["training"]["steps"]] == [3, 2]
+    assert large["config"]["init"]["source"] == "teacher"
+    source = Path(small["config"]["init"]["source"])
+    assert source == tmp_path / "out/runs" / large["id"] / "student"
+    assert small["config"]["student"]["layers"] <= large["config"]["student"]["layers"]
+    for record, most in ((large, 0.05), (small, 0.035)):
+        student = load_folder(tmp_path / "out/runs" / record["id"] / "student")
+        assert size_of(student, "int8") <= most * 2**20
+    caplog.set_level("INFO")
+    told: list[Run] = []
+    run_front(asked, told.append)
+    assert caplog.text.count("recurrent: reused (") == 2
+    assert [run.id for run in told if run.link == "recurrent"] == [large["id"], small["id"]]
 
 
 def test_too_small_a_size_is_refused(tiny) -> None:
     asked = tiny("budget_mib=0.001", stage="bottleneck")
     with pytest.raises(UserError, match=r"budget_mib=0\.001: the smallest student has 0\.\d+ MiB"):
-        within_budget(asked)
+        within_budget(asked, 0.001)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +135,10 @@ def test_too_small_a_size_is_refused(tiny) -> None:
         ("budget_mib=5 stage=assistant", "stage=assistant trains no student"),
         ("budget_mib=0", "greater than 0"),
         ("budget_of=fp32", "budget_of=fp32 is only read with budget_mib"),
-        ("-m budget_mib=3,5", "budget_mib: not in a sweep"),
+        ("budget_mib=[3,-1]", "greater than 0"),
+        ("budget_mib=[]", "at least 1 item"),
+        ("budget_mib=5 budget_share=0.5", "budget_share is only read with several sizes"),
+        ("-m budget_mib=3,5", "give several sizes as a list, budget_mib=[8,5]"),
     ],
 )
 def test_what_a_size_does_not_go_with_is_one_line(

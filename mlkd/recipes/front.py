@@ -1,0 +1,61 @@
+"""Students of several sizes: the largest is trained at length, each further one is cut from it.
+
+A student that was cut from a trained one starts nearer than one that was cut from the assistant
+(Mirzadeh et al., 2020; gradually in CoFi, Xia et al., 2022), and is trained for less.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mlkd.config.schema import TrainConfig
+from mlkd.recipes.budget import within_budget
+from mlkd.recipes.recipe import links
+from mlkd.recipes.run import Announce, Show, run_chain
+from mlkd.runs.record import Run
+
+
+def run_front(
+    config: TrainConfig, announce: Announce | None = None, show: Show | None = None
+) -> float:
+    """Find and train a student for each size of ``budget_mib``.
+
+    Args:
+        config: The chain of the largest one.
+        announce: Told each link's run before it starts.
+        show: Told the results of each chain.
+
+    Returns:
+        The selecting dev score of the smallest one.
+
+    Raises:
+        UserError: No student is so small, or there is nothing that it could start from.
+    """
+    largest, *others = sorted(set(config.budget_mib or []), reverse=True)
+    runs: list[Run] = []
+
+    def told(run: Run) -> None:
+        runs.append(run)
+        if announce is not None:
+            announce(run)
+
+    score = run_chain(within_budget(config, largest), told, show)
+    shorter = _shorter(config)
+    for size in others:
+        cut = config.init.model_copy(update={"source": str(runs[-1].student)})
+        chosen = within_budget(shorter.model_copy(update={"init": cut}), size)
+        score = run_chain(chosen, told, show)
+    return score
+
+
+def _shorter(config: TrainConfig) -> TrainConfig:
+    """The chain with less training of its student."""
+    stages = dict(config.stages)
+    for link in links(config):
+        if link.trains_student:
+            steps = link.settings.max_steps
+            less = None if steps is None else math.ceil(steps * config.budget_share)
+            epochs = link.settings.epochs * config.budget_share
+            update = {"epochs": epochs, "max_steps": less}
+            stages[link.name] = link.settings.model_copy(update=update)
+    return config.model_copy(update={"stages": stages})
