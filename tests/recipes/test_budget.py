@@ -96,6 +96,7 @@ def test_a_size_gives_a_student(tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     assert within_budget(asked, most) == chosen
 
 
+@pytest.mark.slow
 def test_a_smaller_student_is_cut_from_the_larger_one_and_trained_for_less(
     tiny, assistant: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
