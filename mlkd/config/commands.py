@@ -185,6 +185,11 @@ class BenchmarkConfig(TrainConfig):
 
     benchmark: CasesConfig
 
+    @model_validator(mode="after")
+    def _of_one_student(self) -> BenchmarkConfig:
+        _refuse_search(self)
+        return self
+
 
 class BaselinesConfig(TrainConfig):
     """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
@@ -201,7 +206,13 @@ class BaselinesConfig(TrainConfig):
             raise ValueError("eval.precision: what is compared is scored in fp32")
         if self.trainer.processes > 1:
             raise ValueError("trainer.devices and trainer.nodes: allowed here: 1")
+        _refuse_search(self)
         return self
+
+
+def _refuse_search(config: TrainConfig) -> None:
+    if config.budget_mib is not None:
+        raise ValueError("budget_mib: mlkd.train searches; give the student that it finds")
 
 
 class ReportConfig(Section):

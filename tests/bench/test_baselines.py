@@ -75,10 +75,12 @@ def test_every_rival_is_measured_on_the_same_sets(
         ("eval.precision=auto", "scored in fp32"),
         ("trainer.devices=2", "allowed here: 1"),
         ("output=scores.csv", ".csv and .md go beside it"),
+        ("budget_mib=5", "budget_mib: mlkd.train searches; give the student that it finds"),
+        ("data=tsv data.root=nowhere", "data.corpora.pairs: no nowhere/pairs.en-de.tsv.gz"),
     ],
 )
 def test_an_unfair_contest_is_refused(setting: str, message: str, command: Command) -> None:
-    done = command("mlkd.baselines", setting)
+    done = command("mlkd.baselines", *setting.split())
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr

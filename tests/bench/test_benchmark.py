@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENGLISH, GERMAN
+from conftest import ENGLISH, GERMAN, Command
 from hydra import compose
 
 from mlkd.config.commands import BenchmarkConfig
@@ -181,6 +181,12 @@ def test_synthetic_pairs_repeat_english_sentences(tmp_path: Path) -> None:
     assert len(rows) == 100
     assert len({row[0] for row in rows}) == 91
     assert np.mean([len(row[1].split()) for row in rows]) == pytest.approx(12, abs=1)
+
+
+def test_a_size_is_not_searched_for(command: Command) -> None:
+    done = command("mlkd.benchmark", "budget_mib=5")
+    assert done.returncode == 2
+    assert "budget_mib: mlkd.train searches; give the student that it finds" in done.stderr
 
 
 def test_without_the_extra_it_is_refused_in_one_line() -> None:
