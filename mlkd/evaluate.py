@@ -15,7 +15,7 @@ def main(config: EvaluateConfig) -> float | None:
     from mlkd.deploy.judge import judge
     from mlkd.deploy.race import speed_table
     from mlkd.metrics.scoring import select_value
-    from mlkd.metrics.table import kinds_to_table, print_table, row_of
+    from mlkd.metrics.table import kinds_to_table, print_table, row_of, sides_to_table
 
     judged = judge(config, write=True)
     content = judged.content
@@ -36,6 +36,8 @@ def main(config: EvaluateConfig) -> float | None:
         Console(width=140).print(speed_table(content["race"]))
     if "vectors" in content:
         Console(width=120).print(kinds_to_table(content["vectors"]))
+    if "documents" in content:
+        Console(width=120).print(sides_to_table(content["documents"]))
     print(f"scores: {judged.file}")
     dev = any(entry["split"] == "dev" for entry in content["scores"]["sets"].values())
     return select_value(content["scores"]) if dev else None

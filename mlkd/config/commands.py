@@ -47,6 +47,9 @@ class EvaluateConfig(Section):
     vectors: list[VectorKind] = Field(default_factory=list)
     """Also score shorter and coarser vectors of teacher, assistant and student: the first numbers,
     ``int8``, ``binary``, or both, as ``128-int8``."""
+    documents: list[str] = Field(default_factory=list)
+    """Also score the model's queries with documents of other encoders: ``assistant``, that of its
+    run; ``teacher``, which reads the source language only; runs or folders."""
     output: NewFile | None = None
     """JSON file to write; null = ``outputs/evaluation-<name of the model>-<hash>.json``."""
     accelerator: Accelerator = "auto"

@@ -17,13 +17,14 @@ from mlkd.config.inputs import EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import Graph, exported, measure, open_graph
-from mlkd.deploy.race import race_of, racers, run_of
-from mlkd.deploy.source import section_of
-from mlkd.deploy.uses import beside, remembered
+from mlkd.deploy.race import race_of, racers
+from mlkd.deploy.source import run_of, section_of
+from mlkd.deploy.uses import beside, open_documents, remembered
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
 from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
+from mlkd.metrics.sides import score_sides
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
 from mlkd.output.secrets import redacted
@@ -62,8 +63,9 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     Returns:
         The numbers (see :meth:`Evaluation.measure` and :meth:`Evaluation.speed`), ``race`` with
         ``latency``, ``vectors`` with ``vectors`` (by encoder, see
-        :func:`mlkd.metrics.shorter.score_kinds`), ``not_kept_out`` (sets that its training may
-        have seen), ``not_scored`` (sets that need another head), and what they are of: ``model``,
+        :func:`mlkd.metrics.shorter.score_kinds`), ``documents`` with ``documents`` (see
+        :func:`mlkd.metrics.sides.score_sides`), ``not_kept_out`` (sets that its training may have
+        seen), ``not_scored`` (sets that need another head), and what they are of: ``model``,
         ``teacher``, ``eval``, ``max_tokens``, ``environment``, ``hardware``, ``finished``.
 
     Raises:
@@ -106,13 +108,17 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         about["head"] = {"folder": str(head.absolute()), "fingerprint": encoder_fingerprint(head)}
     file = _file(config, name, model, digest([about, [s.content for s in sets]], 8))
     student = Remembered(open_graph(graph)) if graph else remembered(evaluation, read)
-    encoders = beside(evaluation, folder, student) if config.vectors else {}
-    check_kinds(config.vectors, {n: e(["one sentence"]).shape[1] for n, e in encoders.items()})
+    uses = config.vectors or config.documents
+    encoders = beside(evaluation, folder, student) if uses else {}
+    if config.vectors:
+        widths = {name: e(["one sentence"]).shape[1] for name, e in encoders.items()}
+        check_kinds(config.vectors, widths)
+    documents = open_documents(config.documents, evaluation, folder, encoders)
     if graph is not None:
         content = measure(evaluation, graph, student, head)
     else:
         speed = evaluation.speed({"model": evaluation.encoder(read)})["model"]
-        known = student if encoders else None  # else its model would be loaded a second time
+        known = student if uses else None  # else its model would be loaded a second time
         content = evaluation.measure(read, head, known) | speed
     content["not_scored"] = sorted({s.name for s in sets} - content["scores"]["sets"].keys())
     if config.latency:
@@ -120,6 +126,12 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     if config.vectors:
         found = {name: score_kinds(e, sets, config.vectors) for name, e in encoders.items()}
         content["vectors"] = found
+    if documents:
+        content["documents"] = {
+            name: _who(other.folder)
+            | score_sides(student, other.encode, sets, only_source=other.only_source)
+            for name, other in documents.items()
+        }
     content["not_kept_out"] = _not_kept_out(config, sets, record) if record else []
     content |= about | {
         "environment": environment(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mlkd.config.commands import EvaluateConfig
 from mlkd.config.paths import user_path
 from mlkd.deploy.exported import open_onnx
 from mlkd.deploy.formats import BATCH, encoder
+from mlkd.deploy.source import assistant_of, run_of
 from mlkd.encoders.folder import load_folder
 from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import Encode
@@ -21,7 +21,6 @@ from mlkd.metrics.size import folder_mib
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
-from mlkd.runs.record import chain_of, read_record
 
 THREADS = (1, 2)
 _TIMED = 320
@@ -88,27 +87,6 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
             cells.append(f"{timed['sentences_per_s']:.0f}")
         table.add_row(name, *cells)
     return table
-
-
-def assistant_of(run: Path) -> Path | None:
-    """The trained assistant that the student of a run imitates; None if none is beside it.
-
-    Raises:
-        UserError: The record of the run is damaged.
-    """
-    records = {run: read_record(run)}
-    for other in sorted(run.parent.glob("*/run.json")):
-        with suppress(UserError):  # of a run that has nothing to do with it, or its chain ends here
-            records[other.parent] = read_record(other.parent)
-    first = chain_of(run, records)[0]
-    found = first != run and not records[first].get("trains_student", True)
-    return first / "student" if found else None
-
-
-def run_of(student: Path) -> Path | None:
-    """The run whose hand-over a folder is."""
-    run = student.absolute().parent
-    return run if student.name == "student" and (run / "run.json").is_file() else None
 
 
 def racers(config: EvaluateConfig, student: Path, teacher: Path) -> dict[str, Path]:

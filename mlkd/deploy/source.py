@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,7 +15,7 @@ from mlkd.config.paths import user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
-from mlkd.runs.record import check_outputs, read_record
+from mlkd.runs.record import chain_of, check_outputs, read_record
 
 _NEEDED = {
     "portable": ("onnx", "onnxruntime"),
@@ -168,3 +169,59 @@ def check_packages(formats: Iterable[ExportFormat]) -> None:
     """
     for name in formats:
         need(_NEEDED.get(name, ()), "export", f"format {name}")
+
+
+def assistant_of(run: Path) -> Path | None:
+    """The trained assistant that the student of a run imitates; None if none is beside it.
+
+    Raises:
+        UserError: The record of the run is damaged.
+    """
+    records = {run: read_record(run)}
+    for other in sorted(run.parent.glob("*/run.json")):
+        with suppress(UserError):  # of a run that has nothing to do with it, or its chain ends here
+            records[other.parent] = read_record(other.parent)
+    first = chain_of(run, records)[0]
+    found = first != run and not records[first].get("trains_student", True)
+    return first / "student" if found else None
+
+
+def run_of(student: Path) -> Path | None:
+    """The run whose hand-over a folder is."""
+    run = student.absolute().parent
+    return run if student.name == "student" and (run / "run.json").is_file() else None
+
+
+def documents_of(documents: str, student: Path) -> Path | None:
+    """Folder of the encoder of documents that a student's queries are compared with.
+
+    Args:
+        documents: ``assistant``, that of the student's run; ``teacher``; or a folder or a run.
+        student: Folder of the student.
+
+    Returns:
+        None for the teacher, which may have to come from a hub.
+
+    Raises:
+        UserError: The student has no run with an assistant beside it, or the folder holds no
+            encoder.
+    """
+    if documents == "teacher":
+        return None
+    if documents == "assistant":
+        run = run_of(student)
+        found = assistant_of(run) if run else None
+        if found is None:
+            raise UserError(
+                f"documents=assistant: {run or student} has no assistant beside it that its chain "
+                "has trained; give documents=<folder> or documents=teacher"
+            )
+        return found
+    folder = user_path(documents)
+    folder = folder / "student" if (folder / "run.json").is_file() else folder
+    if not (folder / "modules.json").is_file():
+        raise UserError(
+            f"documents={documents}: no encoder; give assistant, teacher, a run or a "
+            "sentence-transformers folder"
+        )
+    return folder

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlkd.deploy.race import assistant_of, run_of
+from mlkd.deploy.source import assistant_of, documents_of, run_of
 from mlkd.metrics.evaluation import Evaluation
 from mlkd.metrics.shorter import Remembered
+from mlkd.metrics.sides import oriented
+from mlkd.output.errors import UserError
+
+
+@dataclass(frozen=True)
+class Documents:
+    """An encoder of documents whose vectors a student's queries are compared with.
+
+    Attributes:
+        folder: Where it is.
+        encode: It.
+        only_source: Whether it reads no other language than the sets' source, as a teacher does.
+    """
+
+    folder: Path
+    encode: Remembered
+    only_source: bool
 
 
 def remembered(evaluation: Evaluation, folder: Path) -> Remembered:
@@ -30,3 +49,47 @@ def beside(evaluation: Evaluation, folder: Path, student: Remembered) -> dict[st
         **({"assistant": remembered(evaluation, assistant)} if assistant else {}),
         "student": student,
     }
+
+
+def open_documents(
+    names: Sequence[str], evaluation: Evaluation, folder: Path, known: Mapping[str, Remembered]
+) -> dict[str, Documents]:
+    """Encoders of documents by name.
+
+    Args:
+        names: ``assistant``, ``teacher``, runs or folders.
+        evaluation: What they are judged on.
+        folder: Of the student.
+        known: The student, its teacher and its assistant.
+
+    Raises:
+        UserError: There is no such encoder, its vectors have another width than the student's, or
+            no set can be scored with it.
+    """
+    found = {}
+    for name in names:
+        place = documents_of(name, folder)
+        only_source = place is None
+        if place is None:
+            place = evaluation.teacher
+        usual = name in ("assistant", "teacher")
+        encode = known[name] if usual else remembered(evaluation, place)
+        if not oriented(evaluation.sets, only_source=only_source):
+            raise UserError(f"documents={name}: no set has a side in a language that it reads")
+        width, own = (e(["one sentence"]).shape[1] for e in (encode, known["student"]))
+        check_width(name, width, own)
+        found[name] = Documents(place, encode, only_source)
+    return found
+
+
+def check_width(name: str, width: int, student: int) -> None:
+    """Refuse documents whose vectors are not in the student's space.
+
+    Raises:
+        UserError: They have another width.
+    """
+    if width != student:
+        raise UserError(
+            f"documents={name}: its vectors have {width} numbers, the student's {student}; they "
+            "cannot be compared"
+        )

@@ -37,6 +37,7 @@ def score(
     bootstrap: int,
     teacher: Encode | None = None,
     head: Head | None = None,
+    documents: Encode | None = None,
 ) -> Scores:
     """Score an encoder on evaluation sets; every distinct sentence is encoded once.
 
@@ -48,6 +49,7 @@ def score(
             ``classification`` are left out.
         teacher: Encoder whose vectors the student imitates; it sees the source language of each
             set only, usually English.
+        documents: Reads the right sides instead; None = the encoder itself.
 
     Returns:
         ``sets``: by name ``kind``, ``split``, ``pairs`` (numbers of each language pair) and
@@ -59,10 +61,15 @@ def score(
         the teacher's vectors of the source side, None without either or with unequal widths.
     """
     sets = [item for item in sets if can_score(item, head)]
-    student = _encoded(encode, (text for item in sets for text in (*item.left, *item.right)))
+    if documents is None:
+        student = _encoded(encode, (text for item in sets for text in (*item.left, *item.right)))
+        other = student
+    else:
+        student = _encoded(encode, (text for item in sets for text in item.left))
+        other = _encoded(documents, (text for item in sets for text in item.right))
     results: dict[str, Any] = {}
     for item in sets:
-        left, right = _rows(student, item.left), _rows(student, item.right)
+        left, right = _rows(student, item.left), _rows(other, item.right)
         entry = results.setdefault(
             item.name, {"kind": item.kind, "split": item.split, "pairs": {}, "content": {}}
         )

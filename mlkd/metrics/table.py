@@ -116,6 +116,31 @@ def kinds_grid(measured: Mapping[str, Mapping[str, Any]], label: str = "encoder"
     return grid
 
 
+def sides_to_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line for each language pair and encoder of documents.
+
+    Args:
+        measured: By encoder of documents what :func:`mlkd.metrics.sides.score_sides` found.
+    """
+    return _table(sides_grid(measured), 4)
+
+
+def sides_grid(measured: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """The same as cells; of bitext how often a query finds its document, and the other way."""
+    heads = ("student alone", "student asks", "documents' alone")
+    grid = [["documents", "split", "set", "pair", *heads]]
+    for name, sides in measured.items():
+        for set_name, entry in sides["both"]["sets"].items():
+            for pair in entry["pairs"]:
+                cells = []
+                for side in ("queries", "both", "documents"):
+                    found = sides[side]["sets"][set_name]["pairs"][pair]
+                    ways = ["spearman"] if entry["kind"] == "sts" else ["forward", "backward"]
+                    cells.append(" / ".join(_number(found[way]) for way in ways))
+                grid.append([name, entry["split"], set_name, pair, *cells])
+    return grid
+
+
 def _table(grid: Grid, labels: int) -> Table:
     """Cells as a table whose first columns are words."""
     table = Table()

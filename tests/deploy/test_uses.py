@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from students import export
+from students import export, small
 
 from mlkd.config.commands import EvaluateConfig, ExportConfig
 from mlkd.deploy.exported import FP32, INT8, open_onnx
-from mlkd.encoders.folder import load_folder
+from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import load_sets
 from mlkd.metrics.shorter import score_kinds
+from mlkd.metrics.sides import oriented
+from mlkd.metrics.similarity import cosines, unit
 from mlkd.output.errors import UserError
 
 KINDS = ["8", "int8", "binary", "8-int8"]
@@ -31,6 +34,20 @@ def settings(run: Path) -> dict[str, Any]:
     """The sets that the run was scored on."""
     found: dict[str, Any] = json.loads((run / "run.json").read_text())["config"]["eval"]
     return found
+
+
+@pytest.fixture(scope="module")
+def assistant(finished_chain: Path) -> Path:
+    (found,) = finished_chain.glob("runs/assistant-*")
+    return found / "student"
+
+
+def demo(*languages: str) -> dict[str, Any]:
+    """Some pairs of the demo's sets."""
+    sts = {"kind": "sts", "split": "dev", "format": "demo", "languages": list(languages),
+           "pairs": ["en-en", "en-de", "de-fr"]}  # fmt: skip
+    bitext = {"kind": "bitext", "split": "test", "format": "demo", "languages": ["de"]}
+    return {"sets": {"graded": sts, "found": bitext}, "max_pairs": 60}
 
 
 def evaluate(model: Path, settings: dict[str, Any], output: Path, **more: Any) -> dict[str, Any]:
@@ -106,3 +123,97 @@ def test_more_numbers_than_the_student_has_is_one_line(
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="vectors: the format gguf is not scored"):
         ExportConfig.model_validate({"run": str(run), "format": ["gguf"], "vectors": [8]})
+
+
+def test_queries_of_the_student_and_documents_of_others(
+    run: Path, assistant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, names = demo("en", "de", "fr"), ["assistant", "teacher"]
+    found = evaluate(run, settings, tmp_path / "e.json", documents=names)["documents"]
+    record = json.loads((run / "run.json").read_text())
+    assert list(found) == names
+    assert found["assistant"]["folder"] == str(assistant.absolute())
+    student, large = load_folder(run / "student"), load_folder(assistant)
+    student.max_seq_length = large.max_seq_length = record["config"]["data"]["max_tokens"]
+    sets = load_sets(EvaluateConfig.model_validate({"model": "x", "eval": settings}).eval)
+    sts, bitext = (next(s for s in sets if (s.kind, s.pair) == key) for key in (
+        ("sts", "en-de"), ("bitext", "en-de")))  # fmt: skip
+    # German asks, English is searched, whichever stands first in the set.
+    for name, entry in found["assistant"]["both"]["sets"].items():
+        expected = {"graded": {"en-en", "de-en", "de-fr"}, "found": {"de-en"}}[name]
+        assert set(entry["pairs"]) == expected
+    queries = unit(student.encode(list(bitext.right[:60])))
+    documents = unit(large.encode(list(bitext.left[:60])))
+    right = (queries @ documents.T).argmax(1) == np.arange(60)
+    back = (queries @ documents.T).argmax(0) == np.arange(60)
+    numbers = found["assistant"]["both"]["sets"]["found"]["pairs"]["de-en"]
+    assert numbers["forward"] == pytest.approx(100 * right.mean(), abs=2)  # equal sentences count
+    assert numbers["backward"] == pytest.approx(100 * back.mean(), abs=2)
+    mixed = cosines(student.encode(list(sts.right[:60])), large.encode(list(sts.left[:60])))
+    from scipy.stats import spearmanr
+
+    graded = found["assistant"]["both"]["sets"]["graded"]["pairs"]["de-en"]["spearman"]
+    assert graded == pytest.approx(100 * spearmanr(mixed, sts.scores[:60]).statistic, abs=0.1)
+    # Both alone are what evaluating each of them finds.
+    for side, model in (("queries", run), ("documents", assistant.parent)):
+        alone = evaluate(model, settings, tmp_path / f"{side}.json")["scores"]["sets"]
+        pairs = found["assistant"][side]["sets"]["graded"]["pairs"]
+        assert pairs["de-en"]["spearman"] == alone["graded"]["pairs"]["en-de"]["spearman"]
+        way = found["assistant"][side]["sets"]["found"]["pairs"]["de-en"]
+        assert way["forward"] == alone["found"]["pairs"]["en-de"]["backward"]
+        assert way["backward"] == alone["found"]["pairs"]["en-de"]["forward"]
+    # The teacher reads English only.
+    assert set(found["teacher"]["both"]["sets"]["graded"]["pairs"]) == {"en-en", "de-en"}
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"assistant test found de-en {way['forward']:.2f}" not in printed
+    line = f"{numbers['forward']:.2f} / {numbers['backward']:.2f}"
+    assert line in printed
+
+
+def test_documents_of_any_folder_for_any_folder(
+    run: Path, assistant: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """An exported folder, whose run is not known, and a run or folder for the documents."""
+    out = export(run, tmp_path / "out", "onnx_int8", max_loss=100.0) / "onnx_int8"
+    names = [str(assistant), str(assistant.parent)]
+    found = evaluate(out, settings, tmp_path / "e.json", documents=names)
+    first, second = (found["documents"][name]["both"] for name in names)
+    assert first == second
+    assert found["documents"][names[0]]["queries"]["mean"]["dev"]["sts"] is not None
+
+
+def test_documents_that_cannot_be_compared_are_one_line(
+    run: Path, assistant: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    from mlkd.evaluate import main
+
+    wide = small(encoder_folder, 4, layers=1, recurrence=1)
+    from sentence_transformers.base.modules import Dense
+
+    wide.append(Dense(16, 24))
+    save_folder(wide, tmp_path / "wide")
+    german = {"sets": {"found": {"kind": "sts", "split": "dev", "format": "demo",
+                                 "languages": ["de"], "pairs": ["de-de"]}}}  # fmt: skip
+    usual: dict[str, Any] = {"model": str(run), "eval": demo("en", "de", "fr")}
+    alone = str(run / "student/1_Pooling")
+    for more, message in [
+        ({"model": str(assistant.parent), "documents": ["assistant"]}, "has no assistant beside"),
+        ({"documents": [str(tmp_path / "wide")]}, "vectors have 24 numbers, the student's 16"),
+        ({"documents": [alone]}, "1_Pooling: no encoder; give assistant, teacher, a run"),
+        ({"documents": ["teacher"], "eval": german}, "documents=teacher: no set has a side in a"),
+    ]:
+        with pytest.raises(UserError, match=message) as refused:
+            main(EvaluateConfig.model_validate({**usual, **more}))
+        assert "\n" not in str(refused.value)
+
+
+def test_the_source_language_is_that_of_the_documents() -> None:
+    config = EvaluateConfig.model_validate({"model": "x", "eval": demo("en", "de", "fr")}).eval
+    sets = load_sets(config)
+    pairs = {item.pair: item for item in oriented(sets, only_source=False) if item.kind == "sts"}
+    assert list(pairs) == ["en-en", "de-en", "de-fr"]
+    turned, before = pairs["de-en"], next(s for s in sets if s.pair == "en-de")
+    assert (turned.left, turned.right) == (before.right, before.left)
+    assert {s.pair for s in oriented(sets, only_source=True)} == {"en-en", "de-en"}
+    again = oriented(oriented(sets, only_source=False), only_source=False)
+    assert [s.pair for s in again] == [s.pair for s in oriented(sets, only_source=False)]

@@ -15,8 +15,7 @@ from conftest import weights
 from safetensors.torch import load_file, save_file
 
 from mlkd.config.schema import TrainConfig
-from mlkd.deploy.race import assistant_of
-from mlkd.deploy.source import open_source
+from mlkd.deploy.source import assistant_of, open_source
 from mlkd.output.errors import UserError
 from mlkd.reporting.collect import collect
 from mlkd.runs.index import finished_runs

@@ -19,7 +19,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.config.student import TrimConfig, VocabularyConfig
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.tokens import tokenise
-from mlkd.deploy.race import assistant_of
+from mlkd.deploy.source import assistant_of
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
