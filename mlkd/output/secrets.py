@@ -26,19 +26,36 @@ _HIDDEN = "***"
 
 def redact(text: str) -> str:
     """Text without the values of secret environment variables and without known token forms."""
-    for name, value in os.environ.items():
-        if len(value) >= _LEAST and _NAME.search(name):
-            text = text.replace(value, _HIDDEN)
-    return _FORMS.sub(_HIDDEN, text)
+    return _hide(text, _secrets())
 
 
 def redacted(value: Any) -> Any:
     """The same for every text of a JSON-able value."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {redacted(key): redacted(item) for key, item in value.items()}
-    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+    secrets = _secrets()  # once: to read the environment takes longer than to look for them
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, str):
+            return _hide(value, secrets)
+        if isinstance(value, dict):
+            return {hide(key): hide(item) for key, item in value.items()}
+        return [hide(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return hide(value)
+
+
+def _secrets() -> list[str]:
+    """Values of secret environment variables."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _LEAST and _NAME.search(name)
+    ]
+
+
+def _hide(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _HIDDEN)
+    return _FORMS.sub(_HIDDEN, text)
 
 
 class _Formatter(logging.Formatter):
