@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra import compose
 from hydra._internal import defaults_list
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,27 +24,34 @@ _kept: dict[Any, DictConfig] | None = None
 
 @contextmanager
 def quick_hydra() -> Iterator[None]:
-    """Let Hydra read its store without copies, and collect choices where something refers to them.
+    """Let Hydra read its store without copies, and compose no more than it needs.
 
     Hydra 1.3 copies the whole store for each group that it lists or composes, about 130 times for
     --help and half of its time. The store is a singleton and its load() hands out copies anyway.
     For each file it turns all choices so far into a configuration, a third of what is left of its
-    time, although only entries of a list of defaults that refer to other choices read it.
+    time, although only entries of a list of defaults that refer to other choices read it. A
+    command composes twice, the first time for ``hydra.mode`` alone, which no file here sets.
     """
-    collect = defaults_list._create_interpolation_map
+    collect, mode = defaults_list._create_interpolation_map, Hydra.get_mode
 
     def collect_if_read(overrides: Any, entries: Any, self_added: bool) -> DictConfig:
         if any(entry.is_interpolation() for entry in entries):
             return collect(overrides, entries, self_added)
         return OmegaConf.create()
 
+    def mode_if_given(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        given = any("hydra" in override for override in overrides)
+        return mode(hydra, config_name, overrides) if given else None
+
     before = vars(ConfigStore).get("__deepcopy__")
     setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
     setattr(defaults_list, "_create_interpolation_map", collect_if_read)  # noqa: B010
+    setattr(Hydra, "get_mode", mode_if_given)  # noqa: B010
     try:
         yield
     finally:
         setattr(defaults_list, "_create_interpolation_map", collect)  # noqa: B010
+        setattr(Hydra, "get_mode", mode)  # noqa: B010
         if before is None:
             delattr(ConfigStore, "__deepcopy__")
         else:

@@ -46,9 +46,7 @@ def redacted(value: Any) -> Any:
 def _secrets() -> list[str]:
     """Values of secret environment variables."""
     return [
-        value
-        for name, value in os.environ.items()
-        if len(value) >= _LEAST and _NAME.search(name)
+        value for name, value in os.environ.items() if len(value) >= _LEAST and _NAME.search(name)
     ]
 
 
