@@ -24,6 +24,7 @@ from mlkd.recipes.recipe import links
 from mlkd.student.static import static_encoder
 
 
+@pytest.mark.slow
 def test_every_rival_is_measured_on_the_same_sets(
     tiny: Callable[..., TrainConfig], encoder_folder: Path, tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ from mlkd.training.curves import Curves
 fuzz = settings(
     deadline=None,
     derandomize=True,
-    max_examples=100,
+    max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 NASTY = [
@@ -228,7 +228,7 @@ def test_corpora_become_a_store_with_counted_rejects_or_one_line(
 ) -> None:
     good = b"".join(b"a red dog %d\tein roter Hund %d\n" % (i, i) for i in range(60))
 
-    @settings(fuzz, max_examples=40)
+    @fuzz
     @given(JUNK, st.floats(0, 1))
     def check(junk: bytes, max_rejected: float) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -352,7 +352,7 @@ def test_every_value_of_the_configuration() -> None:
         tree: Any = OmegaConf.to_container(compose("train"), resolve=True)
     places = [place for place in leaves(tree) if place]
 
-    @settings(fuzz, max_examples=150)
+    @settings(fuzz, max_examples=50)
     @given(st.sampled_from(places), VALUES, st.sampled_from(["", "x", "\n", "é"]))
     def check(place: tuple[str, ...], value: Any, more: str) -> None:
         values = json.loads(json.dumps(tree))
@@ -397,7 +397,7 @@ RECORD = {"id": "", "status": "finished", "identity": {"seed": 0}, "outputs": OU
 
 
 def test_run_records() -> None:
-    @settings(fuzz, max_examples=150)
+    @settings(fuzz, max_examples=50)
     @given(
         st.one_of(
             JUNK,

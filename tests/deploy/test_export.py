@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
     scope="module",
     params=[
         "bert",
-        "bert_full",
+        pytest.param("bert_full", marks=pytest.mark.slow),
         "xlmr",
         pytest.param("xlmr_full", marks=[pytest.mark.slow, pytest.mark.by_hand]),
     ],
@@ -126,6 +126,7 @@ def outsider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Po
         process.kill()
 
 
+@pytest.mark.slow
 def test_the_portable_folder_loads_without_mlkd(
     student: Path, exported: Path, outsider: subprocess.Popen[str]
 ) -> None:

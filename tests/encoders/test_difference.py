@@ -257,6 +257,7 @@ def test_a_sum_that_is_too_large_is_refused(encoder_folder: Path, file: Path) ->
     tasks.apply(file)
 
 
+@pytest.mark.slow
 def test_loading_needs_neither_lightning_nor_hydra(encoder_folder: Path, file: Path) -> None:
     code = (
         "import sys, mlkd; mlkd.load(sys.argv[1], diff=sys.argv[2]); "

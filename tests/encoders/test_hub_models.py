@@ -58,7 +58,7 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     ("teacher", "rows"),
     [
         ("roberta", 30_002),
-        ("mpnet", 30_002),
+        pytest.param("mpnet", 30_002, marks=pytest.mark.slow),
         pytest.param("roberta", XLMR_ROWS, marks=[pytest.mark.slow, pytest.mark.by_hand]),
     ],
 )
@@ -157,11 +157,11 @@ def test_an_assistant_grows_from_a_byte_level_teacher(
     assert list((tmp_path / "out/runs").glob("contrastive-*/student/model.safetensors"))
 
 
-def test_students_of_xlmr_are_bit_equal_after_saving(xlmr_full: Path, tmp_path: Path) -> None:
-    source = load_folder(xlmr_full)
+def test_students_of_xlmr_are_bit_equal_after_saving(xlmr: Path, tmp_path: Path) -> None:
+    source = load_folder(xlmr)
     size = StudentConfig(bottleneck=4, layers=2, recurrence=2)
     init = InitConfig(source="teacher", layers="ends", embedding="svd")
-    student = build_student(source, size, init, torch.ones(XLMR_ROWS), 16)
+    student = build_student(source, size, init, torch.ones(30_002), 16)
     save_folder(student, tmp_path / "student")
     again = load_folder(tmp_path / "student")
     for texts in (ENGLISH, GERMAN):

@@ -172,7 +172,13 @@ def test_evaluate_reads_the_prompt_that_was_asked_for(
     scores = []
     for number, prompt in enumerate(["prompt=''", "prompt_name=passage", "prompt_name=query"]):
         output = tmp_path / f"{number}.json"
-        words = [f"model={prompted}", "eval.bootstrap=0", "max_tokens=32", "teacher=folder"]
+        words = [
+            f"model={prompted}",
+            "eval.bootstrap=0",
+            "eval.max_pairs=20",
+            "max_tokens=32",
+            "teacher=folder",
+        ]
         words += [f"teacher.path={prompted}", f"output={output}", prompt]
         result = command("mlkd.evaluate", *words)
         assert result.returncode == 0, result.stderr

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import tiny_settings, weights
+from conftest import Command, configure, tiny_settings, weights
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
@@ -203,17 +203,20 @@ def test_the_first_process_does_not_wait_for_one_that_has_failed() -> None:
 def test_a_chain_of_two_processes_is_a_chain_of_one(
     tiny_overrides: list[str], tmp_path: Path
 ) -> None:
+    from mlkd.recipes import run
+
     alone, two = tmp_path / "alone", tmp_path / "two"
-    ended(run_chain([*tiny_overrides, LINEAR, f"output_dir={alone}"], [{}]), 0)
-    both = [*tiny_overrides, LINEAR, "trainer.devices=2", f"output_dir={two}"]
+    words = [*tiny_overrides, LINEAR, "stage=bottleneck"]
+    run.run_chain(configure(*words, f"output_dir={alone}"))
+    both = [*words, "trainer.devices=2", f"output_dir={two}"]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    assert ended(run_chain(both, [{}], *torchrun), 0).count(": ran (") == 4
-    for stage in ("assistant", "bottleneck", "recurrent", "contrastive"):
+    assert ended(run_chain(both, [{}], *torchrun), 0).count(": ran (") == 2
+    for stage in ("assistant", "bottleneck"):
         expected, found = weights(alone, stage), weights(two, stage)
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
     # A plain command starts the other process itself. What the first one refuses ends the other.
-    assert ended(run_chain(both, [{}]), 0).count(": reused (") == 4
+    assert ended(run_chain(both, [{}]), 0).count(": reused (") == 2
     (damaged,) = two.glob("runs/assistant-*/student/model.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-1])
     refused = ended(run_chain(both, [{}]), 2)
@@ -289,12 +292,18 @@ def test_a_task_of_an_array_is_not_taken_for_the_array(monkeypatch: pytest.Monke
 
 
 @pytest.mark.enable_socket
-def test_a_refusal_is_one_line_of_all_processes(tiny_overrides: list[str]) -> None:
+def test_a_refusal_is_one_line_of_all_processes(
+    tiny_overrides: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes where one is asked for, a wrong setting, a sweep."""
     for words in ([], ["trainer.devices=2", "student.layers=9"], ["-m", "seed=0,1"]):
-        processes = run_chain([*tiny_overrides, *words], places())
-        said = [process.communicate(timeout=100)[0] for process in processes]
-        assert [process.returncode for process in processes] == [2, 2]
+        said = []
+        for place in places():
+            for name, value in place.items():
+                monkeypatch.setenv(name, value)
+            done = command("mlkd.train", *tiny_overrides, *words)
+            assert done.returncode == 2
+            said.append(done.stdout + done.stderr)
         assert said[0].startswith("error: ") and said[0].count("\n") == 1
         assert said[1] == ""
 

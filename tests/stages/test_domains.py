@@ -390,6 +390,7 @@ def finished(output: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[list
     return json.loads((folder / "run.json").read_text()), tensors, rows
 
 
+@pytest.mark.slow
 def test_by_turns_killed_and_resumed(
     settings: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,7 @@ def settings(
     return build
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_and_goes_on_where_it_was_killed(
     settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:

@@ -58,7 +58,11 @@ def flat(folder: Path) -> dict[str, Tensor]:
     return {n: p.detach().view(-1).view(torch.int32) for n, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("student", [PLAIN, FACTORISED], ids=["plain", "factorised"])
+@pytest.mark.parametrize(
+    "student",
+    [pytest.param(PLAIN, marks=pytest.mark.slow), FACTORISED],
+    ids=["plain", "factorised"],
+)
 def test_only_what_moved_furthest_is_trained(
     settings: Callable[..., TrainConfig], tmp_path: Path, student: tuple[str, ...]
 ) -> None:
@@ -108,6 +112,7 @@ def test_all_entries_are_dense_training(
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_killed(
     settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
@@ -136,6 +141,7 @@ def test_it_goes_on_where_it_was_killed(
     assert 0.8 * 0.08 * total < changed <= math.floor(0.08 * total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "similarity"])
 def test_a_task_is_learned_by_few_entries_and_a_head(
     settings: Callable[..., TrainConfig], tmp_path: Path, kind: str

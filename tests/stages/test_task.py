@@ -281,6 +281,7 @@ def record_of(output: Path) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads((folder / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_killed_and_keeps_the_best_encoder_and_head(
     settings: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

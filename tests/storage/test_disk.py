@@ -50,6 +50,7 @@ def run_on_full_disks(config: TrainConfig, sizes: list[int]) -> list[str]:
     return messages
 
 
+@pytest.mark.slow
 def test_full_disk_at_every_file_is_one_line_and_harms_nothing(
     tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path
 ) -> None:
