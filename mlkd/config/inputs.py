@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlkd.config.labelled import Label, LabelledConfig
+from mlkd.config.labelled import Domain, DomainColumn, Label, LabelledConfig, filled
 from mlkd.config.languages import Language, fill, pair_code
 from mlkd.config.section import Decides, Delimiter, Folder, Fraction, Positive, Section
 
@@ -15,14 +15,15 @@ LanguagePair = Annotated[str, BeforeValidator(pair_code)]
 """Two codes, as ``en-de``, ``en-pt-BR``."""
 
 
-_TABLE = {"path", "codes", "columns"}
+_ALIGNED = {"path", "codes", "columns"}
+_TABLE = _ALIGNED | {"domain_column"}
 _TRANSLATION = {"path", "codes"}
 _TWO_TRANSLATIONS = {"path", "target_path", "codes"}
 _KEYS = {
     "demo": set[str](),
     "tsv": _TABLE | {"header"},
     "csv": _TABLE | {"header", "delimiter"},
-    "aligned": _TABLE | {"target_path", "header"},
+    "aligned": _ALIGNED | {"target_path", "header"},
     "moses": {"path", "codes"},
     "text": _TABLE | {"header"},
     "jsonl": _TABLE,
@@ -41,6 +42,8 @@ _KEYS = {
 }
 """The keys that each format reads, besides those that say what a corpus is."""
 _HOLDERS = re.compile(r"\{\w+\}")
+_NAMED = {"jsonl", "json", "parquet", "dataset"}
+"""Formats whose columns have names only."""
 _SAYS_LANGUAGE = {"demo", "moses", "gettext", "tmx", "xliff", "qt", "xcstrings"}
 """Formats whose files say which languages they hold, or whose names do."""
 
@@ -74,8 +77,11 @@ class CorpusConfig(Section):
     """Whether the first line names the columns."""
     delimiter: Delimiter = ","
     """What separates the cells of ``csv``; ``tab`` for a tab."""
-    domain: Annotated[str, Decides.DOMAINS] = "general"
-    """What the text is about, or where it comes from: a label for links that read it."""
+    domain: Domain = "general"
+    """What the text is about, or where it comes from: a label for links that read it. ``{source}``,
+    ``{target}``, ``{format}`` are filled in."""
+    domain_column: DomainColumn = None
+    """Column of the domain, as in ``columns``; a row without a value in it is of ``domain``."""
     split: str = "train"
     """Split of a ``dataset``."""
     subset: str | None = None
@@ -88,6 +94,10 @@ class CorpusConfig(Section):
     def fill(self, text: str, target: str) -> str:
         """Put the languages into the placeholders of a path or a name."""
         return fill(text, {"source": self.source, "target": target}, self.codes)
+
+    def label(self, target: str) -> str:
+        """``domain``, filled in for a translation language."""
+        return filled(self.domain, {"source": self.source, "target": target, "format": self.format})
 
     def source_of(self, target: str) -> str:
         """Language of the source side: that of the target where the sides are one sentence."""
@@ -102,6 +112,15 @@ class CorpusConfig(Section):
                 raise ValueError(
                     f"{key} is not read in the format {self.format}, but in: {allowed}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _domains_are_known(self) -> CorpusConfig:
+        self.label(self.targets[0])
+        if self.format in _NAMED and isinstance(self.domain_column, int):
+            raise ValueError(
+                f"domain_column={self.domain_column}: columns of {self.format} have names"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,9 +16,9 @@ Kind = Literal["similarity", "classification"]
 
 _KEYS = {
     "demo": set[str](),
-    "tsv": {"path", "dev_path", "columns", "header"},
-    "csv": {"path", "dev_path", "columns", "header", "delimiter"},
-    "jsonl": {"path", "dev_path", "columns"},
+    "tsv": {"path", "dev_path", "columns", "domain_column", "header"},
+    "csv": {"path", "dev_path", "columns", "domain_column", "header", "delimiter"},
+    "jsonl": {"path", "dev_path", "columns", "domain_column"},
 }
 """The keys that each format reads, besides those that say what a corpus is."""
 
@@ -37,6 +38,24 @@ def _text(label: object) -> object:
 
 
 Label = Annotated[str, BeforeValidator(_text)]
+Domain = Annotated[str, Field(min_length=1), Decides.DOMAINS]
+"""A label for links that read it; what stands in braces is filled in."""
+DomainColumn = Annotated[str | int | None, Decides.DOMAINS]
+"""A column whose values are domains, by position or name."""
+
+
+def filled(domain: str, values: Mapping[str, str]) -> str:
+    """A domain with its placeholders filled in.
+
+    Raises:
+        ValueError: It has another one.
+    """
+    for name, value in values.items():
+        domain = domain.replace(f"{{{name}}}", value)
+    if left := re.search(r"\{\w*\}", domain):
+        allowed = ", ".join(f"{{{name}}}" for name in values)
+        raise ValueError(f"domain: {left[0]} is not filled in; allowed: {allowed}")
+    return domain
 
 
 class LabelledConfig(Section):
@@ -62,13 +81,21 @@ class LabelledConfig(Section):
     """Labels of a classification; their order is that of the head's outputs."""
     scores: tuple[float, float] = (0.0, 5.0)
     """Least and largest score of a similarity: those of no and of full similarity."""
-    domain: Annotated[str, Decides.DOMAINS] = "general"
-    """What the text is about, or where it comes from: a label for links that read it."""
+    domain: Domain = "general"
+    """What the text is about, or where it comes from: a label for links that read it.
+    ``{language}``, ``{format}`` are filled in."""
+    domain_column: DomainColumn = None
+    """Column of the domain, as in ``columns``; a row without a value in it is of ``domain``."""
 
     @property
     def width(self) -> int:
         """Columns that are read."""
         return 3 if self.kind == "similarity" else 2
+
+    @property
+    def label(self) -> str:
+        """``domain``, filled in."""
+        return filled(self.domain, {"language": self.language, "format": self.format})
 
     @property
     def task(self) -> Task:
@@ -91,6 +118,9 @@ class LabelledConfig(Section):
     def _values_are_possible(self) -> LabelledConfig:
         if self.kind == "classification" and not 1 < len(set(self.labels)) == len(self.labels):
             raise ValueError(f"labels={self.labels}: give two different ones or more")
+        _ = self.label
+        if self.format == "jsonl" and isinstance(self.domain_column, int):
+            raise ValueError(f"domain_column={self.domain_column}: columns of jsonl have names")
         if self.scores[0] >= self.scores[1]:
             raise ValueError(f"scores={list(self.scores)}: give the least and the largest score")
         if self.columns is not None and len(self.columns) != self.width:

@@ -35,6 +35,8 @@ ROW = np.dtype(
     ]
 )
 _PACK = struct.Struct("<4Q2I2H?f").pack
+_MOST_DOMAINS = (1 << 16) - 1
+"""Largest number of a domain."""
 _HOPELESS = 10_000
 """So many bad rows that are also most of the rows stop a corpus before its end."""
 
@@ -152,6 +154,11 @@ class Collector:
             else:
                 one, two = row.source.encode(), row.target.encode()
                 domain = self.domains.setdefault(row.domain, len(self.domains))
+                if domain > _MOST_DOMAINS:
+                    raise UserError(
+                        f"{source.key}: more than {_MOST_DOMAINS + 1:,} domains; a domain is a "
+                        "label of many rows"
+                    )
                 self._text.write(one)
                 self._text.write(two)
                 self._rows.write(

@@ -12,7 +12,7 @@ from mlkd.config.labelled import LabelledConfig
 from mlkd.config.paths import user_path
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Reject, Row, checked, lines
+from mlkd.data.rows import Reject, Row, checked, domain_of, lines
 from mlkd.output.errors import UserError
 
 DEMO = Path(str(files("mlkd.data.demo") / "requests.tsv"))
@@ -54,12 +54,15 @@ def read_labelled(
     Raises:
         UserError: The file is unreadable or has no such column.
     """
+    label, is_empty = corpus.label, corpus.domain_column is not None
     held_out = True if split == "dev" else None if _splits_by_hash(corpus) else False
     language = corpus.language
     for place, found in _cells(name, corpus, split, path):
         if isinstance(found, Reject):
             yield found
             continue
+        domain = domain_of(found.pop()) if corpus.domain_column is not None else None
+        is_empty = is_empty and domain is None
         *texts, given = found
         pair = checked(texts[0], texts[-1], place)
         value = _value(corpus, given)
@@ -69,7 +72,9 @@ def read_labelled(
             yield Reject(value, place, repr((*texts, given)))
         else:
             sides = pair.source, pair.target
-            yield Row(*sides, language, language, corpus.domain, name, place, value, held_out)
+            yield Row(*sides, language, language, domain or label, name, place, value, held_out)
+    if is_empty:
+        raise _wanted(name, corpus, path).no_domain()
 
 
 def _splits_by_hash(corpus: LabelledConfig) -> bool:
@@ -97,20 +102,23 @@ def _value(corpus: LabelledConfig, given: object) -> float | str:
 def _cells(
     name: str, corpus: LabelledConfig, split: str, path: Path
 ) -> Iterator[tuple[str, list[object] | Reject]]:
-    """Texts and value of each row, as the file has them."""
+    """Texts, value and, where a column says it, domain of each row, as the file has them."""
     if corpus.format == "demo":
         yield from _demo(name, corpus, split)
         return
-    shown = {"format", "columns", "header", "delimiter"}
+    columns = corpus.columns or [*range(corpus.width)]
+    yield from module_of(corpus.format).rows(_wanted(name, corpus, path), columns, [path])
+
+
+def _wanted(name: str, corpus: LabelledConfig, path: Path) -> Wanted:
+    shown = {"format", "columns", "domain_column", "header", "delimiter"}
     read = CorpusConfig(
         **corpus.model_dump(include=shown, exclude_defaults=True),
         path=str(path),
         source=corpus.language,
         targets=[corpus.language],
     )
-    columns = corpus.columns or [*range(corpus.width)]
-    wanted = Wanted(name, read, corpus.language, "data.labelled")
-    yield from module_of(corpus.format).rows(wanted, columns, [path])
+    return Wanted(name, read, corpus.language, "data.labelled")
 
 
 def _demo(

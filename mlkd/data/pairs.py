@@ -230,18 +230,24 @@ def _key(config: DataConfig, sources: list[Source], *excluded: set[str]) -> str:
     settings = config.model_dump(
         include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
     )
-    shown = {"format", "codes", "columns", "header", "delimiter", "domain", "max_pairs"}
+    shown = {"format", "codes", "columns", "header", "delimiter", "domain", "domain_column"}
+    shown, places = shown | {"max_pairs"}, {"path", "dev_path"}
     files = [
         [
             *(x.corpus, x.source_lang, x.target_lang),
-            config.corpora[x.corpus].model_dump(include=shown, mode="json")
+            _shown(config.corpora[x.corpus].model_dump(include=shown, mode="json"))
             if x.labelled is None
-            else [x.labelled.model_dump(exclude={"path", "dev_path"}, mode="json"), x.split],
+            else [_shown(x.labelled.model_dump(exclude=places, mode="json")), x.split],
             [known_sha256(path) for path in x.files],
         ]
         for x in sources
     ]
     return digest([_FORMAT, settings, files, *map(sorted, excluded)])
+
+
+def _shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what stores of text without a column of domains do not have."""
+    return {k: v for k, v in settings.items() if k != "domain_column" or v is not None}
 
 
 def _write(

@@ -26,11 +26,13 @@ def read(name: str, corpus: CorpusConfig, target: str, files: list[Path]) -> Ite
         UserError: A file is unreadable, has no such column, or is in other languages.
     """
     wanted = Wanted(name, corpus, target)
+    label, is_empty = corpus.label(target), corpus.domain_column is not None
     for item in module_of(corpus.format).read(wanted, files):
         if isinstance(item, Reject):
             yield item
         else:
             source, translation, place, domain = item
-            yield Row(
-                source, translation, wanted.source, target, domain or corpus.domain, name, place
-            )
+            is_empty = is_empty and domain is None
+            yield Row(source, translation, wanted.source, target, domain or label, name, place)
+    if is_empty:
+        raise wanted.no_domain()

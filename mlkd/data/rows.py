@@ -81,6 +81,18 @@ def checked(source: object, target: object, place: str) -> Pair | Reject:
     return Pair(source, target, place)
 
 
+def domain_of(value: object = None) -> str | None:
+    """The domain that a value names; None where it names none."""
+    known = isinstance(value, str | int) and not isinstance(value, bool)
+    written = str(value).strip() if known else ""
+    return None if _NO_TEXT.search(written) else written or None
+
+
+def in_domain(pair: Pair | Reject, value: object = None) -> Pair | Reject:
+    """A pair whose domain is what a value names."""
+    return pair if isinstance(pair, Reject) else pair._replace(domain=domain_of(value))
+
+
 def lines(path: Path) -> Iterator[tuple[str, str | Reject]]:
     """Lines of a file with their places, decoded one by one.
 

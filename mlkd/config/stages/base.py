@@ -20,7 +20,7 @@ class GroupingConfig(Section):
     """Batches by a label of the pairs, all of whose values count alike."""
 
     by: Literal["language", "domain"]
-    """Language of the translation, or ``data.corpora.*.domain``."""
+    """Language of the translation, or domain as the corpora say (``domain``, ``domain_column``)."""
     mode: Literal["one", "all"]
     """Each batch is of one group, or has an equal part of each."""
 

@@ -59,6 +59,15 @@ class Wanted:
                 return [0]
         return [0, 1]
 
+    def with_domain(self, columns: list[str | int]) -> list[str | int]:
+        """Columns, and that of the domain if there is one."""
+        column = self.corpus.domain_column
+        return columns if column is None else [*columns, column]
+
+    def no_domain(self) -> UserError:
+        """For a file whose rows have no value where their domain should stand."""
+        return self.refuse(f"no row has one in {self.corpus.domain_column!r}", ".domain_column")
+
     def two_columns(self, files: list[Path]) -> list[str | int]:
         """The columns of the source and the translation.
 

@@ -81,12 +81,15 @@ def positions(
     if wrong:
         allowed = "positions from 0, or names with header=true"
         allowed = allowed if names is None else ", ".join(names)
-        raise wanted.refuse(f"no {wrong[0]!r} in {path}; it has {allowed}", ".columns")
+        key = ".domain_column" if wrong[0] == wanted.corpus.domain_column else ".columns"
+        raise wanted.refuse(f"no {wrong[0]!r} in {path}; it has {allowed}", key)
     return [c for c in found if isinstance(c, int)]
 
 
 def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
     """Stop at a first row that names its columns, for it would be trained as a pair."""
+    if wanted.corpus.domain_column is not None:
+        texts = texts[:-1]  # whatever the column of the domain is called
     words = _HEADER_WORDS | language_names(wanted.source) | language_names(wanted.target)
     parts = [re.findall(r"[^\W\d_]+", text.strip('"').lower()) for text in texts]
     if len(set(texts)) > 1 and all(part and set(part) <= words for part in parts):

@@ -8,20 +8,27 @@ from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.cells import positions, refuse_header
-from mlkd.data.rows import Pair, Reject, checked, lines
+from mlkd.data.rows import Pair, Reject, checked, in_domain, lines
 from mlkd.output.errors import UserError
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """The two columns of each record."""
     for place, found in rows(wanted, wanted.two_columns(files), files):
-        yield found if isinstance(found, Reject) else checked(found[0], found[1], place)
+        if isinstance(found, Reject):
+            yield found
+        else:
+            source, translation, *domain = found
+            yield in_domain(checked(source, translation, place), *domain)
 
 
 def rows(
     wanted: Wanted, columns: list[str | int], files: list[Path]
 ) -> Iterator[tuple[str, list[str] | Reject]]:
-    """Any columns of each record; cells may hold delimiters, quotes and line ends."""
+    """Any columns of each record, and its domain if a column says it.
+
+    Cells may hold delimiters, quotes and line ends.
+    """
     path, delimiter = files[0], wanted.corpus.delimiter
     source = _Lines(path)
     records = csv.reader(source, delimiter=delimiter, strict=True)
@@ -41,7 +48,7 @@ def rows(
             yield source.place, source.bad
         elif not width:
             names = found if wanted.corpus.header else None
-            chosen = positions(wanted, columns, names, path)
+            chosen = positions(wanted, wanted.with_domain(columns), names, path)
             if max(chosen) >= len(found):
                 raise wanted.refuse(
                     f"{path} has {len(found)} columns with delimiter {delimiter!r}", ".delimiter"

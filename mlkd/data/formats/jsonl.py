@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Pair, Reject, checked, count_lines, lines
+from mlkd.data.rows import Pair, Reject, checked, count_lines, in_domain, lines
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
@@ -17,15 +17,18 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
         if isinstance(value, Reject):
             yield value
             continue
-        item = pair_of(value, columns, place)
+        item = pair_of(wanted, value, columns, place)
         yield item._replace(raw=line) if isinstance(item, Reject) else item
 
 
 def rows(
     wanted: Wanted, columns: list[str | int], files: list[Path]
 ) -> Iterator[tuple[str, list[object] | Reject]]:
-    """Any named values of each object, of whatever type; None where there is no such name."""
-    names = wanted.names(columns)
+    """Any named values of each object, and that of the domain if a name says it.
+
+    They are of whatever type; None where there is no such name.
+    """
+    names = [*wanted.names(columns), *map(str, wanted.with_domain([]))]
     for place, _, value in _objects(files[0]):
         if isinstance(value, Reject):
             yield place, value
@@ -51,9 +54,11 @@ def count(wanted: Wanted, files: list[Path]) -> int:
     return count_lines(files[0])
 
 
-def pair_of(value: object, columns: list[str], place: str) -> Pair | Reject:
+def pair_of(wanted: Wanted, value: object, columns: list[str], place: str) -> Pair | Reject:
     """The pair in an object; dotted names reach into it."""
-    return checked(_look_up(value, columns[0]), _look_up(value, columns[1]), place)
+    domain = [_look_up(value, str(name)) for name in wanted.with_domain([])]
+    source, translation = (_look_up(value, name) for name in columns)
+    return in_domain(checked(source, translation, place), *domain)
 
 
 def _look_up(value: object, column: str) -> object:

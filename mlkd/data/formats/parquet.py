@@ -12,7 +12,7 @@ from mlkd.data.rows import Pair, Reject
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """The two named columns."""
-    return table_pairs(wanted.name, wanted.two_names(files), files)
+    return table_pairs(wanted, wanted.two_names(files), files)
 
 
 def find(wanted: Wanted, root: str | None, allow_download: bool) -> list[Path]:

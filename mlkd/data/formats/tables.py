@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlkd.data.rows import Pair, Reject, checked
+from mlkd.data.formats.base import Wanted
+from mlkd.data.rows import Pair, Reject, checked, in_domain
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
 _BATCH = 10_000
 
 
-def table_pairs(name: str, columns: list[str], files: list[Path]) -> Iterator[Pair | Reject]:
+def table_pairs(wanted: Wanted, columns: list[str], files: list[Path]) -> Iterator[Pair | Reject]:
     """Pairs of Parquet files, or of the one saved dataset that the files make up.
 
     Args:
-        name: Key of the corpus in ``data.corpora``.
+        wanted: The corpus, which may have a column of domains.
         columns: Names of the source and translation columns; dotted names reach into structs.
         files: As :func:`mlkd.data.sources.source_files` found them.
 
@@ -31,20 +32,21 @@ def table_pairs(name: str, columns: list[str], files: list[Path]) -> Iterator[Pa
         UserError: A file is unreadable or has no such column.
     """
     parquet = files[0].suffix == ".parquet"
+    columns = [*columns, *map(str, wanted.with_domain([]))]
     for path in files if parquet else [files[0].parent]:
         number = count(1)
         try:
-            for batch in _parquet(name, columns, path) if parquet else _saved(path):
-                sides = [_values(batch, _path(name, batch.schema, c, path)) for c in columns]
-                for source, target in zip(*sides, strict=True):
-                    yield _pair(source, target, f"{path}:{next(number)}")
+            for batch in _parquet(wanted, columns, path) if parquet else _saved(path):
+                parts = [_values(batch, _path(wanted, batch.schema, c, path)) for c in columns]
+                for row in zip(*parts, strict=True):
+                    yield _pair(row, f"{path}:{next(number)}")
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
 
 
-def _parquet(name: str, columns: list[str], path: Path) -> Iterator[Any]:
+def _parquet(wanted: Wanted, columns: list[str], path: Path) -> Iterator[Any]:
     with pq.ParquetFile(path) as file:
-        paths = [".".join(_path(name, file.schema_arrow, c, path)) for c in columns]
+        paths = [".".join(_path(wanted, file.schema_arrow, c, path)) for c in columns]
         yield from file.iter_batches(_BATCH, columns=paths)
 
 
@@ -63,7 +65,7 @@ def _saved(folder: Path) -> Iterator[Any]:
     yield from dataset.iter(_BATCH)
 
 
-def _path(name: str, schema: Any, column: str, file: Path) -> list[str]:
+def _path(wanted: Wanted, schema: Any, column: str, file: Path) -> list[str]:
     """Names from the top column down to the text."""
     if column in schema.names:
         return [column]
@@ -71,10 +73,8 @@ def _path(name: str, schema: Any, column: str, file: Path) -> list[str]:
     fields = {field.name: field.type for field in schema}
     for part in path:
         if part not in fields:
-            raise UserError(
-                f"data.corpora.{name}.columns: no {column!r} in {file}; it has "
-                f"{', '.join(schema.names)}"
-            )
+            key = ".domain_column" if column == wanted.corpus.domain_column else ".columns"
+            raise wanted.refuse(f"no {column!r} in {file}; it has {', '.join(schema.names)}", key)
         kind = fields[part]
         fields = {f.name: f.type for f in kind} if pa.types.is_struct(kind) else {}
     return path
@@ -93,9 +93,9 @@ def _values(batch: Any, path: list[str]) -> list[Any]:
     return values
 
 
-def _pair(source: Any, target: Any, place: str) -> Pair | Reject:
+def _pair(row: Sequence[Any], place: str) -> Pair | Reject:
     try:
-        sides = [side.decode() if isinstance(side, bytes) else side for side in (source, target)]
+        source, target, *domain = (x.decode() if isinstance(x, bytes) else x for x in row)
     except UnicodeDecodeError:
-        return Reject("not UTF-8", place, repr((source, target)))
-    return checked(sides[0], sides[1], place)
+        return Reject("not UTF-8", place, repr(row))
+    return in_domain(checked(source, target, place), *domain)

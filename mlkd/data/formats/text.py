@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.cells import cells
-from mlkd.data.rows import Pair, Reject, count_lines, lines
+from mlkd.data.rows import Pair, Reject, count_lines, domain_of, lines
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
@@ -15,8 +15,12 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     columns = wanted.columns(files)
     if len(columns) != 1:
         raise wanted.refuse(f"{columns}; give one, the text", ".columns")
-    for place, found in cells(wanted, columns, files[0], lines(files[0])):
-        yield found if isinstance(found, Reject) else Pair(found[0], found[0], place)
+    for place, found in cells(wanted, wanted.with_domain(columns), files[0], lines(files[0])):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            text, *domain = found
+            yield Pair(text, text, place, domain_of(*domain))
 
 
 def count(wanted: Wanted, files: list[Path]) -> int:

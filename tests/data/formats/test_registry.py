@@ -23,9 +23,8 @@ def test_names_keys_and_page_agree() -> None:
     listed = re.findall(r"^\| `(\w+)` \| [^|]* \|(.*)\|$", PAGE, re.MULTILINE)[1:]
     assert sorted(name for name, _ in listed) == sorted(NAMES)
     for name, keys in listed:
-        told = set(
-            re.findall(r"`(path|target_path|columns|header|delimiter|split|subset|revision)`", keys)
-        )
+        known = "path|target_path|columns|domain_column|header|delimiter|split|subset|revision"
+        told = set(re.findall(f"`({known})`", keys))
         assert told == inputs._KEYS[name] - {"codes"}, name
 
 
