@@ -15,6 +15,7 @@ from mlkd.reporting.figures import PICTURES, draw
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
 from mlkd.storage.files import replacing_files
+from mlkd.training.ratios import ratios_of
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,15 @@ def build(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
     references = references_of(kept)
     lines = curves(cell for group in groups for cell in group.cells)
     known = {name: numbers(m) for name, m in references.items()}
+    found = {link: ratios_of(link) for link in lines}
+    ratios = {link: one for link, one in found.items() if one is not None}
     with replacing_files(folder, removed=[f"{name}.png" for name in PICTURES]) as part:
-        pictures = draw(groups, known, lines, part)
+        pictures = draw(groups, known, lines, ratios, part)
         write_csv(part / "table.csv", groups)
         write_references(part / "references.csv", references)
         write_curves(part / "curves.csv", lines)
         write_markdown(part / "report.md", groups, odd, references, pictures)
-        write_page(part / "report.html", groups, odd, references, lines, title)
+        write_page(part / "report.html", groups, odd, references, lines, ratios, title)
     return folder / "report.html"
 
 

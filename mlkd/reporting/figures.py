@@ -16,19 +16,21 @@ from mlkd.reporting.collect import Curve
 from mlkd.reporting.compare import Group, Spread, front, heat_maps
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
+from mlkd.training.ratios import COLOURS, Ratios, size
+from mlkd.training.ratios import draw as draw_ratios
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Told apart by colour-blind people (Okabe and Ito, 2008); black last."""
-
-PICTURES = ("front", "heat-maps", "languages", "curves")
+PICTURES = ("front", "heat-maps", "languages", "curves", "ratios")
 """Names of the pictures, in their order."""
 _DPI = 200
+_MOST_RATIOS = 12
+"""Runs whose ratios are in one picture, the first ones."""
 
 
 def draw(
     groups: Sequence[Group],
     references: dict[str, dict[str, float]],
     curves: Mapping[Path, Curve],
+    ratios: Mapping[Path, Ratios],
     folder: Path,
 ) -> list[Path]:
     """Write the pictures that the cells have numbers for.
@@ -37,10 +39,12 @@ def draw(
         groups: Cells by settings.
         references: Numbers of the teacher and the assistant.
         curves: By run folder.
+        ratios: The same.
         folder: Where the files go.
     """
     figures = (
-        _front(groups, references), _heat_maps(groups), _languages(groups), _curves(curves)
+        _front(groups, references), _heat_maps(groups), _languages(groups), _curves(curves),
+        _ratios(groups, ratios),
     )  # fmt: skip
     written = []
     for name, figure in zip(PICTURES, figures, strict=True):
@@ -154,6 +158,31 @@ def _curves(curves: Mapping[Path, Curve]) -> Figure | None:
         axes.set_xlabel("step")
         axes.set_ylabel("dev loss")
     return figure
+
+
+def _ratios(groups: Sequence[Group], known: Mapping[Path, Ratios]) -> Figure | None:
+    """A line of pictures for each run that has ratios of layers and domains."""
+    shown = [*known.items()][:_MOST_RATIOS]
+    if not shown:
+        return None
+    sizes = [size(ratios) for _, ratios in shown]
+    wide, high = max(w for w, _ in sizes), sum(h for _, h in sizes)
+    figure = Figure(figsize=(wide, high), layout="constrained")
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=[h for _, h in sizes])
+    for part, (folder, ratios) in zip(parts[:, 0], shown, strict=True):
+        field, lines = part.subplots(1, 2)
+        part.colorbar(draw_ratios(ratios, field, lines), ax=[field], label="ratio")
+        part.suptitle(title_of(folder, groups), fontsize=9)
+    return figure
+
+
+def title_of(folder: Path, groups: Sequence[Group]) -> str:
+    """What tells a run from others: the settings and the seed of its one cell, or its name."""
+    owners = [(g, cell) for g in groups for cell in g.cells if folder in cell.links]
+    if len(owners) != 1:
+        return folder.name
+    group, cell = owners[0]
+    return group.label + (f" seed={cell.config.get('seed')}" if len(group.cells) > 1 else "")
 
 
 def status_of(group: Group) -> str:

@@ -176,6 +176,36 @@ function drawCurves() {
   }), OPTIONS);
 }
 
+// Ratios of layers and domains ------------------------------------------------------------------
+function drawRatios() {
+  if (!data.ratios.length) return;
+  fill(at("ratio-run"), data.ratios.map((r) => r.run), Object.fromEntries(data.ratios.map((r) => [r.run, r.title])));
+  const shown = data.ratios.find((r) => r.run === at("ratio-run").value);
+  fill(at("ratio-state"), ["mean over layers", ...shown.states]);
+  const state = shown.states.indexOf(at("ratio-state").value);
+  const z = shown.values[shown.kept];
+  const words = z.map((row) => row.map((v) => v.toFixed(2)));
+  const domains = shown.domains.map(escape);
+  Plotly.react("ratio-map", [{
+    type: "heatmap", x: domains, y: shown.states, z, colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1,
+    hovertemplate: "%{x}, %{y}: %{z:.3f}<extra></extra>", colorbar: { title: { text: "ratio", side: "right" } },
+  }], layout({
+    annotations: z.length * domains.length > 120 ? [] : notes(words, z),
+    title: { text: `step ${shown.steps[shown.kept]}`, font: { size: 13 } },
+    xaxis: { type: "category", showgrid: false }, yaxis: { type: "category", showgrid: false },
+  }), OPTIONS);
+  const at_step = (v, j) => (state < 0 ? v.reduce((sum, row) => sum + row[j], 0) / v.length : v[state][j]);
+  Plotly.react("ratio-curves", domains.map((name, j) => ({
+    x: shown.steps, y: shown.values.map((v) => at_step(v, j)), name, mode: "lines+markers",
+    line: { color: COLOURS[j % COLOURS.length], dash: DASHES[Math.floor(j / COLOURS.length) % DASHES.length] },
+    marker: { symbol: SHAPES[j % SHAPES.length], size: 6 },
+    hovertemplate: "step %{x}: %{y:.3f}<extra>" + name + "</extra>",
+  })), layout({
+    xaxis: { title: { text: "step" } }, yaxis: { title: { text: "ratio" } }, legend: { orientation: "v" },
+    showlegend: domains.length < 17,
+  }), OPTIONS);
+}
+
 // One cell --------------------------------------------------------------------------------------
 function element(name, text) {
   const made = document.createElement(name);
@@ -230,7 +260,7 @@ function filter() {
 function paint(theme) {
   document.documentElement.dataset.theme = theme;
   at("theme").setAttribute("aria-pressed", String(theme === "dark"));
-  drawFront(); drawMaps(); drawLanguages(); drawCurves();
+  drawFront(); drawMaps(); drawLanguages(); drawCurves(); drawRatios();
 }
 
 paint(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -246,6 +276,7 @@ at("theme").addEventListener("click", () => paint(document.documentElement.datas
 for (const id of ["cost", "quality"]) at(id).addEventListener("change", () => { position = -1; drawFront(); drawMaps(); });
 at("split").addEventListener("change", drawLanguages);
 for (const id of ["stage", "value"]) at(id).addEventListener("change", drawCurves);
+for (const id of ["ratio-run", "ratio-state"]) at(id)?.addEventListener("change", drawRatios);
 at("filter").addEventListener("input", filter);
 at("status").addEventListener("change", filter);
 at("cells").tHead.addEventListener("click", (event) => event.target.matches("button") && sortBy(event.target));

@@ -17,10 +17,11 @@ from mlkd.metrics.summary import COSTS, MEASURES, numbers, pair_scores
 from mlkd.output.label import text
 from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front, heat_maps
-from mlkd.reporting.figures import status_of, width
+from mlkd.reporting.figures import status_of, title_of, width
 from mlkd.reporting.tables import command, seconds, summary
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
+from mlkd.training.ratios import Ratios
 
 COLUMNS = ("parameters", "mib", "latency_ms", "dev_sts", "test_sts", "test_bitext", "kept")
 """Numbers in the table, as far as some cell has them."""
@@ -43,6 +44,7 @@ def write_page(
     odd: Sequence[ReportCell],
     references: dict[str, dict[str, Any]],
     curves: Mapping[Path, Curve],
+    ratios: Mapping[Path, Ratios],
     title: str,
 ) -> None:
     """Write the page.
@@ -53,13 +55,14 @@ def write_page(
         odd: Cells that were scored on other sets and are only named.
         references: What was measured of the teacher and the assistant.
         curves: By run folder.
+        ratios: The same, of layers and domains.
         title: Names the comparison.
     """
     cells = [cell for group in groups for cell in group.cells]
     known = [numbers(cell.measured, cell.record.get("share")) for cell in cells]
     columns = [name for name in COLUMNS if any(name in values for values in known)]
     settings = list(dict.fromkeys(key for group in groups for key in group.settings))
-    data = _data(groups, references, curves)
+    data = _data(groups, references, curves) | {"ratios": _ratios(groups, ratios)}
     here = files("mlkd.reporting")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (here / "page.html").read_text(encoding="utf-8")
@@ -73,6 +76,7 @@ def write_page(
         heads=[*settings, "seed"],
         columns=[_HEADS[name] for name in columns],
         maps=len(data["maps"]),
+        ratios=bool(ratios),
         stages=list(dict.fromkeys(run["stage"] for run in reversed(data["curves"]))),
         has_seeds=any(len(group.cells) > 1 for group in groups),
         seeds=_seed_rows(groups, columns),
@@ -152,6 +156,22 @@ def _data(
             if values
         ],
     }
+
+
+def _ratios(groups: Sequence[Group], known: Mapping[Path, Ratios]) -> list[dict[str, Any]]:
+    """What the pictures of ratios show, run by run."""
+    return [
+        {
+            "run": folder.name,
+            "title": title_of(folder, groups),
+            "steps": ratios.steps,
+            "domains": ratios.domains,
+            "states": ratios.states,
+            "values": ratios.values.tolist(),
+            "kept": ratios.kept,
+        }
+        for folder, ratios in known.items()
+    ]
 
 
 def _cell(cell: ReportCell) -> dict[str, Any]:

@@ -34,6 +34,8 @@ _KINDS: dict[str, type] = {
     "settings": list,
 }
 """Types of what a record may hold, where it does."""
+DOMAIN_WEIGHTS = "domain_weights"
+"""The output of links that weigh layers and domains: the ratios of every validation."""
 _PACKAGES = ("torch", "lightning", "transformers", "sentence-transformers", "hydra-core")
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from mlkd.config.training import LoggerConfig
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.output.secrets import redact, redacted
-from mlkd.runs.record import Run, flatten
+from mlkd.runs.record import DOMAIN_WEIGHTS, Run, flatten
 from mlkd.storage.files import reason_of
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def summarise(run: Run, *, artifact: bool) -> None:
         results = {f"result/{name}": value for name, value in numbers(metrics, share).items()}
         pairs = {"/".join(("pair", *key)): value for key, value in pair_scores(metrics).items()}
         wandb.run.summary.update(results | pairs)
+        log_ratios(run)
         if artifact:
             student = wandb.Artifact(run.id, type="model", metadata=results)
             student.add_dir(str(run.student))
@@ -91,6 +92,21 @@ def summarise(run: Run, *, artifact: bool) -> None:
     except Exception as error:  # whatever happens there, the results are in the run record
         reason = redact(reason_of(error))[:150]
         log.warning("W&B: %s; the results are in %s", reason, run.file)
+
+
+def log_ratios(run: Run) -> None:
+    """Enter the picture of the ratios of layers and domains, of a run that hands them over."""
+    import wandb
+
+    if wandb.run is None or not (run.folder / DOMAIN_WEIGHTS).is_dir():
+        return
+    try:
+        from mlkd.training.ratios import pixels, ratios_of
+    except ModuleNotFoundError:
+        log.warning("W&B gets no picture of the ratios: it needs matplotlib (extra report)")
+        return
+    if (ratios := ratios_of(run.folder)) is not None:
+        wandb.run.log({"ratios": wandb.Image(pixels(ratios))})
 
 
 @contextmanager

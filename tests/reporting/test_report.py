@@ -454,3 +454,30 @@ def test_wrong_input_is_refused_in_a_line(tmp_path: Path, command: Command) -> N
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_runs_that_weigh_domains_have_a_picture_of_their_ratios(
+    sweep: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sweep.parent.parent, tmp_path / "outputs")
+    cells = collect([str(tmp_path / "outputs/multirun" / sweep.name)])
+    domains = cells[0].links[0]  # of all cells
+    own = cells[0].links[-1]
+    for folder, shares in ((domains, (0.25, 0.75)), (own, (0.5, 0.5))):
+        (folder / "domain_weights").mkdir()
+        step = json.loads((folder / "run.json").read_text())["training"]["best"]["step"]
+        rows = [f"{step:.0f},{layer},{name},{share}" for layer in range(3)
+                for name, share in zip(("<books>", "music"), shares, strict=True)]  # fmt: skip
+        text = "\n".join(["step,layer,domain,ratio", *rows, ""])
+        (folder / "domain_weights/ratios.csv").write_text(text)
+    build(cells, tmp_path / "report", "ratios")
+    assert (tmp_path / "report/ratios.png").read_bytes().startswith(b"\x89PNG")
+    assert "ratios.png" in (tmp_path / "report/report.md").read_text()
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Ratios of layers and domains</h2>" in page and "<books>" not in page
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    shared, one = sorted(json.loads(data)["ratios"], key=lambda run: run["values"][0][0][0])
+    assert (shared["run"], shared["title"]) == (domains.name, domains.name)
+    assert shared["values"] == [[[0.25, 0.75]] * 3] and shared["kept"] == 0
+    assert shared["states"] == ["embedding", "layer 1", "layer 2"]
+    assert "bottleneck=4" in one["title"] and one["domains"] == ["<books>", "music"]

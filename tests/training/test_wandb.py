@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import wandb
 from conftest import configure, run_until, tiny_settings, write_corpus
@@ -251,3 +253,26 @@ def test_the_dashboard_names_what_the_runs_have(
     stages = [grid["runSets"][0]["name"] for grid in grids[3:]]
     assert stages == ["assistant", "bottleneck", "recurrent", "contrastive"]
     assert all("a sweep" in json.dumps(grid["runSets"][0]["filters"]) for grid in grids)
+
+
+def test_ratios_of_layers_and_domains_are_a_picture(
+    encoder_folder: Path, finished_assistant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    corpus, output = write_corpus(tmp_path / "corpus"), tmp_path / "out"
+    shutil.copytree(finished_assistant, output)
+    known = [x for x in tiny_settings(encoder_folder, corpus, output)
+             if not x.startswith("stages.") or x.startswith("stages.assist")]  # fmt: skip
+    sizes = ("max_steps=4", "epochs=9999", "batch_size=16")
+    known += [f"stages.domains.{size}" for size in sizes]
+    domain = "stages.domains.grouping.by=language"
+    run_chain(configure("recipe=hrkd", "stage=domains", domain, "logger=wandb", *known))
+    wandb.teardown()
+    (folder,) = (output / "runs").glob("domains-*")
+    written = Written(folder)
+    assert written.column("ratios/_type") == ["image-file"]
+    (place,) = written.column("ratios/path")
+    (path,) = folder.glob(f"wandb/offline-run-*/files/{place}")
+    with PIL.Image.open(path) as image:
+        assert image.size[0] > 500 and len(image.getcolors(1 << 20) or ()) > 100
