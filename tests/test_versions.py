@@ -42,8 +42,8 @@ SOURCES = {
     "StudentConfig": ["student/start.py", "student/initialise.py", "student/narrow.py",
                       "student/trim.py", "student/codes.py", "encoders/coded.py",
                       "encoders/bottleneck.py", "encoders/backbone.py"],
-    "DataConfig": ["data/plan.py", "data/module.py", "data/tokens.py", "training/reads.py",
-                   "encoders/frozen.py", "targets/cache.py", "targets/live.py"],
+    "DataConfig": ["data/plan.py", "data/module.py", "data/tokens.py", "data/shares.py",
+                   "training/reads.py", "encoders/frozen.py", "targets/cache.py", "targets/live.py"],
 }  # fmt: skip
 
 

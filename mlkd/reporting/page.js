@@ -85,11 +85,11 @@ function step(event) {
   }
 }
 
-// Words on the fields of a heat map. cividis is dark at its lower end; a field without a number
-// shows the ground.
-function notes(words, z) {
+// Words on the fields of a heat map whose colours begin at the least value, or where they are said
+// to. cividis is dark at its lower end; a field without a number shows the ground.
+function notes(words, z, least) {
   const known = z.flat().filter((v) => v !== null);
-  const low = Math.min(...known), high = Math.max(...known);
+  const low = least ?? Math.min(...known), high = Math.max(...known);
   return words.flatMap((row, i) => row.map((text, j) => ({
     x: j, y: i, text: escape(text), showarrow: false,
     font: { color: z[i][j] === null ? style("--text") : z[i][j] < low + 0.45 * (high - low) ? "#fff" : "#000" },
@@ -190,7 +190,7 @@ function drawRatios() {
     type: "heatmap", x: domains, y: shown.states, z, colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1,
     hovertemplate: "%{x}, %{y}: %{z:.3f}<extra></extra>", colorbar: { title: { text: "ratio", side: "right" } },
   }], layout({
-    annotations: z.length * domains.length > 120 ? [] : notes(words, z),
+    annotations: z.length * domains.length > 120 ? [] : notes(words, z, 0),
     title: { text: `step ${shown.steps[shown.kept]}`, font: { size: 13 } },
     xaxis: { type: "category", showgrid: false }, yaxis: { type: "category", showgrid: false },
   }), OPTIONS);

@@ -57,8 +57,9 @@ def ratios_of(folder: Path) -> Ratios | None:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [(int(r["step"]), int(r["layer"]), r["domain"], float(r["ratio"]))
                     for r in csv.DictReader(file)]  # fmt: skip
-        steps, layers, domains = (tuple(dict.fromkeys(row[k] for row in rows)) for k in range(3))
-        shape = len(steps), len(layers), len(domains)
+        steps = tuple(dict.fromkeys(step for step, *_ in rows))
+        domains = tuple(dict.fromkeys(domain for _, _, domain, _ in rows))
+        shape = len(steps), len({layer for _, layer, *_ in rows}), len(domains)
         values = np.array([row[3] for row in rows]).reshape(shape)
         best = read_record(folder).get("training", {}).get("best", {}).get("step")
         kept = steps.index(int(best)) if best is not None else len(steps) - 1

@@ -14,6 +14,7 @@ from mlkd.config.stages import StageSettings
 from mlkd.config.training import TrainerConfig
 from mlkd.data.pairs import PairStore
 from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, labels
+from mlkd.data.shares import share
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError
@@ -133,18 +134,13 @@ class Reads:
         )
 
     def _share(self) -> np.ndarray:
-        """Training pairs of a share of the source sentences; a smaller one is part of a larger."""
+        """Training pairs of the link's share."""
         train, fraction = self.pairs.train_pairs(), self.settings.fraction
-        if fraction == 1.0:
-            return train
-        rank = np.random.default_rng(0).permutation(self.pairs.n_sentences)
-        drawn = rank[self.pairs.source[train]] < fraction * self.pairs.n_sentences
-        if not drawn.any():
+        if not len(drawn := share(self.pairs, train, fraction)):
             raise UserError(
                 f"stages.{self.name}.fraction={fraction}: no pair is left of {len(train)}"
             )
-        share: np.ndarray = train[drawn]
-        return share
+        return drawn
 
 
 def _longer_side(pairs: PairStore, tokens: TokenStore, which: np.ndarray) -> np.ndarray:

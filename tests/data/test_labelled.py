@@ -15,6 +15,7 @@ from mlkd.config.inputs import DataConfig
 from mlkd.config.labelled import LabelledConfig, Task, task_of
 from mlkd.data.module import PairSource
 from mlkd.data.pairs import PairStore, prepare_labelled
+from mlkd.data.shares import share
 from mlkd.data.tokens import TokenStore
 from mlkd.output.errors import UserError
 
@@ -192,3 +193,23 @@ def test_batches_bring_the_values(tmp_path: Path) -> None:
 def test_what_is_impossible_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         LabelledConfig.model_validate(REVIEWS | change)
+
+
+def test_a_share_has_every_label_of_every_corpus_and_is_nested(tmp_path: Path) -> None:
+    counts = {("a", "bad"): 60, ("a", "good"): 9, ("b", "bad"): 3, ("b", "good"): 40}
+    for name in ("a", "b"):
+        lines = [f"text {n} of {label} in {name}\t{label}"
+                 for label in ("bad", "good") for n in range(counts[name, label])]  # fmt: skip
+        write(tmp_path, *lines, name=f"{name}.tsv")
+    write(tmp_path, "held out\tbad", name="dev.tsv")
+    known = {name: REVIEWS | {"path": f"{name}.tsv", "dev_path": "dev.tsv"} for name in "ab"}
+    store, before = prepare(tmp_path, **known), set[int]()
+    for fraction, expected in (
+        (0.02, [1, 1, 1, 1]), (0.2, [12, 2, 1, 8]), (0.5, [30, 4, 2, 20]), (1.0, [60, 9, 3, 40]),
+    ):  # fmt: skip
+        drawn = share(store, store.train_pairs(), fraction)
+        words = [text.split() for text in store.texts(store.source[drawn])]
+        found = Counter((name, label) for *_, label, _, name in words)
+        assert [found[key] for key in counts] == expected
+        assert before <= set(drawn.tolist()) and np.all(np.diff(drawn) > 0)
+        before = set(drawn.tolist())

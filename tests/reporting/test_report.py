@@ -25,6 +25,7 @@ from mlkd.report import as_overrides
 from mlkd.reporting.build import build, references_of
 from mlkd.reporting.collect import ReportCell, collect, curve
 from mlkd.reporting.compare import comparable, front, group_seeds, heat_maps, select
+from mlkd.reporting.figures import title_of
 
 
 @pytest.fixture(scope="module")
@@ -461,9 +462,10 @@ def test_runs_that_weigh_domains_have_a_picture_of_their_ratios(
 ) -> None:
     shutil.copytree(sweep.parent.parent, tmp_path / "outputs")
     cells = collect([str(tmp_path / "outputs/multirun" / sweep.name)])
-    domains = cells[0].links[0]  # of all cells
-    own = cells[0].links[-1]
-    for folder, shares in ((domains, (0.25, 0.75)), (own, (0.5, 0.5))):
+    groups = group_seeds(cells)
+    (several,) = (group for group in groups if len(group.cells) > 1)
+    lone, seeded = cells[0].links[-1], several.cells[1].links[-1]
+    for folder, shares in ((lone, (0.25, 0.75)), (seeded, (0.5, 0.5))):
         (folder / "domain_weights").mkdir()
         step = json.loads((folder / "run.json").read_text())["training"]["best"]["step"]
         rows = [f"{step:.0f},{layer},{name},{share}" for layer in range(3)
@@ -476,8 +478,10 @@ def test_runs_that_weigh_domains_have_a_picture_of_their_ratios(
     page = (tmp_path / "report/report.html").read_text()
     assert "Ratios of layers and domains</h2>" in page and "<books>" not in page
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    shared, one = sorted(json.loads(data)["ratios"], key=lambda run: run["values"][0][0][0])
-    assert (shared["run"], shared["title"]) == (domains.name, domains.name)
-    assert shared["values"] == [[[0.25, 0.75]] * 3] and shared["kept"] == 0
-    assert shared["states"] == ["embedding", "layer 1", "layer 2"]
-    assert "bottleneck=4" in one["title"] and one["domains"] == ["<books>", "music"]
+    one, other = sorted(json.loads(data)["ratios"], key=lambda run: run["values"][0][0][0])
+    assert one["run"] == lone.name and one["domains"] == ["<books>", "music"]
+    assert one["values"] == [[[0.25, 0.75]] * 3] and one["kept"] == 0
+    assert one["states"] == ["embedding", "layer 1", "layer 2"]
+    assert one["title"] == "bottleneck=4 recurrence=1"
+    assert other["title"] == f"{several.label} seed=1"
+    assert title_of(lone, [*groups, *groups]) == lone.name  # of several cells

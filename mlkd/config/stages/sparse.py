@@ -49,7 +49,7 @@ class SparseTaskSettings(SparseKeys, TaskSettings):
     """An encoder learns a task by few entries of its weights; a head is trained as a whole."""
 
     implementation: ClassVar[str] = "mlkd.stages.sparse:SparseTaskStage"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     roles: ClassVar[frozenset[str]] = frozenset({"start", "moved"})
     outputs: ClassVar[frozenset[str]] = frozenset({"student", "head", "diff"})
 

@@ -73,7 +73,7 @@ class TaskSettings(HeadSettings):
     """An encoder learns a task from labelled text, or from another encoder that has learned it."""
 
     implementation: ClassVar[str] = "mlkd.stages.task:TaskStage"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     roles: ClassVar[frozenset[str]] = frozenset({"start"})
     optional_roles: ClassVar[frozenset[str]] = frozenset({"target", "target_head"})
     outputs: ClassVar[frozenset[str]] = frozenset({"student", "head"})
