@@ -43,7 +43,8 @@ SOURCES = {
                       "student/trim.py", "student/codes.py", "encoders/coded.py",
                       "encoders/bottleneck.py", "encoders/backbone.py"],
     "DataConfig": ["data/plan.py", "data/module.py", "data/tokens.py", "data/shares.py",
-                   "training/reads.py", "encoders/frozen.py", "targets/cache.py", "targets/live.py"],
+                   "training/reads.py", "encoders/frozen.py", "targets/cache.py",
+                   "targets/live.py"],
 }  # fmt: skip
 
 
