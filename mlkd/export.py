@@ -6,7 +6,7 @@ import sys
 
 from mlkd.config.commands import ExportConfig
 from mlkd.config.compose import run
-from mlkd.deploy.source import base_of, check_packages, open_source, target_folder
+from mlkd.deploy.source import check_inputs, check_packages, open_source, target_folder
 
 
 def main(config: ExportConfig) -> None:
@@ -14,8 +14,7 @@ def main(config: ExportConfig) -> None:
     source = open_source(config.run)
     target = target_folder(config, source)
     check_packages(config.format)
-    if "sparse" in config.format:
-        base_of(source)
+    check_inputs(config, source)
 
     from rich.console import Console
 

@@ -64,7 +64,9 @@ class EvaluateConfig(Section):
         return self
 
 
-ExportFormat = Literal["portable", "onnx_int8", "onnx_q4", "compact", "gguf", "sparse"]
+ExportFormat = Literal[
+    "portable", "onnx_int8", "onnx_q4", "compact", "gguf", "sparse", "asymmetric"
+]
 
 
 class Q4Config(Section):
@@ -110,6 +112,9 @@ class ExportConfig(Section):
     eval: EvalConfig | None = None
     """Sets for ``max_loss`` and the model card; null = those of the run, the demo's for a folder
     without a run."""
+    documents: str | None = None
+    """Who encodes the documents in the format ``asymmetric``: ``assistant``, that of the run;
+    ``teacher``; a run or a folder. null = the assistant."""
     vectors: list[VectorKind] = Field(default_factory=list)
     """Shorter and coarser vectors to score for the model card: the first numbers, ``int8``,
     ``binary``, or both, as ``128-int8``."""
@@ -130,10 +135,14 @@ class ExportConfig(Section):
             raise ValueError("data is only read by trim; give trim={} as well")
         if self.trim is not None and "sparse" in self.format:
             raise ValueError("format sparse changes the whole vocabulary's weights; leave trim out")
+        if self.documents is not None and "asymmetric" not in self.format:
+            raise ValueError("documents is only read by the format asymmetric")
+        if self.trim is not None and "asymmetric" in self.format:
+            raise ValueError("format asymmetric is compared with a whole student; leave trim out")
         if self.q4 is not None and "onnx_q4" not in self.format:
             raise ValueError("q4 is only read by the format onnx_q4")
-        if self.vectors and self.format == ["gguf"] and self.trim is None:
-            raise ValueError("vectors: the format gguf is not scored; give another beside it")
+        if self.vectors and set(self.format) <= {"gguf", "asymmetric"} and self.trim is None:
+            raise ValueError(f"vectors: {self.format[0]} is scored otherwise; give another format")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:

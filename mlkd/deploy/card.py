@@ -15,7 +15,7 @@ from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.deploy.snippets import other_tools, use
 from mlkd.deploy.source import Source
 from mlkd.metrics.scoring import HEADLINE
-from mlkd.metrics.table import grid_to_markdown, kinds_grid
+from mlkd.metrics.table import grid_to_markdown, kinds_grid, sides_grid
 from mlkd.storage.files import default_prompt
 
 _LIBRARY = {
@@ -25,6 +25,7 @@ _LIBRARY = {
     "compact": "sentence-transformers",
     "gguf": "llama.cpp",
     "sparse": "sentence-transformers",
+    "asymmetric": "sentence-transformers",
 }
 """What the hub tells its users to load a format with."""
 
@@ -32,6 +33,11 @@ _LIBRARY = {
 _SHORTER = """`128` are the first 128 numbers of each vector, int8 is a vector times 127 / its
 largest number, rounded, and binary has the signs. Scores are those above, the mean over language
 pairs."""
+
+
+_SIDES = """Scores x100 of the student alone, of its queries with the documents of the other
+encoder, and of that encoder alone: Spearman of the cosine, or, of translations, how often a query
+finds its document / a document its query. `de-en` has German queries and English documents."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Folder:
         name: Its format.
         report: Content of its ``export.json``: ``parts`` by file of weights, ``hardware``, and
             ``trim``, what trimming left of the vocabulary, if there was any; ``base``, the run
-            whose student a sparse difference is applied to.
+            whose student a sparse difference is applied to; ``documents``, the encoder of them and
+            scores with it.
         longest: Longer inputs are cut (tokens).
         width: Of a vector.
         mean: Whether the vector is the mean of the last hidden states, at length 1.
@@ -89,10 +96,13 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     parts += [
         f"A text is cut at {folder.longest} tokens, its start and end token among them. "
         + (f"It is read with the prompt {prompt!r}." if prompt else "It needs no prompt."),
-        use(folder.name, folder.longest, folder.report.get("base", "")),
+        use(folder.name, folder.longest, folder.report),
         other_tools(folder.name, source.name, list(folder.parts)[-1], folder.width, folder.mean),
         _weights(folder),
     ]
+    if sides := folder.report.get("documents"):
+        lines = grid_to_markdown(sides_grid({sides["name"]: sides}), 4)
+        parts.append(f"## Queries and documents\n\n{_SIDES}\n\n{lines}")
     if folder.scored:
         parts.append(_scores(source, folder))
     if kinds := {

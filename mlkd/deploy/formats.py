@@ -35,6 +35,7 @@ class Part:
         scored: Whether the card shows scores: not those of weights whose numbers another file of
             the folder has, and that take longer.
         native: Whether ``open`` runs them as their users do, so that its times are theirs.
+        expected: Whose vectors they are to have; None = the student's.
     """
 
     file: str
@@ -42,6 +43,28 @@ class Part:
     tolerance: float | None
     scored: bool = True
     native: bool = True
+    expected: Encode | None = None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Two encoders in a folder.
+
+    Attributes:
+        name: Whose documents they are: ``assistant``, ``teacher`` or a folder.
+        queries: Opens the one of queries.
+        documents: Opens the one of documents.
+        only_source: Whether it reads no other language than the source of pairs.
+        longest: It cuts longer documents (tokens).
+        prompt: What it reads before each document.
+    """
+
+    name: str
+    queries: Callable[[Path], Encode]
+    documents: Callable[[Path], Encode]
+    only_source: bool
+    longest: int
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +74,12 @@ class Format:
     Attributes:
         write: Writes an encoder into an empty folder; that of ``onnx_q4`` takes its settings, too.
         parts: Its weights; a folder without the first is none.
+        sides: Of a folder with one encoder for queries and one for documents.
     """
 
     write: Callable[..., None]
     parts: tuple[Part, ...]
+    sides: Sides | None = None
 
 
 def encoder(model: SentenceTransformer) -> Encode:

@@ -83,13 +83,16 @@ class Reference:
         pairs = sum(len(entry["pairs"]) for entry in scores["sets"].values())
         return pairs == len(self.sets) and all(_is_of(scores, item) for item in self.sets)
 
-    def compare(self, encode: Encode, allowed: float | None) -> dict[str, Any]:
+    def compare(
+        self, encode: Encode, allowed: float | None, like: Encode | None = None
+    ) -> dict[str, Any]:
         """Compare vectors with those of what was written.
 
         Args:
             encode: The export.
             allowed: Largest difference of a coordinate of two unit vectors, 0 = bit-equal; None
                 where scores decide.
+            like: What it is compared with; None = what was written of the student.
 
         Returns:
             ``max_difference`` of a coordinate and ``cosine`` (``mean``, ``min``) of unit vectors.
@@ -97,7 +100,8 @@ class Reference:
         Raises:
             Refused: The difference is larger.
         """
-        found, expected = np.asarray(encode(self.texts)), self.vectors
+        found = np.asarray(encode(self.texts))
+        expected = self.vectors if like is None else np.asarray(like(self.texts))
         difference = float(np.abs(unit(found) - unit(expected)).max())
         equal = np.array_equal(found, expected) if allowed == 0 else True
         if not (equal and np.isfinite(found).all() and (allowed is None or difference <= allowed)):

@@ -12,19 +12,23 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig, ExportFormat
-from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.inputs import EncoderConfig, EvalConfig, EvalSetConfig
+from mlkd.deploy.asymmetric import asymmetric_format
 from mlkd.deploy.card import Folder, model_card
 from mlkd.deploy.dense import longest
-from mlkd.deploy.formats import BATCH, FORMATS, Format, encoder, sparse_format
+from mlkd.deploy.formats import BATCH, FORMATS, Format, Sides, encoder, sparse_format
 from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
-from mlkd.deploy.source import Source, base_of
+from mlkd.deploy.source import Source, base_of, documents_of
 from mlkd.deploy.trimming import trim_vocabulary
+from mlkd.deploy.uses import check_width
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
+from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.metrics.scoring import Encode, Scores
 from mlkd.metrics.sets import EvalSet, load_sets
 from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
+from mlkd.metrics.sides import score_sides
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
 from mlkd.storage.files import file_sha256, remove_leftovers, replacing_folder, write_json
@@ -74,6 +78,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         base = base_of(source)
         common["base"] = base.parent.name
         formats["sparse"] = sparse_format(base, source.folder.parent)
+    if "asymmetric" in config.format:
+        formats["asymmetric"] = _with_documents(config, source, width)
     remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:
@@ -84,6 +90,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
                 formats[name].write(written, part, **own)
                 reports[name] = _measure(part, formats[name], reference, scored)
                 report = common | {"hardware": hardware, "parts": reports[name]}
+                if (sides := formats[name].sides) is not None:
+                    report["documents"] = _documents(part, sides, reference)
                 write_json(part / "export.json", report)
                 about = Folder(name, report, longest(written), width, _is_mean(written))
                 card = model_card(config, source, about)
@@ -95,6 +103,36 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     if config.push is not None and (target / config.format[0]).is_dir():
         log.info("pushed: %s", push(target / config.format[0], config.push))
     return reports
+
+
+def _with_documents(config: ExportConfig, source: Source, width: int) -> Format:
+    """The format ``asymmetric`` with the encoder of documents that is asked for.
+
+    Raises:
+        UserError: There is none, or its vectors have another width.
+    """
+    name = config.documents or "assistant"
+    folder = documents_of(name, source.folder)
+    if folder is None:
+        teacher = source.section("teacher", EncoderConfig)
+        if teacher is None:
+            raise UserError(f"documents=teacher: {source.name} has no run that says which it is")
+        folder = open_encoder_folder(teacher, False, source.cache)
+    documents = load_folder(folder)
+    check_width(name, int(documents.get_embedding_dimension() or 0), width)
+    return asymmetric_format(folder, documents, name)
+
+
+def _documents(folder: Path, sides: Sides, reference: Reference) -> Report:
+    """Scores of the two encoders of a folder together and of each alone, and what cards say."""
+    found = score_sides(
+        Remembered(sides.queries(folder)),
+        Remembered(sides.documents(folder)),
+        reference.sets,
+        only_source=sides.only_source,
+    )
+    about = {"name": sides.name, "longest": sides.longest, "prompt": sides.prompt}
+    return found | about
 
 
 def _measure(
@@ -119,7 +157,7 @@ def _measure(
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # of encode.py
         report: Report = {"mib": (folder / part.file).stat().st_size / 2**20}
         try:
-            report |= reference.compare(encode, part.tolerance)
+            report |= reference.compare(encode, part.tolerance, part.expected)
             if part.scored or (reference.trimmed and not scores):
                 key = file_sha256(folder / part.file)
                 known = Remembered(encode)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mlkd.config.commands import ExportFormat
 
 _ENCODE = """from encode import Encoder  # in this folder; pip install onnxruntime tokenizers numpy
@@ -157,16 +160,40 @@ The vectors are bit for bit those of the student that was trained. `diff=[…]` 
 differences of one base; `mlkd.encoders.difference.Differences` exchanges and removes them."""
 
 
-def use(name: ExportFormat, longest: int, base: str = "") -> str:
+_ASYMMETRIC = """Queries are read by the student, documents by the {name}, into one space.
+
+```python
+from sentence_transformers import SentenceTransformer  # 5 and 6
+
+model, texts = SentenceTransformer("."), ["Your parcel is on its way.", "The weather is fine."]
+index = model.encode_document(texts)
+query = model.encode_query("Wo ist mein Paket?")
+print(texts[model.similarity(query, index).argmax()])
+```
+
+`encode` is `encode_document`. {notes}`query/` and `document/` are folders of their own, for
+sentence-transformers from 3: a machine that only asks needs no more than `query/`."""
+
+
+def use(name: ExportFormat, longest: int, report: Mapping[str, Any]) -> str:
     """The section on how to open the folder with what it is made for.
 
     Args:
         name: Its format.
         longest: Longer inputs are cut (tokens).
-        base: The run whose student a sparse difference is applied to.
+        report: ``base``, the run whose student a sparse difference is applied to; ``documents``,
+            the ``name`` of the encoder of documents, its ``longest`` input and ``prompt``.
     """
     if name == "sparse":
-        return f"## Use\n\n{_SPARSE.format(base=base)}"
+        return f"## Use\n\n{_SPARSE.format(base=report['base'])}"
+    if name == "asymmetric":
+        other = report["documents"]
+        called = other["name"] if other["name"] in ("assistant", "teacher") else "other encoder"
+        notes = f"Documents are cut at {other['longest']} tokens"
+        notes += f" and read with the prompt {other['prompt']!r}. " if other["prompt"] else ". "
+        if called == "teacher":
+            notes += "They are in its language, as a rule English. "
+        return f"## Use\n\n{_ASYMMETRIC.format(name=called, notes=notes)}"
     if name == "gguf":
         javascript, notes = (text.format(longest=longest) for text in (_LLAMA, _LLAMA_NOTES))
         return f"## Use\n\n```js\n{javascript}```\n\n{notes}"

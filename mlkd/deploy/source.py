@@ -225,3 +225,15 @@ def documents_of(documents: str, student: Path) -> Path | None:
             "sentence-transformers folder"
         )
     return folder
+
+
+def check_inputs(config: ExportConfig, source: Source) -> None:
+    """Refuse formats that need another encoder than the exported one where it is not there.
+
+    Raises:
+        UserError: A base or an encoder of documents is missing.
+    """
+    if "sparse" in config.format:
+        base_of(source)
+    if "asymmetric" in config.format:
+        documents_of(config.documents or "assistant", source.folder)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from students import export, small
+from sentence_transformers import SentenceTransformer
+from students import TEXTS, export, small
 
 from mlkd.config.commands import EvaluateConfig, ExportConfig
 from mlkd.deploy.exported import FP32, INT8, open_onnx
-from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.encoders.folder import load_folder, save_folder, with_prompt
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import load_sets
 from mlkd.metrics.shorter import score_kinds
-from mlkd.metrics.sides import oriented
+from mlkd.metrics.sides import oriented, score_sides
 from mlkd.metrics.similarity import cosines, unit
 from mlkd.output.errors import UserError
 
@@ -121,7 +126,7 @@ def test_more_numbers_than_the_student_has_is_one_line(
     with pytest.raises(UserError, match="vectors: 32-int8: vectors of the teacher have 16 numbers"):
         evaluate(run, settings, tmp_path / "e.json", vectors=["32-int8"])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="vectors: the format gguf is not scored"):
+    with pytest.raises(ValueError, match="vectors: gguf is scored otherwise"):
         ExportConfig.model_validate({"run": str(run), "format": ["gguf"], "vectors": [8]})
 
 
@@ -217,3 +222,124 @@ def test_the_source_language_is_that_of_the_documents() -> None:
     assert {s.pair for s in oriented(sets, only_source=True)} == {"en-en", "de-en"}
     again = oriented(oriented(sets, only_source=False), only_source=False)
     assert [s.pair for s in again] == [s.pair for s in oriented(sets, only_source=False)]
+
+
+OUTSIDER = """
+import json, sys
+import numpy as np
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[1], device="cpu")
+texts = json.loads(sys.argv[2])
+found = [model.encode_query(texts), model.encode_document(texts), model.encode(texts)]
+alone = [SentenceTransformer(f"{sys.argv[1]}/{side}", device="cpu").encode(texts)
+         for side in ("query", "document")]
+assert "mlkd" not in sys.modules
+print(json.dumps([part.tolist() for part in (*found, *alone)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def asymmetric(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("asymmetric")
+    return export(run, place / "out", "asymmetric", eval=demo("en", "de", "fr")) / "asymmetric"
+
+
+def test_the_asymmetric_folder_loads_without_mlkd(
+    run: Path, assistant: Path, asymmetric: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OUTSIDER, str(asymmetric), json.dumps(TEXTS)], cwd=tmp_path,
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [np.array(part) for part in json.loads(done.stdout.splitlines()[-1])]
+    student, large = (load_folder(folder).encode(TEXTS) for folder in (run / "student", assistant))
+    assert np.abs(student - large).max() > 1e-3
+    expected = [student, large, large, student, large]
+    for part, right in zip(found, expected, strict=True):
+        assert np.abs(part - right).max() <= 1e-5
+
+
+def test_its_card_says_what_was_measured_on_it(
+    asymmetric: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = json.loads((asymmetric / "export.json").read_text())
+    text = (asymmetric / "README.md").read_text()
+    assert report["documents"]["name"] == "assistant"
+    for file in ("query/model.safetensors", "document/model.safetensors"):
+        part = report["parts"][file]
+        assert part["max_difference"] <= 1e-5
+        assert part["mib"] == pytest.approx((asymmetric / file).stat().st_size / 2**20)
+        assert f"| `{file}` | {part['mib']:.2f} | " in text
+        assert part["latency_ms"]["p50"] > 0
+    model = SentenceTransformer(str(asymmetric), device="cpu")
+    config = EvaluateConfig.model_validate({"model": "x", "eval": demo("en", "de", "fr")})
+    sets = load_sets(config.eval)
+    again = score_sides(model.encode_query, model.encode_document, sets, only_source=False)
+    cells = []
+    for side in ("queries", "both", "documents"):
+        numbers = report["documents"][side]["sets"]["found"]["pairs"]["de-en"]
+        assert numbers == again[side]["sets"]["found"]["pairs"]["de-en"]
+        cells.append(f"{numbers['forward']:.2f} / {numbers['backward']:.2f}")
+    assert f"| assistant | test | found | de-en | {' | '.join(cells)} |" in text
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.chdir(asymmetric)
+    exec(snippet, {})
+
+
+def test_each_side_reads_its_own_prompt(run: Path, assistant: Path, tmp_path: Path) -> None:
+    folder = with_prompt(assistant, "passage: ", tmp_path)
+    out = export(run, tmp_path / "out", "asymmetric", documents=str(folder)) / "asymmetric"
+    model = SentenceTransformer(str(out), device="cpu")
+    read = load_folder(assistant).encode([f"passage: {text}" for text in TEXTS])
+    assert np.abs(model.encode_document(TEXTS) - read).max() <= 1e-5
+    assert np.abs(model.encode(TEXTS) - read).max() <= 1e-5
+    queries = load_folder(run / "student").encode(TEXTS)
+    assert np.abs(model.encode_query(TEXTS) - queries).max() <= 1e-5
+    assert "read with the prompt 'passage: '" in (out / "README.md").read_text()
+
+
+def test_documents_of_the_teacher(run: Path, encoder_folder: Path, tmp_path: Path) -> None:
+    out = export(run, tmp_path / "out", "asymmetric", documents="teacher",
+                 eval=demo("en", "de", "fr")) / "asymmetric"  # fmt: skip
+    model = SentenceTransformer(str(out), device="cpu")
+    expected = load_folder(encoder_folder).encode(TEXTS)
+    assert np.abs(model.encode_document(TEXTS) - expected).max() <= 1e-5
+    pairs = json.loads((out / "export.json").read_text())["documents"]["both"]["sets"]["graded"]
+    assert set(pairs["pairs"]) == {"en-en", "de-en"}
+
+
+def test_documents_that_do_not_fit_are_not_exported(
+    run: Path, assistant: Path, encoder_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    save_folder(small(encoder_folder, 4, layers=1, recurrence=1), tmp_path / "alone/student")
+    for model, more, message in [
+        (assistant.parent, {}, "has no assistant beside it"),
+        (tmp_path / "alone/student", {}, "has no assistant beside it"),
+        (tmp_path / "alone/student", {"documents": "teacher"}, "no run that says which it is"),
+        (run, {"documents": str(tmp_path)}, "no encoder; give assistant, teacher, a run"),
+    ]:
+        with pytest.raises(UserError, match=message) as refused:
+            export(model, out, "asymmetric", **more)
+        assert "\n" not in str(refused.value)
+        assert not out.exists()
+    for wrong, message in [
+        ({"format": ["compact"], "documents": "assistant"}, "only read by the format asymmetric"),
+        ({"format": ["asymmetric"], "trim": {}}, "leave trim out"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ExportConfig.model_validate({"run": str(run), **wrong})
+
+
+def test_a_side_that_differs_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlkd.deploy import asymmetric as module
+
+    original = module.write_dense
+    monkeypatch.setattr(module, "write_dense", lambda model, folder: original(
+        load_folder(run / "student"), folder))  # fmt: skip
+    export(run, tmp_path / "out", "asymmetric", "compact", refuses=1)
+    assert "refused: its vectors differ" in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["compact"]
