@@ -79,7 +79,7 @@ def asymmetric_format(folder: Path, documents: SentenceTransformer, name: str) -
 
 def _prompt(model: SentenceTransformer) -> str:
     """What a model reads before each sentence."""
-    return model.prompts.get(model.default_prompt_name or "", "")
+    return model.prompts.get(model.default_prompt_name or "") or ""
 
 
 def _open(folder: Path, *, task: str) -> Encode:

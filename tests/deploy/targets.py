@@ -62,6 +62,7 @@ def student(folder: Path) -> None:
 
     from mlkd.config.inputs import EvalConfig, EvalSetConfig
     from mlkd.config.student import InitConfig, StudentConfig, VocabularyConfig
+    from mlkd.deploy.asymmetric import asymmetric_format
     from mlkd.deploy.formats import FORMATS
     from mlkd.encoders.backbone import backbone_of
     from mlkd.encoders.folder import load_folder, save_folder
@@ -84,9 +85,16 @@ def student(folder: Path) -> None:
     for name in ("portable", "gguf", "onnx_q4"):
         (folder / name).mkdir(exist_ok=True)
         FORMATS[name].write(model, folder / name)  # type: ignore[index]
+    save_folder(assistant, folder / "assistant")
+    (folder / "asymmetric").mkdir(exist_ok=True)
+    asymmetric_format(folder / "assistant", assistant, "assistant").write(
+        model, folder / "asymmetric"
+    )
     found = texts()
     (folder / "texts.json").write_text(json.dumps(found))
     vectors = model.encode(list(found.values()), normalize_embeddings=True, batch_size=1)
+    large = assistant.encode(list(found.values()), normalize_embeddings=True, batch_size=1)
+    np.save(folder / "documents.npy", large)
     np.save(folder / "expected.npy", vectors)
 
 
@@ -183,7 +191,8 @@ def node() -> Path:
 def data() -> Path:
     """The exported student, the texts and their vectors."""
     folder = ROOT / "data"
-    if not ((folder / "expected.npy").is_file() and (folder / "onnx_q4").is_dir()):
+    if not ((folder / "expected.npy").is_file() and (folder / "asymmetric").is_dir()):
+        shutil.rmtree(folder, ignore_errors=True)
         student(folder)
     return folder
 

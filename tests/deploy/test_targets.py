@@ -44,6 +44,45 @@ def test_a_target_has_the_vectors_of_the_student(target: Target) -> None:
             assert result[kind] >= target.least, kind
 
 
+ROUTED = """
+import json, sys
+import numpy as np
+from sentence_transformers import SentenceTransformer
+place = sys.argv[1]
+texts = list(json.load(open(f"{place}/texts.json")).values())
+model = SentenceTransformer(f"{place}/asymmetric", device="cpu")
+for encode, file in ((model.encode_query, "expected"), (model.encode_document, "documents"),
+                     (model.encode, "documents")):
+    found = encode(texts, normalize_embeddings=True)
+    print((found * np.load(f"{place}/{file}.npy")).sum(1).min())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.by_hand
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "packages",
+    [
+        ("sentence-transformers==5.1.2", "transformers==4.57.6"),
+        ("sentence-transformers==5.7.0", "transformers==5.23.0"),
+        ("sentence-transformers==6.2.0", "transformers==5.23.0"),
+    ],
+    ids=lambda packages: packages[0],
+)
+def test_queries_and_documents_have_the_vectors_of_their_encoders(
+    packages: tuple[str, ...],
+) -> None:
+    done = subprocess.run(
+        [environment(packages), "-c", ROUTED, data()], capture_output=True, text=True, check=False,
+        env={**{k: x for k, x in os.environ.items() if k != "PYTHONPATH"}, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1500:]
+    cosines = [float(line) for line in done.stdout.splitlines()]
+    assert len(cosines) == 3
+    assert min(cosines) > 0.99999
+
+
 NAMES = """
 import json, sys
 from mteb.models import ModelMeta
