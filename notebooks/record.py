@@ -91,6 +91,14 @@ TABLES = {
             "student.intermediate=768 seed=0,1,2",
         ),
     ),
+    "starts": Table(
+        _SIX,
+        (
+            "-m experiment=starts student.bottleneck=64 seed=0,1,2",
+            "-m experiment=starts student.bottleneck=null student.codes=48 "
+            "init.embedding=kmeans seed=0,1,2",
+        ),
+    ),
     "initialisation": Table(
         _TWO,
         (

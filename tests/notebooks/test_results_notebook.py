@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 12
+    assert len(marks) == len(set(marks)) == 13
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -104,7 +104,7 @@ def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
         seeds = table["seed"].groupby([table["sweep"].fillna(""), overrides]).apply(sorted)
         assert all(found == [0, 1, 2] for found in seeds), name
     rows = {"headline": 5, "sizes": 6, "rivals": 11, "parts": 11, "by_start": 9, "powers": 3}
-    rows |= {"equal": 12}
+    rows |= {"equal": 12, "starts": 6}
     assert {name: len(results[name]) for name in rows} == rows
 
 
@@ -232,6 +232,24 @@ def test_the_readme_says_in_short_what_makes_a_student_good(results: dict[str, A
     assert "gain {:.1f} to {:.1f} points of dev STS".format(*narrow) in README
     powers = tables["frequency"].groupby("frequency_power")["dev_sts"].mean()
     assert f"in the SVD gains {powers[0.5] - powers[1.0]:.1f}." in README
+
+
+def test_the_details_draw_the_conclusions_of_word_tables(results: dict[str, Any]) -> None:
+    starts = results["starts"].groupby("model")
+    means, noise = (
+        found.loc["48 codes"]
+        for found in (
+            starts[["dev_sts", "test_sts", "test_bitext", "mib"]].mean(),
+            starts[["dev_sts", "test_sts", "test_bitext"]].std(),
+        )
+    )
+    gain = means - starts[list(means.index)].mean().loc["bottleneck 64"]
+    assert abs(gain["dev_sts"]) < noise["dev_sts"] and abs(gain["test_sts"]) < noise["test_sts"]
+    assert gain["test_bitext"] > 2 * noise["test_bitext"]
+    more = f"finds {gain['test_bitext']:.1f} points more translations"
+    assert more in DETAILS and more in README
+    fewer = 100 * -gain["mib"] / (means["mib"] - gain["mib"])
+    assert f"takes {fewer:.0f} % fewer bytes" in DETAILS
 
 
 @pytest.fixture
