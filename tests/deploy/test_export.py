@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).parents[2]
     params=[
         "bert",
         pytest.param("bert_full", marks=pytest.mark.slow),
-        "xlmr",
+        pytest.param("xlmr", marks=pytest.mark.slow),
         pytest.param("xlmr_full", marks=[pytest.mark.slow, pytest.mark.by_hand]),
     ],
 )

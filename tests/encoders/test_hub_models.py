@@ -57,7 +57,7 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
 @pytest.mark.parametrize(
     ("teacher", "rows"),
     [
-        ("roberta", 30_002),
+        pytest.param("roberta", 30_002, marks=pytest.mark.slow),
         pytest.param("mpnet", 30_002, marks=pytest.mark.slow),
         pytest.param("roberta", XLMR_ROWS, marks=[pytest.mark.slow, pytest.mark.by_hand]),
     ],

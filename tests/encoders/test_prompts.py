@@ -126,6 +126,7 @@ def test_a_damaged_file_of_prompts_is_one_line(prompted: Path) -> None:
         encoder_fingerprint(prompted)
 
 
+@pytest.mark.slow
 def test_students_of_a_prompted_teacher_read_no_prompt(
     prompted: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "compare_sweep.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.enable_socket  # the kernel listens on local ports
 def test_it_runs(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent.parent))

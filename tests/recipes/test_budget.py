@@ -120,6 +120,7 @@ def test_a_smaller_student_is_cut_from_the_larger_one_and_trained_for_less(
     assert [run.id for run in told if run.link == "recurrent"] == [large["id"], small["id"]]
 
 
+@pytest.mark.slow
 def test_too_small_a_size_is_refused(tiny) -> None:
     asked = tiny("budget_mib=0.001", stage="bottleneck")
     with pytest.raises(UserError, match=r"budget_mib=0\.001: the smallest student has 0\.\d+ MiB"):

@@ -411,6 +411,7 @@ def test_all_files_are_written(cells: list[ReportCell], tmp_path: Path) -> None:
     assert "a <sweep>" not in page
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_tables_without_their_page(
     cells: list[ReportCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

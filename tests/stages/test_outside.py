@@ -100,6 +100,7 @@ def test_a_stage_from_outside_is_a_stage_like_any_other(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_of_all_modules(
     settings: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_only_what_moved_furthest_is_trained(
     ).all()
 
 
+@pytest.mark.slow
 def test_all_entries_are_dense_training(
     settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_every_link_starts_from_the_one_before(
         assert torch.allclose(after["recurrent"][name], after["contrastive"][name], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_frozen_encoders_stay_as_they_are(
     tiny: Callable[..., TrainConfig], encoder_folder: Path, assistant: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_frozen_encoders_stay_as_they_are(
     assert not encoder.model.training
 
 
+@pytest.mark.slow
 def test_starts_differ_in_their_weights_alone(
     tiny: Callable[..., TrainConfig], chain: dict[str, Path]
 ) -> None:

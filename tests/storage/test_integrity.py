@@ -49,7 +49,9 @@ def largest(folder: Path) -> Path:
     return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, vanish])
+@pytest.mark.parametrize(
+    "harm", [flip, *(pytest.param(harm, marks=pytest.mark.slow) for harm in (truncate, vanish))]
+)
 def test_damaged_caches_are_named_and_made_again(
     tiny: Callable[..., TrainConfig], assistant: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None],

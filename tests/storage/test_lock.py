@@ -62,7 +62,7 @@ with Lock(Path(sys.argv[1]), waiting_for=""):
     return process
 
 
-@pytest.mark.parametrize("before", ["free", "dead"])
+@pytest.mark.parametrize("before", ["free", pytest.param("dead", marks=pytest.mark.slow)])
 def test_ten_processes_one_works_nine_wait_and_reuse(tmp_path: Path, before: str) -> None:
     if before == "dead":
         dead_lock(tmp_path / "lock")

@@ -119,6 +119,7 @@ def study_of(output: Path) -> optuna.Study:
     return optuna.load_study(study_name=path.parent.name, storage=storage)
 
 
+@pytest.mark.slow
 def test_a_search_draws_until_it_has_enough_and_goes_on(
     tiny_overrides: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,7 +34,7 @@ def tiny(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     corpus = write_corpus(folder / "corpus")
     overrides = tiny_settings(encoder_folder, corpus, folder / "out", 10)
     often = ["trainer.save_steps=50", "trainer.save_cost=1"]
-    long = ["stage=recurrent", f"stages.recurrent.max_steps={STEPS}"]
+    long = ["stage=bottleneck", f"stages.bottleneck.max_steps={STEPS}"]
     return [*overrides, *long, "student.layers=1", *often]
 
 
@@ -59,7 +59,7 @@ def ended(driver: subprocess.Popen[str], status: int) -> str:
 def training(output: Path, cell: int) -> dict[str, Any] | None:
     """Entry of a cell whose long link has saved something and goes on."""
     entry: dict[str, Any] = record_of(output)["cells"][cell]
-    saved = bool(entry["runs"]) and entry["job"] and entry["runs"][-1].startswith("recurrent")
+    saved = bool(entry["runs"]) and entry["job"] and entry["runs"][-1].startswith("bottleneck")
     if saved and (output / "runs" / entry["runs"][-1] / "last.ckpt").is_file():
         return entry
     return None
@@ -102,7 +102,7 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     assert len(list((output / "runs").glob("assistant-*"))) == 1
     for entry in record["cells"][1:]:
         assert "Restarts=1" in slurm(cluster, "scontrol", "show", "job", entry["job"])
-        assert "recurrent: resumed (it was interrupted)" in Path(entry["log"]).read_text()
+        assert "bottleneck: resumed (it was interrupted)" in Path(entry["log"]).read_text()
 
     printed = ended(sweep([*tiny, *grid], cluster), 0)
     assert "cells: 3, 2 of them finished" in printed
@@ -111,7 +111,7 @@ def test_a_sweep_with_a_cancelled_a_preempted_and_a_timed_out_cell(
     assert [entry["status"] for entry in record["cells"]] == ["finished"] * 3
     log = Path(record["cells"][0]["log"]).read_text()
     assert "stopped by SIGTERM" in log
-    assert "recurrent: resumed (it was interrupted)" in log
+    assert "bottleneck: resumed (it was interrupted)" in log
 
     # The same cells without any disturbance have the same weights.
     calm = tmp_path / "calm"
@@ -149,7 +149,7 @@ def test_cells_of_two_tasks_train_together_and_go_on(
     assert "NumTasks=2" in slurm(cluster, "scontrol", "show", "job", second["job"])
     log = Path(first["log"]).read_text()
     assert "stopped by SIGUSR2" in log
-    assert "recurrent: resumed (it was interrupted)" in log
+    assert "bottleneck: resumed (it was interrupted)" in log
     assert "stopped by SIGUSR2" in Path(first["log"]).with_suffix(".1.log").read_text()
     for entry in (first, second):
         record = json.loads((output / "runs" / entry["runs"][-1] / "run.json").read_text())

@@ -34,7 +34,7 @@ def run_folder(output: Path) -> Path:
     return max((output / "runs").glob("assistant-*"), key=lambda folder: folder.stat().st_mtime)
 
 
-@pytest.mark.parametrize("change", [make_nan, make_huge])
+@pytest.mark.parametrize("change", [make_nan, pytest.param(make_huge, marks=pytest.mark.slow)])
 def test_a_bad_batch_stops_the_run_with_step_sentences_and_checkpoint(
     tiny: Callable[..., TrainConfig], finished_assistant: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Stage, PairBatch], None],
@@ -122,6 +122,7 @@ def test_collapse_of_the_embedding_space_stops_the_run(
     assert not (run_folder(tmp_path / "out") / "student").exists()
 
 
+@pytest.mark.slow
 def test_a_student_from_scratch_may_begin_with_the_mean_of_the_targets(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

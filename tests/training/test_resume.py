@@ -70,10 +70,15 @@ def whole(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize(
     ("act", "reason", "steps"),  # 14 steps are a validation
     [
-        (lambda *_: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM", (3, 13, 36)),
+        (lambda *_: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM", (13, 36)),
         (lambda *_: os.kill(os.getpid(), signal.SIGINT), "SIGINT", (23,)),
-        (lambda *_: os.kill(os.getpid(), signal.SIGUSR2), "SIGUSR2", (36,)),
-        (time_is_up, "time limit", (13,)),
+        pytest.param(
+            lambda *_: os.kill(os.getpid(), signal.SIGUSR2),
+            "SIGUSR2",
+            (36,),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(time_is_up, "time limit", (13,), marks=pytest.mark.slow),
     ],
     ids=["SIGTERM", "Ctrl-C", "SIGUSR2", "time limit"],
 )
@@ -182,6 +187,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
     assert_same(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_a_student_is_made_once(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

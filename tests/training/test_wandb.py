@@ -117,6 +117,7 @@ def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: ReportCell) -> N
         assert run.project == "mlkd"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
