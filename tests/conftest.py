@@ -42,8 +42,9 @@ Command = Callable[..., CompletedProcess[str]]
 Once = Callable[[str, Callable[[Path], Path]], Path]
 
 LONGEST = (
-    "test_slurm.py", "test_sweeps.py", "test_report.py", "test_export.py", "test_benchmark.py",
-    "test_resume.py", "test_ranks.py", "test_hub_models.py", "test_wandb.py",
+    "test_slurm.py", "test_slurm_limits.py", "test_chain.py", "test_ranks.py", "test_sweeps.py",
+    "test_report.py", "test_export.py", "test_readme.py", "test_resume.py", "test_sparse.py",
+    "test_running.py", "test_import.py", "test_api.py", "test_fuzz.py", "test_budget.py",
 )  # fmt: skip
 
 LINKS = ("assistant", "bottleneck", "recurrent", "contrastive")

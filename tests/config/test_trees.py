@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from conftest import Command
 from hydra import compose
+from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -52,3 +56,20 @@ def test_an_option_among_others_is_what_it_is_alone(group: str, name: str) -> No
         tree = compose("train", [f"{group}={name}"])
     alone = OmegaConf.to_container(tree[group], resolve=True)
     assert _options()[group][name] == _completed(group, alone)
+
+
+@pytest.mark.parametrize(("words", "times"), [(["seed=-1"], 1), (["seed=-1", "hydra.mode=RUN"], 2)])
+def test_a_command_composes_once_unless_hydras_mode_is_given(
+    words: list[str], times: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[Any] = []
+    original = Hydra.compose_config
+
+    def counted(*args: Any, **more: Any) -> Any:
+        composed.append(args)
+        return original(*args, **more)
+
+    monkeypatch.setattr(Hydra, "compose_config", counted)
+    done = command("mlkd.evaluate", "model=x", *words)
+    assert done.returncode == 2
+    assert len(composed) == times

@@ -198,6 +198,7 @@ def test_the_first_process_does_not_wait_for_one_that_has_failed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(900)
 @pytest.mark.enable_socket
 def test_a_chain_of_two_processes_is_a_chain_of_one(
