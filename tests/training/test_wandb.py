@@ -256,6 +256,7 @@ def test_the_dashboard_names_what_the_runs_have(
     assert all("a sweep" in json.dumps(grid["runSets"][0]["filters"]) for grid in grids)
 
 
+@pytest.mark.slow
 def test_ratios_of_layers_and_domains_are_a_picture(
     encoder_folder: Path, finished_assistant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
