@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def _ratios(groups: Sequence[Group], known: Mapping[Path, Ratios]) -> Figure | N
     for part, (folder, ratios) in zip(parts[:, 0], shown, strict=True):
         field, lines = part.subplots(1, 2)
         part.colorbar(draw_ratios(ratios, field, lines), ax=[field], label="ratio")
-        part.suptitle(title_of(folder, groups), fontsize=9)
+        part.suptitle(fill(title_of(folder, groups), 90), fontsize=9)
     return figure
 
 

@@ -173,7 +173,7 @@ vectors = model.encode(texts)
 assert not {"torch", "transformers", "mlkd", "onnx"} & set(sys.modules)
 child = os.fork()  # a server that has tried its model forks its workers
 if not child:
-    signal.alarm(20)
+    signal.alarm(120)
     os._exit(model.encode(texts).shape != vectors.shape)
 assert os.waitpid(child, 0)[1] == 0, "the worker does not encode"
 json.dump(vectors.tolist(), sys.stdout)
