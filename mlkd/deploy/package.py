@@ -26,7 +26,7 @@ from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.metrics.scoring import Encode, Scores
-from mlkd.metrics.sets import EvalSet, load_sets
+from mlkd.metrics.sets import EvalSet, first_pairs, load_sets
 from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
 from mlkd.metrics.sides import score_sides
 from mlkd.metrics.speed import race
@@ -57,7 +57,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     check_kinds(config.vectors, {"student": width})
     settings = eval_settings(config, source)
     common: dict[str, Any] = {"source": source.name}
-    written, sets = model, load_sets(settings)
+    written, sets = model, first_pairs(load_sets(settings), settings.max_pairs)
     if config.trim is not None:
         written, common["trim"] = trim_vocabulary(config, source, sets, model)
         sets = in_languages(sets, list(common["trim"]["tokens"]))

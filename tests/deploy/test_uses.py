@@ -111,6 +111,18 @@ def test_of_an_exported_folder_too(run: Path, settings: dict[str, Any], tmp_path
     assert "| `model.safetensors` | 8-int8 | 8 | " in compact
 
 
+def test_an_export_scores_as_many_pairs_as_its_evaluation(
+    run: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    few, scored = settings | {"max_pairs": 3}, []
+    for number, asked in enumerate((few, settings)):
+        out = export(run, tmp_path / str(number), "compact", max_loss=100.0, eval=asked)
+        report = json.loads((out / "compact/export.json").read_text())["parts"]
+        scored.append(report["model.safetensors"]["scores"]["mean"])
+    found = evaluate(run, few, tmp_path / "e.json")
+    assert scored[0] == found["scores"]["mean"] != scored[1]
+
+
 def test_a_card_says_nothing_of_what_was_not_measured(run: Path, tmp_path: Path) -> None:
     out = export(run, tmp_path / "out", "compact", max_loss=100.0)
     assert "Shorter vectors" not in (out / "compact/README.md").read_text()
