@@ -99,6 +99,13 @@ TABLES = {
             "init.embedding=kmeans seed=0,1,2",
         ),
     ),
+    "hrkd_fewshot": Table(
+        "English",
+        (
+            "-m experiment=few_domains seed=0,1,2",
+            "-m experiment=few_domains stages.domains.graph=null seed=0,1,2",
+        ),
+    ),
     "initialisation": Table(
         _TWO,
         (

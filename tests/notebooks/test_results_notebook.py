@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 13
+    assert len(marks) == len(set(marks)) == 14
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -104,7 +104,7 @@ def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
         seeds = table["seed"].groupby([table["sweep"].fillna(""), overrides]).apply(sorted)
         assert all(found == [0, 1, 2] for found in seeds), name
     rows = {"headline": 5, "sizes": 6, "rivals": 11, "parts": 11, "by_start": 9, "powers": 3}
-    rows |= {"equal": 12, "starts": 6}
+    rows |= {"equal": 12, "starts": 6, "few": 6}
     assert {name: len(results[name]) for name in rows} == rows
 
 
@@ -250,6 +250,14 @@ def test_the_details_draw_the_conclusions_of_word_tables(results: dict[str, Any]
     assert more in DETAILS and more in README
     fewer = 100 * -gain["mib"] / (means["mib"] - gain["mib"])
     assert f"takes {fewer:.0f} % fewer bytes" in DETAILS
+
+
+def test_the_details_draw_the_conclusion_of_learned_ratios(results: dict[str, Any]) -> None:
+    by_ratios = results["few"].groupby("ratios")[["dev_classification", "test_classification"]]
+    means, noise = by_ratios.mean(), by_ratios.std().max()
+    less = means.loc["all 1/D"] - means.loc["learned"]
+    assert (less.abs() < noise).all()
+    assert "{:.1f} points less on dev and {:.1f} on test".format(*less) in DETAILS
 
 
 @pytest.fixture
