@@ -85,6 +85,8 @@ def source_folder(config: InitConfig) -> Path | None:
     if config.folder is None:
         return None
     folder = encoder_at(config.folder)
+    if not folder.is_dir() and folder.parent.is_dir() and folder.name == "student":
+        raise UserError(f"init.source={config.folder}: a run without a student yet")
     if not folder.is_dir():
         raise UserError(
             f"init.source={config.folder}: no such folder; allowed: scratch, base, teacher, or the "

@@ -56,7 +56,7 @@ class TrainConfig(Section):
     @field_validator("budget_mib", mode="before")
     @classmethod
     def _one_size(cls, given: Any) -> Any:
-        return [given] if isinstance(given, int | float) else given
+        return [given] if type(given) in (int, float) else given
 
     @field_validator("stages", mode="after")
     @classmethod
@@ -83,7 +83,7 @@ class TrainConfig(Section):
         if self.budget_mib is None and self.budget_of != "int8":
             raise ValueError(f"budget_of={self.budget_of} is only read with budget_mib")
         usual = type(self).model_fields["budget_share"].default
-        if len(self.budget_mib or []) < 2 and self.budget_share != usual:
+        if len(set(self.budget_mib or [])) < 2 and self.budget_share != usual:
             raise ValueError("budget_share is only read with several sizes, as budget_mib=[8,5]")
         how, allowed = self.init.embedding, _ways_to_start(self.student)
         if how not in allowed and self.budget_mib is None:

@@ -95,7 +95,7 @@ class StudentConfig(Section):
 class InitConfig(Section):
     """How the student starts (Wibowo et al., 2024; methods of Ding et al., 2022)."""
 
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     """``scratch``, random; ``base`` or ``teacher``, the assistant before or after stage 1; or the
     folder of a run or an encoder, such as a larger student (Mirzadeh et al., 2020)."""
     layers: Literal["first", "stride", "last", "ends"]

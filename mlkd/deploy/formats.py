@@ -51,7 +51,7 @@ class Sides:
     """Two encoders in a folder.
 
     Attributes:
-        name: Whose documents they are: ``assistant``, ``teacher`` or a folder.
+        name: Whose documents they are: ``assistant``, ``teacher`` or ``other encoder``.
         queries: Opens the one of queries.
         documents: Opens the one of documents.
         only_source: Whether it reads no other language than the source of pairs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
 from mlkd.deploy.source import Source, base_of, documents_of
 from mlkd.deploy.trimming import trim_vocabulary
-from mlkd.deploy.uses import check_width
+from mlkd.deploy.uses import check_sides, check_width
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import open_encoder_folder
@@ -79,7 +80,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         common["base"] = base.parent.name
         formats["sparse"] = sparse_format(base, source.folder.parent)
     if "asymmetric" in config.format:
-        formats["asymmetric"] = _with_documents(config, source, width)
+        formats["asymmetric"] = _with_documents(config, source, width, sets)
     remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:
@@ -105,11 +106,13 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
     return reports
 
 
-def _with_documents(config: ExportConfig, source: Source, width: int) -> Format:
+def _with_documents(
+    config: ExportConfig, source: Source, width: int, sets: Sequence[EvalSet]
+) -> Format:
     """The format ``asymmetric`` with the encoder of documents that is asked for.
 
     Raises:
-        UserError: There is none, or its vectors have another width.
+        UserError: There is none, its vectors have another width, or no set can be scored with it.
     """
     name = config.documents or "assistant"
     folder = documents_of(name, source.folder)
@@ -120,7 +123,9 @@ def _with_documents(config: ExportConfig, source: Source, width: int) -> Format:
         folder = open_encoder_folder(teacher, False, source.cache)
     documents = load_folder(folder)
     check_width(name, int(documents.get_embedding_dimension() or 0), width)
-    return asymmetric_format(folder, documents, name)
+    check_sides(name, sets)
+    usual = name in ("assistant", "teacher")
+    return asymmetric_format(folder, documents, name if usual else "other encoder")
 
 
 def _documents(folder: Path, sides: Sides, reference: Reference) -> Report:

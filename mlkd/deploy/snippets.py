@@ -188,12 +188,11 @@ def use(name: ExportFormat, longest: int, report: Mapping[str, Any]) -> str:
         return f"## Use\n\n{_SPARSE.format(base=report['base'])}"
     if name == "asymmetric":
         other = report["documents"]
-        called = other["name"] if other["name"] in ("assistant", "teacher") else "other encoder"
         notes = f"Documents are cut at {other['longest']} tokens"
         notes += f" and read with the prompt {other['prompt']!r}. " if other["prompt"] else ". "
-        if called == "teacher":
+        if other["name"] == "teacher":
             notes += "They are in its language, as a rule English. "
-        return f"## Use\n\n{_ASYMMETRIC.format(name=called, notes=notes)}"
+        return f"## Use\n\n{_ASYMMETRIC.format(name=other['name'], notes=notes)}"
     if name == "gguf":
         javascript, notes = (text.format(longest=longest) for text in (_LLAMA, _LLAMA_NOTES))
         return f"## Use\n\n```js\n{javascript}```\n\n{notes}"

@@ -178,6 +178,10 @@ def assistant_of(run: Path) -> Path | None:
         UserError: The record of the run is damaged.
     """
     records = {run: read_record(run)}
+    with suppress(LookupError, TypeError):
+        imitated = run.parent / records[run]["compared"]["assistant"]
+        if imitated != run and (imitated / "student").is_dir():
+            return imitated / "student"
     for other in sorted(run.parent.glob("*/run.json")):
         with suppress(UserError):  # of a run that has nothing to do with it, or its chain ends here
             records[other.parent] = read_record(other.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlkd.deploy.source import assistant_of, documents_of, run_of
 from mlkd.metrics.evaluation import Evaluation
+from mlkd.metrics.sets import EvalSet
 from mlkd.metrics.shorter import Remembered
 from mlkd.metrics.sides import oriented
 from mlkd.output.errors import UserError
@@ -74,8 +75,7 @@ def open_documents(
             place = evaluation.teacher
         usual = name in ("assistant", "teacher")
         encode = known[name] if usual else remembered(evaluation, place)
-        if not oriented(evaluation.sets, only_source=only_source):
-            raise UserError(f"documents={name}: no set has a side in a language that it reads")
+        check_sides(name, evaluation.sets)
         width, own = (e(["one sentence"]).shape[1] for e in (encode, known["student"]))
         check_width(name, width, own)
         found[name] = Documents(place, encode, only_source)
@@ -93,3 +93,13 @@ def check_width(name: str, width: int, student: int) -> None:
             f"documents={name}: its vectors have {width} numbers, the student's {student}; they "
             "cannot be compared"
         )
+
+
+def check_sides(name: str, sets: Sequence[EvalSet]) -> None:
+    """Refuse documents that no evaluation set has any of.
+
+    Raises:
+        UserError: No set has a side in a language that their encoder reads.
+    """
+    if not oriented(sets, only_source=name == "teacher"):
+        raise UserError(f"documents={name}: no set has a side in a language that it reads")

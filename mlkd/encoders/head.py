@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of, write_json
+
+log = logging.getLogger(__name__)
 
 _WEIGHTS, _LABELS = "head.safetensors", "head.json"
 
@@ -39,7 +42,12 @@ class Head:
 
     def of(self, domain: str | None) -> Head:
         """The head of a domain; this one where it has none of its own."""
-        return self if domain is None else self.domains.get(domain, self)
+        if domain is None or not self.domains:
+            return self
+        if domain not in self.domains:
+            known = ", ".join(self.domains)
+            log.warning("domain=%s: no head of its own, those are of: %s", domain, known)
+        return self.domains.get(domain, self)
 
     def named(self, vectors: NDArray[np.floating]) -> list[str]:
         """The most likely label of each vector ``(n, d)``."""

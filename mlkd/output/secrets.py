@@ -44,10 +44,9 @@ def redacted(value: Any) -> Any:
 
 
 def _secrets() -> list[str]:
-    """Values of secret environment variables."""
-    return [
-        value for name, value in os.environ.items() if len(value) >= _LEAST and _NAME.search(name)
-    ]
+    """Values of secret environment variables, long ones first: one may begin with another."""
+    named = (value for name, value in os.environ.items() if _NAME.search(name))
+    return sorted((value for value in named if len(value) >= _LEAST), key=len, reverse=True)
 
 
 def _hide(text: str, secrets: list[str]) -> str:

@@ -62,8 +62,8 @@ def _fits(record: dict[str, Any], records: dict[str, dict[str, Any]]) -> bool:
     """Whether what a run started from and learned from is what is there now."""
     made = {r["id"]: r["outputs"] for r in records.values()}
     return all(
-        entry["run"] is None
-        or entry["content"] in [out["content"] for out in made.get(entry["run"], {}).values()]
+        entry["run"] not in made  # a folder that is given; the settings' key has its files
+        or entry["content"] in [out["content"] for out in made[entry["run"]].values()]
         for entry in record["inputs"].values()
     )
 

@@ -40,11 +40,10 @@ def run_front(
             announce(run)
 
     score = run_chain(within_budget(config, largest), told, show)
-    shorter = _shorter(config)
     for size in others:
         cut = config.init.model_copy(update={"source": str(runs[-1].student)})
-        chosen = within_budget(shorter.model_copy(update={"init": cut}), size)
-        score = run_chain(chosen, told, show)
+        chosen = within_budget(config.model_copy(update={"init": cut}), size)
+        score = run_chain(_shorter(chosen), told, show)
     return score
 
 

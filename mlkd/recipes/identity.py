@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,7 +83,9 @@ class BySettings:
         if encoder.name == "teacher":
             return teacher
         if encoder.name == "source":
-            return str(source_folder(self._config.init))
+            folder = source_folder(self._config.init)
+            assert folder is not None
+            return [str(folder.resolve()), *_states(_within(folder))]
         return {"teacher": teacher, "assistant": self._config.assistant.deciding()}
 
     def made(self, output: Made) -> Any:
@@ -111,7 +113,7 @@ def link_keys(config: TrainConfig) -> dict[str | None, str]:
     Raises:
         UserError: The last link has nothing to do.
     """
-    files, by_settings = digest(list(_file_states(config)), length=8), BySettings(config)
+    files, by_settings = digest(list(_states(_files(config))), length=8), BySettings(config)
     scores = config.eval.deciding({Decides.SCORES})
     pairs = config.data.deciding({Decides.PAIRS})
     common = [by_settings.given(Given("base")), pairs, config.trainer.deciding()]
@@ -121,18 +123,23 @@ def link_keys(config: TrainConfig) -> dict[str | None, str]:
     return {name: f"{digest([whole, scores])}-{files}" for name, whole in wholes.items()}
 
 
-def _file_states(config: TrainConfig) -> Iterator[tuple[int, int]]:
-    """Size and time of the last change of each file of pairs, evaluation sets and local encoders.
+def _states(files: Iterable[Path]) -> Iterator[tuple[int, int]]:
+    """Size and time of the last change of files.
 
-    Files that are not there (yet) are left out: whatever reads them says so.
+    Those that are not there (yet) are left out: whatever reads them says so.
     """
-    for path in _files(config):
+    for path in files:
         with suppress(OSError):
             state = path.stat()
             yield state.st_size, state.st_mtime_ns
 
 
+def _within(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _files(config: TrainConfig) -> Iterator[Path]:
+    """Files of pairs, evaluation sets, and the local encoders that all links may depend on."""
     data = config.data
     for name, corpus in data.corpora.items():
         for target in corpus.targets if corpus.format != "demo" else ():
@@ -147,12 +154,6 @@ def _files(config: TrainConfig) -> Iterator[Path]:
         root = glob.escape(config.eval.root or "")
         if item.path:
             yield from map(Path, sorted(glob.glob(os.path.join(root, pattern))))  # noqa: PTH118, PTH207
-    folders = [
-        user_path(encoder.path)
-        for encoder in (config.teacher, config.assistant.encoder)
-        if encoder is not None and encoder.path is not None
-    ]
-    with suppress(UserError):
-        folders += filter(None, [source_folder(config.init)])
-    for folder in folders:
-        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    for encoder in (config.teacher, config.assistant.encoder):
+        if encoder is not None and encoder.path is not None:
+            yield from _within(user_path(encoder.path))

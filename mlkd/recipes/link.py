@@ -101,12 +101,19 @@ def _inputs(chain: Chain, link: Link) -> dict[str, dict[str, Any]]:
         if isinstance(source, New):
             enter("source", source.source)
             return
-        run = chain.runs[source.link].id if isinstance(source, Made) else None
-        found[role] = {"run": run, "content": encoder_fingerprint(chain.folder(source))}
+        folder = chain.folder(source)
+        run = chain.runs[source.link].id if isinstance(source, Made) else _run_beside(chain, folder)
+        found[role] = {"run": run, "content": encoder_fingerprint(folder)}
 
     for role, source in link.inputs.items():
         enter(role, source)
     return found
+
+
+def _run_beside(chain: Chain, folder: Path) -> str | None:
+    """The run of this output folder whose student a folder is."""
+    run, runs = folder.resolve().parent, Path(chain.config.output_dir, "runs").resolve()
+    return run.name if folder.name == STUDENT and run.parent == runs else None
 
 
 def _train(chain: Chain, link: Link, run: Run, inputs: dict[str, Any]) -> str | None:

@@ -97,7 +97,7 @@ class Run:
 
         Args:
             inputs: By role the run of what the link starts from or aims at, if it is one, and a
-                hash of its files.
+                hash of its files, which counts.
         """
         try:
             record = self.read()
@@ -110,7 +110,8 @@ class Run:
         if not record and self.student.exists():
             return "damaged", f"{self.file}: missing"
         for role, now_there in inputs.items():
-            if record and record.get("inputs", {}).get(role) != now_there:
+            known = record.get("inputs", {}).get(role) or {}
+            if record and known.get("content") != now_there["content"]:
                 return "superseded", f"the {role} that it was trained with is another one now"
         if record.get("status") == "finished":
             return "reuse", f"finished {record['finished']}"

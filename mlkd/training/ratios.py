@@ -61,9 +61,11 @@ def ratios_of(folder: Path) -> Ratios | None:
         domains = tuple(dict.fromkeys(domain for _, _, domain, _ in rows))
         shape = len(steps), len({layer for _, layer, *_ in rows}), len(domains)
         values = np.array([row[3] for row in rows]).reshape(shape)
-        best = read_record(folder).get("training", {}).get("best", {}).get("step")
+        if not rows or not np.isfinite(values).all():
+            raise ValueError("no rows, or a ratio that is no number")
+        best = ((read_record(folder).get("training") or {}).get("best") or {}).get("step")
         kept = steps.index(int(best)) if best is not None else len(steps) - 1
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         log.warning("%s: no ratios (%s)", path, error)
         return None
     return Ratios(steps, domains, values, kept)

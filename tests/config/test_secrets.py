@@ -138,6 +138,9 @@ def test_redaction_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "short")
     text = "https://host/a:b@c somewhere short /path/key=3 hf_short Bearer"
     assert redact(text) == text
+    monkeypatch.setenv("A_KEY", "secret-word")
+    monkeypatch.setenv("B_TOKEN", "secret-word-and-more")
+    assert redact("secret-word-and-more, secret-word") == "***, ***"
     assert redact("https://me:pass@host Bearer abcdefghij") == "https://***@host Bearer ***"
 
 

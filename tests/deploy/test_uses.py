@@ -19,7 +19,7 @@ from mlkd.config.commands import EvaluateConfig, ExportConfig
 from mlkd.deploy.exported import FP32, INT8, open_onnx
 from mlkd.encoders.folder import load_folder, save_folder, with_prompt
 from mlkd.metrics.scoring import score
-from mlkd.metrics.sets import load_sets
+from mlkd.metrics.sets import first_pairs, load_sets
 from mlkd.metrics.shorter import score_kinds
 from mlkd.metrics.sides import oriented, score_sides
 from mlkd.metrics.similarity import cosines, unit
@@ -286,7 +286,7 @@ def test_its_card_says_what_was_measured_on_it(
         assert part["latency_ms"]["p50"] > 0
     model = SentenceTransformer(str(asymmetric), device="cpu")
     config = EvaluateConfig.model_validate({"model": "x", "eval": demo("en", "de", "fr")})
-    sets = load_sets(config.eval)
+    sets = first_pairs(load_sets(config.eval), config.eval.max_pairs)
     again = score_sides(model.encode_query, model.encode_document, sets, only_source=False)
     cells = []
     for side in ("queries", "both", "documents"):
@@ -308,7 +308,11 @@ def test_each_side_reads_its_own_prompt(run: Path, assistant: Path, tmp_path: Pa
     assert np.abs(model.encode(TEXTS) - read).max() <= 1e-5
     queries = load_folder(run / "student").encode(TEXTS)
     assert np.abs(model.encode_query(TEXTS) - queries).max() <= 1e-5
-    assert "read with the prompt 'passage: '" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "read with the prompt 'passage: '" in card and "| other encoder |" in card
+    assert not any(
+        str(tmp_path) in (out / name).read_text() for name in ("README.md", "export.json")
+    )
 
 
 def test_documents_of_the_teacher(run: Path, encoder_folder: Path, tmp_path: Path) -> None:
@@ -325,12 +329,15 @@ def test_documents_that_do_not_fit_are_not_exported(
     run: Path, assistant: Path, encoder_folder: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "out"
+    german = {"sets": {"found": {"kind": "sts", "split": "dev", "format": "demo",
+                                 "languages": ["de"], "pairs": ["de-de"]}}}  # fmt: skip
     save_folder(small(encoder_folder, 4, layers=1, recurrence=1), tmp_path / "alone/student")
     for model, more, message in [
         (assistant.parent, {}, "has no assistant beside it"),
         (tmp_path / "alone/student", {}, "has no assistant beside it"),
         (tmp_path / "alone/student", {"documents": "teacher"}, "no run that says which it is"),
         (run, {"documents": str(tmp_path)}, "no encoder; give assistant, teacher, a run"),
+        (run, {"documents": "teacher", "eval": german}, "no set has a side in a language"),
     ]:
         with pytest.raises(UserError, match=message) as refused:
             export(model, out, "asymmetric", **more)

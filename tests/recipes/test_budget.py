@@ -139,7 +139,8 @@ def test_too_small_a_size_is_refused(tiny) -> None:
         ("budget_of=fp32", "budget_of=fp32 is only read with budget_mib"),
         ("budget_mib=[3,-1]", "greater than 0"),
         ("budget_mib=[]", "at least 1 item"),
-        ("budget_mib=5 budget_share=0.5", "budget_share is only read with several sizes"),
+        ("budget_mib=[5,5] budget_share=0.5", "budget_share is only read with several sizes"),
+        ("budget_mib=true", "valid list"),
         ("-m budget_mib=3,5", "give several sizes as a list, budget_mib=[8,5]"),
     ],
 )

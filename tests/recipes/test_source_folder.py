@@ -11,12 +11,14 @@ import torch
 from conftest import new_student
 
 from mlkd.config.schema import TrainConfig
+from mlkd.deploy.source import assistant_of
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.words import whole_table
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.run import run_chain
+from mlkd.runs.inventory import inventory, needed_by
 
 Tiny = Callable[..., TrainConfig]
 
@@ -56,12 +58,35 @@ def test_its_runs_are_reused_wherever_the_folder_is_and_made_again_when_it_chang
     assert link_keys(tiny(*asked))["bottleneck"] != key
 
 
+def test_the_larger_student_stays_and_the_assistant_is_found(
+    tiny: Tiny, chain: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = tiny("student.layers=1", f"init.source={chain['contrastive']}", stage="bottleneck")
+    run_chain(asked)
+    runs = {run.name: run for run in inventory(tmp_path / "out")}
+    (smaller,) = (
+        run for run in runs.values() if run.needs and chain["contrastive"].name in run.needs
+    )
+    assert smaller.link == "bottleneck"
+    assert smaller.name in needed_by([*runs.values()])[chain["contrastive"].name]
+    assert assistant_of(smaller.folder) == chain["assistant"] / "student"
+
+
+def test_cells_that_copy_a_folder_share_the_assistant(tiny: Tiny, chain: dict[str, Path]) -> None:
+    usual, other = tiny(), tiny(f"init.source={chain['contrastive']}")
+    one, two = link_keys(usual), link_keys(other)
+    assert [name for name in one if one[name] == two[name]] == [None, "assistant"]
+
+
 def test_what_cannot_be_copied_is_one_line(
     tiny: Tiny, chain: dict[str, Path], tmp_path: Path
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/run.json").write_text("{}")
     for given, message in (
         ("techer", "init.source=techer: no such folder; allowed: scratch, base, teacher, or the "),
         (str(tmp_path / "out"), "no sentence-transformers folder"),
+        (str(tmp_path / "empty"), "init.source=.*empty: a run without a student yet"),
         (f"{chain['contrastive']} student.layers=3", "student.layers=3: the backbone has 2 layers"),
     ):
         source, *more = given.split()

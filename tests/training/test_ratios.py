@@ -35,10 +35,17 @@ def test_a_run_folder_has_them_by_step_state_and_domain(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.values, VALUES)
     unfinished = ratios_of(write_ratios(tmp_path / "b", best=None))
     assert unfinished is not None and unfinished.kept == 2
+    for training in (None, {"best": None}):
+        (tmp_path / "b/run.json").write_text(json.dumps({"link": "x", "training": training}))
+        assert ratios_of(tmp_path / "b") is not None
     assert ratios_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", ["", "step,layer,domain\n4,0,a\n", "\0", "cut"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "step,layer,domain\n4,0,a\n", "\0", "cut", "step,layer,domain,ratio\n",
+     "step,layer,domain,ratio\n8,0,a,nan\n"],
+)  # fmt: skip
 def test_damaged_ones_are_named_and_left_out(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
