@@ -42,7 +42,7 @@ _HOPELESS = 10_000
 
 
 @dataclass
-class Source:
+class CorpusPart:
     """One translation language of a corpus, or one split of a labelled one, and what became of it.
 
     Attributes:
@@ -113,7 +113,7 @@ class Collector:
     def __exit__(self, *error: object) -> None:
         self._files.close()
 
-    def read_corpus(self, sources: list[tuple[int, Source]]) -> None:
+    def read_corpus(self, sources: list[tuple[int, CorpusPart]]) -> None:
         """Read all languages of a corpus and stop if too many of its rows are bad."""
         tallies = [source for _, source in sources]
         start = self._rejected.tell()
@@ -126,7 +126,7 @@ class Collector:
                 )
         self._check(tallies, self._config.max_rejected, start)
 
-    def _read_source(self, group: int, source: Source, start: int) -> None:
+    def _read_source(self, group: int, source: CorpusPart, start: int) -> None:
         config, kept = self._config, 0
         salts = source.source_lang.encode(), source.target_lang.encode()
         total, limit = source.expected(config)
@@ -172,7 +172,7 @@ class Collector:
                 break
         bar.close()
 
-    def _reject(self, row: Reject, source: Source, start: int) -> None:
+    def _reject(self, row: Reject, source: CorpusPart, start: int) -> None:
         source.rejected[row.reason] += 1
         file, _, place = row.place.rpartition(":")
         raw = row.raw[:200]
@@ -183,7 +183,7 @@ class Collector:
         if source.rejected.total() % _HOPELESS == 0:
             self._check([source], max(0.5, self._config.max_rejected), start)
 
-    def _check(self, sources: list[Source], allowed: float, start: int) -> None:
+    def _check(self, sources: list[CorpusPart], allowed: float, start: int) -> None:
         """Stop at too many bad rows, and leave them where the user can look at them."""
         bad = sum((source.bad() for source in sources), Counter[str]())
         rows = sum(source.rows - source.rejected.total() for source in sources) + bad.total()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkd.data.collect import ROW, Source
+from mlkd.data.collect import ROW, CorpusPart
 from mlkd.data.distinct import first_places
 from mlkd.storage.files import new_array, take_space
 
@@ -22,7 +22,7 @@ _COPIED = "group", "domain", "dev", "value"
 
 
 def compact(
-    folder: Path, sources: list[Source], languages: list[str]
+    folder: Path, sources: list[CorpusPart], languages: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keep each pair and each sentence once, in reading order, and write the arrays.
 
@@ -69,7 +69,9 @@ def _sides(rows: slice) -> slice:
     return slice(2 * rows.start, 2 * rows.stop)
 
 
-def _distinct(rows: _Rows, first: np.ndarray, folder: Path, sources: list[Source]) -> np.ndarray:
+def _distinct(
+    rows: _Rows, first: np.ndarray, folder: Path, sources: list[CorpusPart]
+) -> np.ndarray:
     """Which rows ``(n,)`` are the first with their two sentences."""
 
     def keys() -> Iterable[np.ndarray]:
@@ -85,7 +87,7 @@ def _distinct(rows: _Rows, first: np.ndarray, folder: Path, sources: list[Source
     return kept
 
 
-def _hold_out(rows: _Rows, kept: np.ndarray, sources: list[Source]) -> None:
+def _hold_out(rows: _Rows, kept: np.ndarray, sources: list[CorpusPart]) -> None:
     """Training must see neither side of a dev pair, under whatever other source sentence."""
     found = [np.unique(chunk["forms"][chunk["dev"] & kept[part]]) for part, chunk in rows]
     held_out = np.unique(np.concatenate(found))
@@ -100,7 +102,7 @@ def _hold_out(rows: _Rows, kept: np.ndarray, sources: list[Source]) -> None:
 
 
 def _write_sentences(
-    rows: _Rows, used: np.ndarray, folder: Path, sources: list[Source], languages: list[str]
+    rows: _Rows, used: np.ndarray, folder: Path, sources: list[CorpusPart], languages: list[str]
 ) -> None:
     """Copy the texts of the used sides to ``text.bin``, with their offsets and languages."""
     number = int(np.count_nonzero(used))
@@ -131,7 +133,7 @@ def _write_pairs(
     used: np.ndarray,
     first: np.ndarray,
     folder: Path,
-    sources: list[Source],
+    sources: list[CorpusPart],
 ) -> np.ndarray:
     """Write the arrays of the kept rows; count training and dev pairs ``(2, sources)``."""
     total = int(np.count_nonzero(kept))
@@ -167,7 +169,7 @@ def _write_pairs(
     return counts
 
 
-def _count(sources: list[Source], reason: str, groups: np.ndarray) -> None:
+def _count(sources: list[CorpusPart], reason: str, groups: np.ndarray) -> None:
     for source, number in zip(sources, np.bincount(groups, minlength=len(sources)), strict=True):
         if number:
             source.dropped[reason] += int(number)

@@ -16,7 +16,7 @@ from mlkd.config.inputs import DataConfig
 from mlkd.config.labelled import LabelledConfig, Task, task_of
 from mlkd.data.account import check_left, several_sources, tell, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
-from mlkd.data.collect import Collector, Source
+from mlkd.data.collect import Collector, CorpusPart
 from mlkd.data.compact import compact
 from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import left_out, source_files
@@ -189,7 +189,7 @@ def prepare_labelled(
     """
     config = config.model_copy(update={"max_chars": _ANY_LENGTH, "fraction": 1.0})
     sources = [
-        Source(name, one.language, one.language, [path], labelled=one, split=split)
+        CorpusPart(name, one.language, one.language, [path], labelled=one, split=split)
         for name, one in corpora.items()
         for split, path in labelled_files(name, one, config.root).items()
     ]
@@ -203,7 +203,7 @@ def prepare_labelled(
     return store
 
 
-def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
+def _sources(config: DataConfig, allow_download: bool) -> list[CorpusPart]:
     """What the configuration reads, corpus by corpus."""
     offered = {target for corpus in config.corpora.values() for target in corpus.targets}
     missing = [x for x in config.languages or [] if x not in offered]
@@ -213,7 +213,7 @@ def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
         )
     wanted = offered if config.languages is None else set(config.languages)
     return [
-        Source(
+        CorpusPart(
             name,
             corpus.source_of(target),
             target,
@@ -225,7 +225,7 @@ def _sources(config: DataConfig, allow_download: bool) -> list[Source]:
     ]
 
 
-def _key(config: DataConfig, sources: list[Source], *excluded: set[str]) -> str:
+def _key(config: DataConfig, sources: list[CorpusPart], *excluded: set[str]) -> str:
     """Hash of what decides the content; files count by what is in them, not by where they are."""
     settings = config.model_dump(
         include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
@@ -252,7 +252,7 @@ def _shown(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _write(
     config: DataConfig,
-    sources: list[Source],
+    sources: list[CorpusPart],
     excluded: tuple[set[str], set[str]],
     folder: Path,
     cache: Path,
