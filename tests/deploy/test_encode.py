@@ -276,6 +276,7 @@ print(resident("VmHWM") - before)
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
 def test_a_hundred_thousand_texts_fit_in_little_memory(tmp_path: Path) -> None:
     """146 MiB of it are the vectors; 400 MiB are allowed."""

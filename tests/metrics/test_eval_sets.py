@@ -337,6 +337,7 @@ def test_an_export_refuses_what_it_does_not_read(command: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @needs_corpora
 def test_known_scores_of_the_packaged_teacher() -> None:
     """all-MiniLM-L6-v2 used as it is: cosine Spearman 82.03 (en) and 62.40 (de) on STS-B test."""

@@ -461,6 +461,7 @@ def test_by_turns_killed_and_resumed(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(900)
 def test_the_recipe_runs_on_the_topics_of_the_embedded_corpus(
     command: Command, tmp_path: Path
