@@ -162,6 +162,11 @@ def _module_list(folder: Path) -> list[tuple[str, str]]:
         if kind not in _OURS and not (
             kind.startswith("sentence_transformers.") and name in _MODULES
         ):
+            if name == "Router":
+                inner = ", ".join(
+                    str(path.parent) for path in sorted(folder.glob("*/modules.json"))
+                )
+                raise UserError(f"{folder}: holds several encoders; give one of them: {inner}")
             raise UserError(
                 f"{listing}: module {kind} is refused; allowed: {_OURS[0]} and, of "
                 f"sentence_transformers, {', '.join(_MODULES)}"

@@ -27,6 +27,7 @@ from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Given, links, references
+from mlkd.stages import stage_of
 from mlkd.storage.files import digest, encoder_fingerprint, remove_leftovers, write_json
 from mlkd.storage.lock import Lock
 from mlkd.storage.seals import sealed
@@ -34,6 +35,7 @@ from mlkd.student.coverage import coverage_of
 from mlkd.student.initialise import check_student
 from mlkd.student.trim import check_languages
 from mlkd.student.vocabulary import assistant_from_teacher
+from mlkd.targets.live import own_ids
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ def prepare(config: TrainConfig) -> Prepared:
         _check_widths(load_folder(teacher), "assistant", assistant)
     if source is not None:
         _check_widths(load_folder(teacher), "init.source", copied)
+        _check_tokenizers(config, copied, assistant)
     _check_sources(sets, pairs)
     if references(config)["assistant"] == Given("base"):
         _check_same_space(config, pairs, teacher, base)
@@ -147,6 +150,23 @@ def _check_widths(teacher: SentenceTransformer, name: str, other: SentenceTransf
         raise UserError(
             f"teacher (width {theirs}) and {name} (width {ours}): they must have the same width"
         )
+
+
+def _check_tokenizers(
+    config: TrainConfig, source: SentenceTransformer, assistant: SentenceTransformer
+) -> None:
+    """Refuse a source that reads other tokens than the encoders whose layers its copy aims at.
+
+    Raises:
+        UserError: A link would compare token states, and the tokenizers are not alike.
+    """
+    for link in links(config):
+        live = stage_of(link.settings).signals(link.settings).live
+        if link.trains_student and any(link.inputs[role] != Given("teacher") for role in live):
+            try:
+                own_ids(source.tokenizer, assistant.tokenizer)
+            except UserError as error:
+                raise UserError(f"init.source, for the link {link.name}: {error}") from None
 
 
 def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import new_student
+from conftest import configure, new_student, tiny_settings, wordpiece, write_encoder
 
 from mlkd.config.schema import TrainConfig
 from mlkd.deploy.source import assistant_of
@@ -76,6 +76,18 @@ def test_cells_that_copy_a_folder_share_the_assistant(tiny: Tiny, chain: dict[st
     usual, other = tiny(), tiny(f"init.source={chain['contrastive']}")
     one, two = link_keys(usual), link_keys(other)
     assert [name for name in one if one[name] == two[name]] == [None, "assistant"]
+
+
+def test_another_tokenizer_is_refused_before_anything_is_trained(
+    encoder_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    other = write_encoder(tmp_path / "other", wordpiece(["zebra qux"]), depth=2)
+    usual = tiny_settings(encoder_folder, corpus, tmp_path / "out")
+    known = [word for word in usual if not word.startswith("stages.")]
+    message = "init.source, for the link layers: live encoder: its tokenizer treats text"
+    with pytest.raises(UserError, match=message):
+        run_chain(configure("recipe=layerwise", "stage=layers", *known, f"init.source={other}"))
+    assert not list((tmp_path / "out").glob("runs/*"))
 
 
 def test_what_cannot_be_copied_is_one_line(

@@ -219,6 +219,12 @@ def test_foreign_modules_and_pickles_are_refused(encoder_folder: Path, tmp_path:
     (bad / "modules.json").write_text(json.dumps([entries[0] | {"type": "os.system"}]))
     with pytest.raises(UserError, match=r"os\.system is refused"):
         load_folder(bad)
+    router = entries[0] | {"type": "sentence_transformers.base.modules.router.Router"}
+    (bad / "modules.json").write_text(json.dumps([router]))
+    shutil.copytree(encoder_folder, bad / "query")
+    with pytest.raises(UserError, match=r"holds several encoders; give one of them: .*bad/query$"):
+        load_folder(bad)
+    shutil.rmtree(bad / "query")
     (bad / "modules.json").write_text(json.dumps(entries))
     (bad / "model.safetensors").rename(bad / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no model\.safetensors"):
