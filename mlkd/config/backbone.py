@@ -22,22 +22,36 @@ def check_backbone(config: TrainConfig) -> None:
     teacher = _backbone(encoder_folder(config.teacher))
     assistant = config.assistant.encoder
     backbone = teacher if assistant is None else _backbone(encoder_folder(assistant))
-    _check_widths(teacher, "assistant", backbone)
+    _compare_widths(teacher, "assistant", backbone)
     if (folder := source_folder(config.init)) is not None:
         backbone = _backbone(folder)
-        _check_widths(teacher, "init.source", backbone)
+        _compare_widths(teacher, "init.source", backbone)
     if backbone is not None and config.budget_mib is None:
         width, neurons = backbone["hidden_size"], backbone.get("intermediate_size")
         check_size(config.student, backbone["num_hidden_layers"], width, neurons)
 
 
-def _check_widths(teacher: dict[str, int] | None, name: str, other: dict[str, int] | None) -> None:
-    """Refuse an encoder whose vectors are not as wide as the teacher's."""
-    widths = [one["hidden_size"] for one in (teacher, other) if one is not None]
-    if len(set(widths)) > 1:
+def _compare_widths(
+    teacher: dict[str, int] | None, name: str, other: dict[str, int] | None
+) -> None:
+    if teacher is not None and other is not None:
+        check_widths(teacher["hidden_size"], name, other["hidden_size"])
+
+
+def check_widths(teacher: int | None, name: str, other: int | None) -> None:
+    """Refuse an encoder that could not imitate the teacher.
+
+    Args:
+        teacher: Width of its vectors.
+        name: What the configuration calls the other encoder.
+        other: Width of that one's vectors.
+
+    Raises:
+        UserError: Their vectors have different widths.
+    """
+    if teacher != other:
         raise UserError(
-            f"teacher (width {widths[0]}) and {name} (width {widths[1]}): "
-            "they must have the same width"
+            f"teacher (width {teacher}) and {name} (width {other}): they must have the same width"
         )
 
 

@@ -18,7 +18,7 @@ from mlkd.deploy.dense import longest, write_dense
 from mlkd.deploy.formats import BATCH, Format, Part, Sides, encoder
 from mlkd.encoders.folder import quiet
 from mlkd.metrics.scoring import Encode
-from mlkd.storage.files import default_prompt
+from mlkd.storage.files import default_prompt, write_json
 
 _KIND = "sentence_transformers.models.Router"
 """As version 5 calls it; version 6 knows the name."""
@@ -32,7 +32,7 @@ def asymmetric_format(folder: Path, documents: SentenceTransformer, name: str) -
     Args:
         folder: Of the encoder of documents,
         documents: which is this one.
-        name: What a user called it: ``assistant``, ``teacher`` or a folder.
+        name: ``assistant``, ``teacher`` or ``other encoder``.
     """
 
     def write(model: SentenceTransformer, target: Path) -> None:
@@ -46,13 +46,13 @@ def asymmetric_format(folder: Path, documents: SentenceTransformer, name: str) -
             structure[side] = list(found)
             types |= found
         route = {"default_route": DOCUMENT, "allow_empty_key": False}
-        _write(
+        write_json(
             target / "router_config.json",
             {"types": types, "structure": structure, "parameters": route},
         )
-        _write(target / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _KIND}])
+        write_json(target / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _KIND}])
         prompts = {QUERY: _prompt(model), DOCUMENT: default_prompt(folder)}
-        _write(
+        write_json(
             target / "config_sentence_transformers.json",
             {"prompts": prompts, "default_prompt_name": DOCUMENT, "similarity_fn_name": "cosine"},
         )
@@ -65,8 +65,7 @@ def asymmetric_format(folder: Path, documents: SentenceTransformer, name: str) -
         longest=longest(documents),
         prompt=default_prompt(folder),
     )
-    weights = (f"{side}/model.safetensors" for side in (QUERY, DOCUMENT))
-    query, document = weights
+    query, document = (f"{side}/model.safetensors" for side in (QUERY, DOCUMENT))
     return Format(
         write,
         (
@@ -92,7 +91,3 @@ def _open(folder: Path, *, task: str) -> Encode:
         return vectors
 
     return run
-
-
-def _write(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ from mlkd.encoders.backbone import Backbone, backbone_of, first_position, layers
 from mlkd.encoders.bottleneck import BottleneckEmbedding
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.words import whole_table
+from mlkd.storage.files import write_json
 
 _ROLES = ("unk", "sep", "pad", "cls", "mask", "bos", "eos")
 _POOLING = {
@@ -47,7 +48,7 @@ def write_dense(model: SentenceTransformer, folder: Path) -> None:
     write_description(model, folder)
     weights = {name: x.contiguous() for name, x in unrolled(model).state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    _write(folder / "sentence_bert_config.json",
+    write_json(folder / "sentence_bert_config.json",
            {"max_seq_length": longest(model), "do_lower_case": False})  # fmt: skip
     listing = [("", "Transformer")]
     for number, module in enumerate(list(model)[1:], start=1):
@@ -58,8 +59,8 @@ def write_dense(model: SentenceTransformer, folder: Path) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(listing)
     ]
-    _write(folder / "modules.json", entries)
-    _write(folder / "config_sentence_transformers.json",
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "config_sentence_transformers.json",
            {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name,
             "similarity_fn_name": "cosine"},
     )  # fmt: skip
@@ -71,14 +72,14 @@ def write_description(model: SentenceTransformer, folder: Path) -> None:
     config["architectures"] = [type(backbone_of(model)).__name__]
     for key in ("_name_or_path", "dtype", "transformers_version"):
         config.pop(key, None)
-    _write(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     (folder / "tokenizer.json").write_text(
         json.dumps(tokenizer_state(tokenizer), ensure_ascii=False), encoding="utf-8"
     )
     found = {f"{role}_token": getattr(tokenizer, f"{role}_token", None) for role in _ROLES}
     special = {role: str(token) for role, token in found.items() if token is not None}
-    _write(folder / "special_tokens_map.json", special)
-    _write(
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -151,14 +152,10 @@ def _write_module(module: Any, folder: Path) -> None:
             raise Refused(f"dense: pooling {mode} is not supported; allowed: {allowed}")
         config = {f"pooling_mode_{old}": new == mode for new, old in _POOLING.items()}
         width = {"word_embedding_dimension": module.embedding_dimension}
-        _write(folder / "config.json", width | config | {"include_prompt": True})
+        write_json(folder / "config.json", width | config | {"include_prompt": True})
     elif kind == "Dense":
         config = {key: value for key, value in module.get_config_dict().items() if key in _DENSE}
-        _write(folder / "config.json", config)
+        write_json(folder / "config.json", config)
         save_file(dict(module.state_dict()), folder / "model.safetensors")
     elif kind != "Normalize":
         raise Refused(f"dense: module {kind} is not supported; allowed: Pooling, Dense, Normalize")
-
-
-def _write(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

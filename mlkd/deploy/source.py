@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from mlkd.config.commands import ExportConfig, ExportFormat
-from mlkd.config.paths import user_path
+from mlkd.config.paths import encoder_at, user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
@@ -221,8 +221,7 @@ def documents_of(documents: str, student: Path) -> Path | None:
                 "has trained; give documents=<folder> or documents=teacher"
             )
         return found
-    folder = user_path(documents)
-    folder = folder / "student" if (folder / "run.json").is_file() else folder
+    folder = encoder_at(documents)
     if not (folder / "modules.json").is_file():
         raise UserError(
             f"documents={documents}: no encoder; give assistant, teacher, a run or a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.metrics.table import print_table, rows_of
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
-from mlkd.recipes.recipe import Made, links, references
+from mlkd.recipes.recipe import Link, Made, New, links, references
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.runs.record import check_outputs, read_record
 
@@ -29,7 +30,7 @@ def show_again(config: TrainConfig) -> float | None:
         return None
     keys, runs = link_keys(config), Path(config.output_dir, "runs")
     known = finished_runs(Path(config.output_dir))
-    wanted = [link.name for link in links(config)]
+    wanted = {link.name: link for link in links(config)}
     if not all(keys[name] in known for name in wanted):
         return None
     chain = {name: known[keys[name]] for name in wanted}
@@ -45,7 +46,7 @@ def show_again(config: TrainConfig) -> float | None:
     table = runs / last.id / "table.md"
     if not (records and last_record.get("compared") == now and table.is_file()):
         return None
-    if not all(_fits(record, records) for record in records.values()):
+    if not all(_fits(record, records, _made(wanted[name])) for name, record in records.items()):
         return None
     for name, record in records.items():
         log.info("%s: reused (finished %s), %s", name, record["finished"], runs / record["id"])
@@ -58,13 +59,24 @@ def show_again(config: TrainConfig) -> float | None:
     return last.score
 
 
-def _fits(record: dict[str, Any], records: dict[str, dict[str, Any]]) -> bool:
-    """Whether what a run started from and learned from is what is there now."""
+def _made(link: Link) -> set[str]:
+    """The inputs of a link that other links make; the settings' key has the files of the others."""
+    sources = {
+        "source" if isinstance(source, New) else role: getattr(source, "source", source)
+        for role, source in link.inputs.items()
+    }
+    return {role for role, source in sources.items() if isinstance(source, Made)}
+
+
+def _fits(
+    record: dict[str, Any], records: dict[str, dict[str, Any]], inputs: Collection[str]
+) -> bool:
+    """Whether what links made for a run is what is there now."""
     made = {r["id"]: r["outputs"] for r in records.values()}
     return all(
-        entry["run"] not in made  # a folder that is given; the settings' key has its files
-        or entry["content"] in [out["content"] for out in made[entry["run"]].values()]
-        for entry in record["inputs"].values()
+        entry["content"] in [out["content"] for out in made.get(entry["run"], {}).values()]
+        for role, entry in record["inputs"].items()
+        if role in inputs
     )
 
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,10 +84,15 @@ class BySettings:
         if encoder.name == "teacher":
             return teacher
         if encoder.name == "source":
-            folder = source_folder(self._config.init)
-            assert folder is not None
-            return [str(folder.resolve()), *_states(_within(folder))]
+            return self._source
         return {"teacher": teacher, "assistant": self._config.assistant.deciding()}
+
+    @cached_property
+    def _source(self) -> list[Any]:
+        """The folder that the student copies, and the state of its files."""
+        folder = source_folder(self._config.init)
+        assert folder is not None
+        return [str(folder.resolve()), *_states(_within(folder))]
 
     def made(self, output: Made) -> Any:
         """What decides the link, again by settings."""

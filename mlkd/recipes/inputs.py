@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.backbone import source_folder
+from mlkd.config.backbone import check_widths, source_folder
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
 from mlkd.data.pairs import PairStore, prepare_labelled, prepare_pairs
@@ -95,11 +95,13 @@ def prepare(config: TrainConfig) -> Prepared:
         if config.budget_mib is None:  # or it is still to be found
             check_student(backbone_of(copied), config.student, config.data.max_tokens)
         coverage = _coverage(pairs, assistant.tokenizer, cache)
-    if config.assistant.encoder is not None:
-        _check_widths(load_folder(teacher), "assistant", assistant)
+    ready = {"assistant": assistant} if config.assistant.encoder is not None else {}
     if source is not None:
-        _check_widths(load_folder(teacher), "init.source", copied)
+        ready["init.source"] = copied
         _check_tokenizers(config, copied, assistant)
+    width = load_folder(teacher).get_embedding_dimension() if ready else None
+    for name, encoder in ready.items():
+        check_widths(width, name, encoder.get_embedding_dimension())
     _check_sources(sets, pairs)
     if references(config)["assistant"] == Given("base"):
         _check_same_space(config, pairs, teacher, base)
@@ -137,19 +139,6 @@ def _check_sources(sets: list[EvalSet], pairs: PairStore) -> None:
                 f"eval.sets.{item.name}.source={item.source}: the teacher reads the source of the "
                 f"corpora; allowed: {', '.join(sorted(sources))}"
             )
-
-
-def _check_widths(teacher: SentenceTransformer, name: str, other: SentenceTransformer) -> None:
-    """Refuse a ready encoder that could not imitate the teacher.
-
-    Raises:
-        UserError: Their vectors have different widths.
-    """
-    theirs, ours = (model.get_embedding_dimension() for model in (teacher, other))
-    if theirs != ours:
-        raise UserError(
-            f"teacher (width {theirs}) and {name} (width {ours}): they must have the same width"
-        )
 
 
 def _check_tokenizers(

@@ -163,9 +163,9 @@ class DomainsStage(Stage):
             if weights.attention is not None:
                 shares = [found.attention[n] for n in mine], [wanted.attention[n] for n in theirs]
                 sums["attention"] = over.attention_sums(*shares, batch.mask, sentences)
-            rows_of = one_hot(batch.domain, count).float()
-            for name, errors in self.row_errors(found, wanted, batch).items():
-                sums[name] = errors @ rows_of, rows_of.sum(0)
+            if of_rows := self.row_errors(found, wanted, batch):
+                own = one_hot(batch.domain, count).float()
+                sums |= {name: (errors @ own, own.sum(0)) for name, errors in of_rows.items()}
             if self.graph is not None and self.settings.graph is not None:
                 if self.settings.grouping.by == "language":
                     sentences = over.members(sides[1:], batch.domain, len(batch.ids), count)

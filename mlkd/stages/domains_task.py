@@ -18,7 +18,7 @@ from mlkd.losses.soft import Soft
 from mlkd.stages.base import ParameterGroup
 from mlkd.stages.domains import DomainsStage
 from mlkd.stages.signals import Signals
-from mlkd.stages.task import given_head
+from mlkd.stages.task import given_head, similarities
 
 
 class DomainsTaskStage(DomainsStage):
@@ -75,7 +75,7 @@ class DomainsTaskStage(DomainsStage):
             batch: The rows.
         """
         if self.heads is None:
-            return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
+            return similarities(vectors, batch)
         logits: Tensor = self.heads(F.normalize(vectors[batch.source]))
         rows = torch.arange(len(batch.domain), device=logits.device)
         return logits.unflatten(1, (len(self.domains), -1))[rows, batch.domain]
@@ -100,6 +100,6 @@ class DomainsTaskStage(DomainsStage):
     def _aimed_at(self, vectors: Tensor, batch: PairBatch) -> Tensor:
         """What the target says of each row, as :meth:`scores`."""
         if self._target_head is None:
-            return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
+            return similarities(vectors, batch)
         known = [self._target_head.of(name).logits(vectors) for name in self.domains]
         return torch.stack(known)[batch.domain, batch.source]

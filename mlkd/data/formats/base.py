@@ -80,8 +80,8 @@ class Wanted:
         return columns
 
     def two_names(self, files: list[Path]) -> list[str]:
-        """As :meth:`two_columns`, in a format whose columns have names only."""
-        return self.names(self.two_columns(files))
+        """As :meth:`two_columns`, and that of the domain; in a format whose columns have names."""
+        return [*self.names(self.two_columns(files)), *map(str, self.with_domain([]))]
 
     def names(self, columns: list[str | int]) -> list[str]:
         """Columns of a format whose columns have names only.

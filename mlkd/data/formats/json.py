@@ -28,7 +28,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
         with open_file(path) as file:
             refuse_wide(file.peek(START), path)
             for number, value in enumerate(_items(TextIOWrapper(file, "utf-8-sig")), 1):
-                yield pair_of(wanted, value, columns, f"{path}:{number}")
+                yield pair_of(value, columns, f"{path}:{number}")
     except (*BROKEN, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: no readable JSON array after item {number} ({reason_of(error)})"

@@ -17,7 +17,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
         if isinstance(value, Reject):
             yield value
             continue
-        item = pair_of(wanted, value, columns, place)
+        item = pair_of(value, columns, place)
         yield item._replace(raw=line) if isinstance(item, Reject) else item
 
 
@@ -54,10 +54,9 @@ def count(wanted: Wanted, files: list[Path]) -> int:
     return count_lines(files[0])
 
 
-def pair_of(wanted: Wanted, value: object, columns: list[str], place: str) -> Pair | Reject:
-    """The pair in an object; dotted names reach into it."""
-    domain = [_look_up(value, str(name)) for name in wanted.with_domain([])]
-    source, translation = (_look_up(value, name) for name in columns)
+def pair_of(value: object, columns: list[str], place: str) -> Pair | Reject:
+    """The pair in an object, and its domain if a third name says it; dotted names reach into it."""
+    source, translation, *domain = (_look_up(value, name) for name in columns)
     return in_domain(checked(source, translation, place), *domain)
 
 

@@ -25,14 +25,14 @@ def table_pairs(wanted: Wanted, columns: list[str], files: list[Path]) -> Iterat
 
     Args:
         wanted: The corpus, which may have a column of domains.
-        columns: Names of the source and translation columns; dotted names reach into structs.
+        columns: Names of the source and translation columns, and that of the domain if there is
+            one; dotted names reach into structs.
         files: As :func:`mlkd.data.sources.source_files` found them.
 
     Raises:
         UserError: A file is unreadable or has no such column.
     """
     parquet = files[0].suffix == ".parquet"
-    columns = [*columns, *map(str, wanted.with_domain([]))]
     for path in files if parquet else [files[0].parent]:
         number = count(1)
         try:
