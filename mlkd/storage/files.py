@@ -218,7 +218,8 @@ def _filled(temporary: Path, target: Path) -> Iterator[Path]:
         # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
         if not _concerns(error, temporary):
             raise
-        raise UserError(f"{target}: cannot be written ({reason_of(error)})") from error
+        cause = error.__cause__ if isinstance(error, UserError) else error
+        raise UserError(f"{target}: cannot be written ({reason_of(cause)})") from cause
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -246,7 +247,7 @@ def mode_of_new_files(files: Sequence[Path]) -> None:
                 file.chmod(file.stat().st_mode | mode)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException | None) -> str:
     """What went wrong, in the system's words where it was the system, as one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -287,6 +288,8 @@ def _temporary(path: Path) -> Path:
 
 def _concerns(error: Exception, folder: Path) -> bool:
     """Whether an error is about writing into the folder."""
+    if isinstance(error, UserError):  # of a file that is replaced within the folder
+        return str(folder) in str(error)
     if not isinstance(error, OSError):  # as the libraries that are written in Rust fail
         return isinstance(error, SafetensorError) or "os error" in str(error)
     named = [str(name) for name in (error.filename, error.filename2) if name is not None]

@@ -115,6 +115,21 @@ def test_read_only_files_stay_and_the_path_is_named(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"state": "old"}
 
 
+def test_a_file_written_within_a_folder_names_the_folder(tmp_path: Path) -> None:
+    """Its own path is a temporary one, which nobody can look at afterwards."""
+
+    def write_into(folder: Path) -> None:
+        (folder / "file").write_text("")
+        write_json(folder / "file/below", {})
+
+    with pytest.raises(UserError) as error, replacing_folder(tmp_path / "target") as part:
+        write_into(part)
+    assert str(error.value) == f"{tmp_path / 'target'}: cannot be written (File exists)"
+    with pytest.raises(UserError) as error, replacing_folder(tmp_path / "target"):
+        write_into(tmp_path)
+    assert str(error.value) == f"{tmp_path / 'file/below'}: cannot be written (File exists)"
+
+
 def test_a_kill_while_writing_leaves_the_old_file_and_is_cleaned_up(tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", "old")
     code = f"""
