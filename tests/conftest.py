@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlkd.stages.base import Stage
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_ERROR_REPORTING"] = "false"  # by a thread, a minute later
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 Command = Callable[..., CompletedProcess[str]]

@@ -228,7 +228,8 @@ def _settle(files: Sequence[Path]) -> None:
     """Have the disk keep files, which whom the umask lets may read."""
     mode_of_new_files(files)
     for file in files:
-        _flush(file)
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
 
 
 def mode_of_new_files(files: Sequence[Path]) -> None:
@@ -296,8 +297,3 @@ def _concerns(error: Exception, folder: Path) -> bool:
     if named:
         return any(str(folder) in name or str(folder).startswith(name) for name in named)
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
