@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from mlkd.config.commands import ExportFormat
+from mlkd.config.commands import Q4Config
 from mlkd.config.compose import compose_recipe
 from mlkd.config.schema import TrainConfig
-from mlkd.config.student import InitConfig
+from mlkd.config.student import InitConfig, TrimConfig
 from mlkd.data.tokens import tokenise
-from mlkd.deploy.exported import open_onnx
+from mlkd.deploy.exported import INT8, Q4, open_onnx
 from mlkd.deploy.formats import FORMATS, encoder
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
@@ -26,11 +27,9 @@ from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.recipe import New, links
 from mlkd.recipes.run import run_links
 from mlkd.student.static import static_encoder
+from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 
 log = logging.getLogger(__name__)
-
-_EXPORTS: dict[str, ExportFormat] = {"int8": "onnx_int8", "q4": "onnx_q4"}
-"""Formats by the precision of their graph."""
 
 _STATIC_WIDTH = 256
 """Width of the static vectors, model2vec's default, where the assistant is as wide."""
@@ -48,7 +47,8 @@ def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any
         ``layer cut``, as many whole layers and the assistant's whole word table; ``static``, see
         :func:`mlkd.student.static.static_encoder`; ``assistant int8``, ``student int8``,
         ``assistant q4`` and ``student q4``, the assistant and the chain's student as ``onnx_int8``
-        and ``onnx_q4``, which nothing was trained for.
+        and ``onnx_q4``, which nothing was trained for; ``assistant pq``, its ``onnx_q4`` with a
+        word table in codes and without the pieces that the pairs never have.
     """
     chain = _finished(config)
     recipe = _finished(mse_recipe(config, _pairs_taken(chain)))
@@ -69,14 +69,23 @@ def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any
         static.save(str(folder))
         encoders["static"] = encoder(static)
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
-        for kind in ("int8", "q4"):
-            for whose, model in {"assistant": assistant, "student": student}.items():
-                name = f"{whose} {kind}"
-                folder = Path(temporary, name)
-                folder.mkdir()
-                FORMATS[_EXPORTS[kind]].write(model, folder)
-                encoders[name] = open_onnx(folder, torch.get_num_threads())
-                measured[name] = _measured(chain, encoders[name], model, folder, kind)
+        int8, q4 = FORMATS["onnx_int8"].write, FORMATS["onnx_q4"].write
+        codes = partial(q4, q4=Q4Config(table="pq"))
+        for name, model, write in (
+            ("assistant int8", assistant, int8),
+            ("student int8", student, int8),
+            ("assistant q4", assistant, q4),
+            ("student q4", student, q4),
+            ("assistant pq", _trimmed(chain, assistant), codes),
+        ):
+            folder = Path(temporary, name)
+            folder.mkdir()
+            write(model, folder)
+            encode = encoders[name] = open_onnx(folder, torch.get_num_threads())
+            kind = "int8" if write is int8 else "q4"
+            make = partial(_measured, chain, encode, model, folder, kind)
+            graph = folder / (INT8 if write is int8 else Q4)
+            measured[name] = chain.evaluation.cached_graph(graph, chain.cache, name, make)
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured
@@ -131,6 +140,14 @@ def _frequency(chain: Chain, model: SentenceTransformer) -> Tensor:
     """Count of each piece in the pairs' distinct sentences."""
     tokens = tokenise(chain.pairs, model.tokenizer, chain.config.data.max_tokens, chain.cache)
     return torch.from_numpy(tokens.frequency(backbone_of(model).config.vocab_size))
+
+
+def _trimmed(chain: Chain, model: SentenceTransformer) -> SentenceTransformer:
+    """The model without the pieces that a student drops, or that the pairs never have."""
+    tokens = tokenise(chain.pairs, model.tokenizer, chain.config.data.max_tokens, chain.cache)
+    counts = language_counts(chain.pairs, tokens, backbone_of(model).config.vocab_size)
+    trim = chain.config.student.trim or TrimConfig()
+    return trimmed(model, pieces_to_keep(model, counts, trim))
 
 
 def _layer_cut(chain: Chain) -> SentenceTransformer:

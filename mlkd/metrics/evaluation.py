@@ -152,6 +152,20 @@ class Evaluation:
 
         return _kept(cache, "scores", self._key(folder, head), make, f"scores of {name}")
 
+    def cached_graph(
+        self, graph: Path, cache: Path, name: str, make: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What ``make`` measures of an exported encoder, from the cache where it is known.
+
+        Args:
+            graph: Its weights, in ``onnx/`` of its folder.
+            cache: Folder of all caches.
+            name: What the log calls it.
+            make: Gives what :meth:`measure` does.
+        """
+        key = digest([self._key(graph.parents[1], None), known_sha256(graph)])
+        return _kept(cache, "scores", key, make, f"scores of {name}")
+
     def encoder(self, folder: Path) -> Encode:
         """``encode`` of a folder in fp32, as fast as it is for whoever loads it."""
         return self._open(folder, "fp32", as_it_comes=True).loaded().encode

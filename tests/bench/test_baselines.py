@@ -39,7 +39,7 @@ def test_every_rival_is_measured_on_the_same_sets(
     assert list(models) == [
         *("teacher", "assistant", "bottleneck", "recurrent", "contrastive"),
         *("mse recipe", "start", "layer cut", "static", "assistant int8", "student int8"),
-        *("assistant q4", "student q4"),
+        *("assistant q4", "student q4", "assistant pq"),
     ]
     pairs = {name: [*values["scores"]["sets"]] for name, values in models.items()}
     assert len({str(found) for found in pairs.values()}) == 1
@@ -48,6 +48,7 @@ def test_every_rival_is_measured_on_the_same_sets(
     assert size["contrastive"] < size["layer cut"] < size["assistant"] == size["assistant int8"]
     assert size["contrastive"] == size["student int8"] == size["student q4"]
     assert models["assistant q4"]["mib"] < models["assistant int8"]["mib"]
+    assert size["assistant pq"] < size["assistant q4"]
     blocks = {name: values["parameters"] for name, values in models.items()}
     assert blocks["layer cut"]["embedding"] == blocks["assistant"]["embedding"]
     depth = len(layers(backbone_of(load_folder(encoder_folder))))
@@ -56,6 +57,7 @@ def test_every_rival_is_measured_on_the_same_sets(
         assert {models[f"{whose} {kind}"]["precision"] for whose in ("assistant", "student")} == {
             kind
         }
+    assert models["assistant pq"]["precision"] == "q4"
     records = [json.loads(path.read_text()) for path in (tmp_path / "out/runs").glob("*/run.json")]
     steps = {record["link"]: record["training"]["steps"] for record in records}
     # 6 steps of 32 pairs, 6 of 16 and 3 of 16 make 21 of 16.

@@ -315,6 +315,31 @@ def test_scores_that_are_in_a_cache_are_found_again(tmp_path: Path) -> None:
     assert evaluation.cached(tmp_path / "student", tmp_path / "cache", "student") == known
 
 
+def test_scores_of_a_graph_are_those_of_its_bytes_and_its_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher/config.json").write_text("{}", encoding="utf-8")
+    evaluation = Evaluation(
+        [], bootstrap=0, max_tokens=64, teacher=tmp_path / "teacher", accelerator="cpu"
+    )
+    graph = tmp_path / "export/onnx/model_q4.onnx"
+    graph.parent.mkdir(parents=True)
+    made: list[int] = []
+
+    def scores() -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            made.append(0)
+            return {"made": len(made)}
+
+        return evaluation.cached_graph(graph, tmp_path / "cache", "student q4", make)
+
+    graph.write_bytes(b"weights")
+    assert [scores(), scores()] == [{"made": 1}, {"made": 1}]
+    graph.write_bytes(b"others")
+    assert scores() == {"made": 2}
+    (tmp_path / "export/tokenizer.json").write_text("{}", encoding="utf-8")
+    assert scores() == {"made": 3}
+
+
 def test_scores_in_bf16_are_near_and_say_so(encoder_folder: Path, tmp_path: Path) -> None:
     texts = [
         f"{word} {i}" for i, word in enumerate("a red dog runs home after the long day".split())
