@@ -181,6 +181,7 @@ def test_without_wandb_nothing_leaves_the_machine(
     assert connections == []
 
 
+@pytest.mark.slow
 @pytest.mark.enable_socket
 def test_an_unreachable_wandb_server_does_not_stop_training_and_loses_nothing(
     tiny: Callable[..., TrainConfig], tmp_path: Path, keys: None, monkeypatch: pytest.MonkeyPatch,

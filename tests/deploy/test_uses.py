@@ -256,6 +256,7 @@ def asymmetric(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(run, place / "out", "asymmetric", eval=demo("en", "de", "fr")) / "asymmetric"
 
 
+@pytest.mark.slow
 def test_the_asymmetric_folder_loads_without_mlkd(
     run: Path, assistant: Path, asymmetric: Path, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_run_of_another_version_is_refused_in_a_line(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_teacher_assistant_student_and_export_beside_each_other(
     tiny: Callable[..., TrainConfig],
     encoder_folder: Path,

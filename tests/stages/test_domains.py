@@ -539,6 +539,7 @@ def work(rank: int, folder: str, store: str, results: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.enable_socket
 def test_two_ranks_have_the_ratios_of_one(encoder_folder: Path, tmp_path: Path) -> None:
     given = str(encoder_folder), str(tmp_path / "store"), str(tmp_path / "result")

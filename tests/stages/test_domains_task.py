@@ -316,6 +316,7 @@ def test_inputs_that_do_not_fit_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(900)
 def test_the_recipe_runs_on_the_embedded_requests(command: Command, tmp_path: Path) -> None:
     done = command(

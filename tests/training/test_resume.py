@@ -259,6 +259,7 @@ def test_after_the_time_limit_no_link_is_begun(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(900)
 def test_processes_that_want_the_same_chain_share_the_work(
     encoder_folder: Path, corpus: Path, tmp_path: Path

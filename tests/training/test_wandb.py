@@ -106,6 +106,7 @@ def written(cell: ReportCell) -> Written:
     return Written(cell.links[-1])
 
 
+@pytest.mark.slow
 def test_every_link_is_a_run_of_its_own_id_group_and_type(cell: ReportCell) -> None:
     assert len(cell.links) == 4
     for link in cell.links:
@@ -208,6 +209,7 @@ def test_a_key_is_found_where_wandb_keeps_it(
     assert not may_send()
 
 
+@pytest.mark.slow
 def test_the_dashboard_of_an_offline_machine_is_a_file(
     cell: ReportCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
