@@ -139,7 +139,7 @@ class CorpusConfig(Section):
 class DataConfig(Section):
     """Parallel pairs: where they come from, how they are cleaned, split and mixed."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Of batches, tokens and target vectors."""
 
     root: Annotated[Folder | None, Decides.PAIRS] = None

@@ -15,6 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
+from mlkd.encoders.tokenizer import read_long_words
 from mlkd.output.errors import UserError
 from mlkd.storage.files import (
     PROMPTS,
@@ -66,7 +67,8 @@ def load_folder(folder: Path | str) -> SentenceTransformer:
     """Open a student, an assistant or any sentence-transformers folder, on the CPU, in eval mode.
 
     Only safetensors weights and the module classes of sentence-transformers and mlkd are loaded;
-    nothing is looked up on a hub.
+    nothing is looked up on a hub. Words of any length are read (see
+    :func:`mlkd.encoders.tokenizer.read_long_words`).
 
     Raises:
         UserError: The folder is no sentence encoder, or names foreign module classes.
@@ -78,17 +80,19 @@ def load_folder(folder: Path | str) -> SentenceTransformer:
             if any(kind in _OURS for kind, _ in entries):
                 modules = [_load_module(folder, *entry) for entry in entries]
                 prompts, name = prompts_of(folder)
-                return SentenceTransformer(
+                model = SentenceTransformer(
                     modules=modules, device="cpu", prompts=prompts, default_prompt_name=name
-                ).eval()
-            return SentenceTransformer(
-                os.fspath(folder),
-                device="cpu",
-                local_files_only=True,
-                trust_remote_code=False,
-                # In whatever precision it was stored: bf16 in training and scoring is by autocast.
-                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-            ).eval()
+                )
+            else:
+                model = SentenceTransformer(
+                    os.fspath(folder),
+                    device="cpu",
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    # In whatever precision it was stored: bf16 is by autocast.
+                    model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+                )
+            return read_long_words(model).eval()
     except Exception as error:  # a damaged file fails in any of four libraries
         raise UserError(f"{folder}: cannot be loaded ({reason_of(error)})") from error
 

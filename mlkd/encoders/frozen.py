@@ -20,6 +20,8 @@ from mlkd.machine.hardware import autocast, choose_kernels, device_of, resolve_p
 from mlkd.output.progress import progress
 from mlkd.storage.files import default_prompt, encoder_fingerprint
 
+_FORMAT = 1
+"""Version of the vectors; a change computes cached ones anew."""
 _TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 32768}
 """On a CPU what one layer hands to the next should stay in the cache (a quarter faster in fp32); a
 GPU is to have more to do than its launches take."""
@@ -73,7 +75,7 @@ class FrozenEncoder:
                 choose_kernels(backbone_of(model), precision, device)
             return model
 
-        identity = f"{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
+        identity = f"{_FORMAT}-{encoder_fingerprint(folder)}-{max_tokens}-{precision}"
         if embeddings_only:
             identity += "-embeddings"
         prompt = "" if embeddings_only else default_prompt(folder)

@@ -39,7 +39,7 @@ from mlkd.storage.seals import sealed
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of cached scores; a change computes them anew."""
 _TIMED = 96
 """Sentences that speed is measured with,"""

@@ -39,7 +39,7 @@ from mlkd.targets.live import own_ids
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 5
+_FORMAT = 6
 """Version of the assistant before stage 1; a change makes it anew."""
 _COMPARED = 64
 _SAME_SPACE = 0.5

@@ -27,9 +27,10 @@ from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.compact import CompactTransformer
+from mlkd.encoders.tokenizer import reload, set_tokenizer
 from mlkd.encoders.words import set_word_table, word_table
 from mlkd.output.errors import UserError
-from mlkd.student.wordpiece import cut_into_runs, is_cut_into_runs, reload
+from mlkd.student.wordpiece import cut_into_runs, is_cut_into_runs
 
 _CHUNK = 100_000
 _MARKS = ("##", "▁")
@@ -154,10 +155,8 @@ def trimmed(model: SentenceTransformer, keep: Mask) -> SentenceTransformer:
     config.vocab_size, config.pad_token_id = len(rows), pad_id
     for role in ("bos", "eos"):
         setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
-    if isinstance(result[0], CompactTransformer):
-        result[0].tokenizer = tokenizer
-    else:
-        result[0].processor = tokenizer
+    set_tokenizer(result, tokenizer)
+    if not isinstance(result[0], CompactTransformer):
         result.max_seq_length = model.max_seq_length or longest_input(backbone)
     return result.eval()
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from mlkd.config.student import VocabularyConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import without_prompts
+from mlkd.encoders.tokenizer import set_tokenizer
 from mlkd.output.errors import UserError
 from mlkd.student.word_alignment import aligned_rows
 from mlkd.student.wordpiece import (
@@ -73,7 +74,7 @@ def assistant_from_teacher(
         backbone.get_input_embeddings().weight.copy_(rows)
     backbone.config.vocab_size = len(new)
     backbone.config.pad_token_id = new.pad_token_id
-    assistant[0].processor = new
+    set_tokenizer(assistant, new)
     return assistant
 
 

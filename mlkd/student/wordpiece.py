@@ -17,6 +17,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from mlkd.encoders.tokenizer import long_word, parts_of, pattern_of, reload, sequence, split
+
 PREFIX = "##"
 ACCENTED = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿÀÁÂÃÄÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÖÙÚÛÜÝŸ"
 """Letters of Latin-1 that are another letter with an accent."""
@@ -171,10 +173,10 @@ def cut_into_runs(state: dict[str, Any]) -> dict[str, Any]:
     These are unknown by themselves then, not with the sentence around them; and a run of known ones
     is no longer than the longest word that the model reads.
     """
-    vocabulary, old = state["model"]["vocab"], state["pre_tokenizer"]
-    parts = old["pretokenizers"] if old and old["type"] == "Sequence" else [old] if old else []
-    parts = [part for part in parts if not _cuts_into_runs(part)]
-    spelling = Spelling(Tokenizer.from_str(json.dumps(state | {"pre_tokenizer": _sequence(parts)})))
+    vocabulary, longest = state["model"]["vocab"], state["model"]["max_input_chars_per_word"]
+    parts = [part for part in parts_of(state) if not _cuts_into_runs(part)]
+    parts = [part for part in parts if pattern_of(part) != long_word(longest)]
+    spelling = Spelling(Tokenizer.from_str(json.dumps(state | {"pre_tokenizer": sequence(parts)})))
     known = sorted(
         ord(piece)
         for piece in vocabulary
@@ -183,23 +185,16 @@ def cut_into_runs(state: dict[str, Any]) -> dict[str, Any]:
     starts = [c for before, c in pairwise([-1, *known]) if c != before + 1]
     ends = [c for c, after in pairwise([*known, -1]) if after != c + 1]
     ranges = "".join(f"\\x{{{a:X}}}-\\x{{{b:X}}}" for a, b in zip(starts, ends, strict=True))
-    pattern = f"[{ranges}]{{1,{state['model']['max_input_chars_per_word']}}}"
-    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return _sequence([*parts, cut])
+    return sequence([*parts, split(f"[{ranges}]{{1,{longest}}}")])
 
 
 def is_cut_into_runs(state: dict[str, Any]) -> bool:
     """Whether a state has the pre-tokeniser of :func:`cut_into_runs`."""
-    parts = (state["pre_tokenizer"] or {}).get("pretokenizers", [])
-    return any(_cuts_into_runs(part) for part in parts)
+    return any(_cuts_into_runs(part) for part in parts_of(state))
 
 
 def _cuts_into_runs(part: dict[str, Any]) -> bool:
-    return part["type"] == "Split" and part["pattern"].get("Regex", "").startswith("[\\x{")
-
-
-def _sequence(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": parts}
+    return pattern_of(part).startswith("[\\x{")
 
 
 def _keeping_accents(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -214,16 +209,3 @@ def _keeping_accents(normalizer: dict[str, Any] | None) -> dict[str, Any] | None
     if normalizer["lowercase"]:
         first.append({"type": "Replace", "pattern": {"String": "İ"}, "content": "i"})
     return {"type": "Sequence", "normalizers": [*first, normalizer | {"strip_accents": False}]}
-
-
-def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
-    """A tokenizer with a changed state and the old one's special tokens."""
-    from transformers import PreTrainedTokenizerFast
-
-    roles = ("unk", "sep", "pad", "cls", "mask", "bos", "eos")
-    tokens = {f"{r}_token": getattr(old, f"{r}_token", None) for r in roles}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        model_max_length=old.model_max_length,
-        **{role: token for role, token in tokens.items() if token is not None},
-    )

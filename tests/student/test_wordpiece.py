@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ENGLISH, GERMAN, wordpiece, write_encoder
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mlkd.deploy.dense import write_description
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.student.coverage import coverage
+from mlkd.student.trim import trimmed
 from mlkd.student.wordpiece import (
     Spelling,
     cut_into_runs,
@@ -139,6 +142,33 @@ def test_folders_keep_the_cut(tmp_path: Path, english: PreTrainedTokenizerBase) 
     assert load_folder(tmp_path / "saved").tokenizer(text).input_ids == expected
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")(text).input_ids == expected
     assert Tokenizer.from_file(str(tmp_path / "saved/tokenizer.json")).encode(text).ids == expected
+
+
+def test_a_ready_encoder_reads_words_of_any_length(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path, wordpiece([THAI, " ".join(THAI)], unused=1), depth=1)
+    plain, model = AutoTokenizer.from_pretrained(folder), load_folder(folder)
+    text = THAI * 4
+    assert plain.unk_token in plain.tokenize(text)
+    for sentence in (*ENGLISH, THAI, f"{THAI}! {THAI}"):
+        assert model.tokenizer.tokenize(sentence) == plain.tokenize(sentence)
+    pieces = model.tokenizer.tokenize(text)
+    assert plain.unk_token not in pieces
+    letters = Spelling(plain.backend_tokenizer).normalise(text)
+    assert "".join(piece.removeprefix("##") for piece in pieces) == letters
+
+    keep = np.ones(len(plain), bool)
+    keep[1] = False
+    cut = trimmed(model, keep)
+    assert cut.tokenizer.tokenize(text) == pieces
+    for name, encoder in (("whole", model), ("cut", cut)):
+        save_folder(encoder, tmp_path / name)
+        write_description(encoder, tmp_path / f"{name}-plain")
+        for saved in (tmp_path / name, tmp_path / f"{name}-plain"):
+            assert AutoTokenizer.from_pretrained(saved).tokenize(text) == pieces
+            state = Tokenizer.from_file(str(saved / "tokenizer.json"))
+            assert state.encode(text, add_special_tokens=False).tokens == pieces
+        again = load_folder(tmp_path / name).tokenizer.backend_tokenizer.to_str()
+        assert again == encoder.tokenizer.backend_tokenizer.to_str()  # not once more at each load
 
 
 def test_coverage_of_a_language() -> None:
