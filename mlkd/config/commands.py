@@ -38,7 +38,8 @@ class EvaluateConfig(Section):
     for a model without a run."""
     eval: EvalConfig
     max_tokens: Annotated[int, Field(ge=4, le=512)] | None = None
-    """Longer sentences are cut; null = as in the run of the model, 64 for one without a run."""
+    """Longer sentences are cut, and where an encoder has no more positions; null = as in the run of
+    the model, 64 for one without a run."""
     latency: bool = False
     """Also time teacher, assistant and student in turns, with one thread and two, and measure the
     memory of processes that only encode."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlkd.data.tokens import pad
-from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.backbone import SUPPORTED, backbone_of, longest_input
 from mlkd.encoders.compact import mean_pool
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import autocast, choose_kernels, device_of, resolve_precision
@@ -36,7 +36,7 @@ class FrozenEncoder:
     Attributes:
         load: Opens the sentence-transformers model.
         fingerprint: Hash of everything that decides its vectors.
-        max_tokens: Longer sentences are cut.
+        max_tokens: Longer sentences are cut, and where the encoder has no more positions.
         embeddings_only: Give the masked mean of the embedding layer's output instead (A⁰ of Ding
             et al., 2022: the encoder with every layer removed).
         precision: ``fp32`` or ``bf16``.
@@ -127,7 +127,7 @@ class FrozenEncoder:
         ids = tokenizer(
             [self.prompt + sentence for sentence in sentences],
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=self._longest,
             return_token_type_ids=False,
         )["input_ids"]
         lengths = np.array([len(row) for row in ids])
@@ -146,6 +146,14 @@ class FrozenEncoder:
         if bar is not None:
             bar.close()
         return collected
+
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest input."""
+        backbone = backbone_of(self.model)
+        if backbone.config.model_type not in SUPPORTED:  # whose positions are counted otherwise
+            return self.max_tokens
+        return min(self.max_tokens, longest_input(backbone))
 
     @cached_property
     def _prompt_tokens(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlkd.config.schema import TrainConfig
+from mlkd.config.stages import StageSettings
 from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import source_files
 from mlkd.metrics.sets import load_sets
@@ -89,13 +90,20 @@ class _Unread:
 
 def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
     """Settings of links that a chain does not read."""
-    keys = [word.split("=")[0] for word in words]
-    of_links = [(key, place) for key in keys if (place := _of_link(key, config)) is not None]
+    found = [word.partition("=")[::2] for word in words]
+    of_links = [
+        (key, value, place)
+        for key, value in found
+        if (place := _of_link(key, config)) is not None
+    ]
     chain = {link.name: link for link in links(config)} if of_links else {}
-    for key, (name, setting) in of_links:
+    for key, value, (name, setting) in of_links:
         settings = config.stages[name]
         if reason := settings.useless(config.student):
             yield _Unread(key, f"the link {name} needs {reason}", refused=True)
+        elif _names_source(key, value, settings) and config.init.source not in ("teacher", "scratch"):
+            reason = f"init.source={config.init.source} says what the student copies"
+            yield _Unread(f"stages.{name}.inputs.source", reason, refused=True)
         elif name not in chain:
             if setting not in {"enabled", "inputs"}:
                 yield _Unread(key, f"the link {name} is not in this chain", refused=False)
@@ -110,6 +118,12 @@ def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:
     place = key.lstrip("+~").rpartition("@")[2].split(".")  # an option goes to what follows the @
     is_one = len(place) > 2 and place[0] == "stages" and place[1] in config.stages
     return (place[1], place[2]) if is_one else None
+
+
+def _names_source(key: str, value: str, settings: StageSettings) -> bool:
+    """Whether a word sets the input ``source`` of a link."""
+    given = key.endswith(".inputs.source") or (key.endswith(".inputs") and "source" in value)
+    return given and "source" in settings.inputs
 
 
 def refuse_beside_budget(config: TrainConfig, words: Iterable[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import OptunaConfig, RangeConfig, Value
 from mlkd.output.errors import UserError
 from mlkd.output.label import label
+from mlkd.recipes.early import refuse_unread_by_all
 from mlkd.recipes.identity import link_keys
 from mlkd.runs.index import finished_runs
 from mlkd.storage.files import digest
@@ -36,6 +39,8 @@ from mlkd.sweeps.record import SweepRecord
 
 log = logging.getLogger(__name__)
 
+_SAMPLE = 16
+"""Cells that are looked at before any is drawn."""
 _MOST_USELESS = 100
 """So many draws in a row that give no new cell end a search."""
 
@@ -48,10 +53,12 @@ def search(request: Request, command: str) -> SweepRecord:
     trials draws on. Needs an initialised Hydra.
 
     Raises:
-        UserError: No possible cell was drawn, or the file of the draws is damaged.
+        UserError: No possible cell was drawn, none reads a setting that all of them have, or the
+            file of the draws is damaged.
     """
     settings = request.sweep.optuna
     assert settings is not None
+    _refuse_unread(request.fixed, settings)
     composed = compose("train", list(request.fixed))
     output_dir = user_path(composed.output_dir)
     own = sorted(line for line in request.fixed if not line.startswith("sweep"))
@@ -80,6 +87,32 @@ def search(request: Request, command: str) -> SweepRecord:
         )
     draws.say_front()
     return record
+
+
+def _refuse_unread(fixed: Sequence[str], settings: OptunaConfig) -> None:
+    """Refuse a setting of a link that no cell reads, as far as a sample of the space tells.
+
+    Raises:
+        UserError: None of some cells reads it, nor one that has another value than the first.
+    """
+    if not any("stages." in word for word in fixed):
+        return
+    values: dict[str, list[Value]] = {}
+    for key, choice in settings.space.items():
+        if isinstance(choice, RangeConfig):
+            kind = int if choice.whole else float
+            values[key] = [kind(choice.low), kind(choice.high)]
+        else:
+            values[key] = choice
+    draw = random.Random(settings.seed)
+    drawn = [{key: draw.choice(known) for key, known in values.items()} for _ in range(_SAMPLE)]
+    changed = [{**drawn[0], key: value} for key, known in values.items() for value in known]
+    configs = []
+    for one in [*drawn, *changed]:
+        with suppress(UserError):
+            configs.append(make_cell(fixed, one).config)
+    if configs:
+        refuse_unread_by_all(configs, fixed)
 
 
 def _common_key(composed: DictConfig) -> str | None:

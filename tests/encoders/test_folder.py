@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ENGLISH
 from safetensors.torch import load_file
@@ -14,7 +15,9 @@ from sentence_transformers import SentenceTransformer
 from students import TEXTS, small
 from transformers import AutoModel
 
+from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.storage.files import replacing, replacing_folder
 
 
@@ -128,3 +131,15 @@ def test_settings_that_a_compact_student_cannot_follow_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="a compact student"):
         SentenceTransformer(str(student), device="cpu", trust_remote_code=True, **asked)
+
+
+@pytest.mark.parametrize("kind", ["encoder_folder", "xlmr"])
+def test_a_text_is_cut_where_an_encoder_has_no_more_positions(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(kind)
+    positions = longest_input(backbone_of(load_folder(folder)))
+    texts = [" ".join(ENGLISH * 100), ENGLISH[0]]
+    most = FrozenEncoder.open(folder, max_tokens=positions).encode(texts)
+    more = FrozenEncoder.open(folder, max_tokens=positions + 32).encode(texts)
+    np.testing.assert_array_equal(more, most)

@@ -268,6 +268,10 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             )
             for plus in ("", "+")
         ),
+        (
+            "recipe=hrkd_task init.source=base stages.domains.inputs.source=assistant",
+            "stages.domains.inputs.source: not read, init.source=base says what the student copies",
+        ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
         ("recipe=bistil_pairs stages.layers.enabled=false", "a new student is not kept"),
         ("recipe=null", "null: no option of a group"),
@@ -310,6 +314,15 @@ def test_settings_of_links_that_are_left_out_are_named(
         refuse_unread(configure(*words), words)  # what files say is for several chains
     assert ablation == "recurrence"
     assert caplog.messages == []
+
+
+def test_what_a_new_student_copies_is_said_once() -> None:
+    source, given = "init.source=base", "stages.domains.inputs={start:student,source:assistant}"
+    for words in (["recipe=hrkd_task", source], ["recipe=hrkd_task", given]):
+        refuse_unread(configure(*words), words)
+    words = ["recipe=hrkd_task", source, given]
+    with pytest.raises(UserError, match=r"stages\.domains\.inputs\.source: not read, init\.source"):
+        refuse_unread(configure(*words), words)
 
 
 def test_the_map_counts_where_an_assistant_is_trained() -> None:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import Command, tiny_settings
@@ -22,6 +23,7 @@ from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.plan import cost
 from mlkd.sweeps.record import SweepRecord
+from mlkd.sweeps.search import search
 from mlkd.sweeps.slurm import outcome
 from mlkd.sweeps.tree import Job, make_jobs
 
@@ -104,6 +106,28 @@ def test_a_setting_that_no_cell_reads_is_refused(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == [
         "stages.contrastive.dropout: not read, the link contrastive is not in this chain"
     ]
+
+
+def test_a_setting_that_no_cell_of_a_search_reads_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lr = "stages.bottleneck.lr=1e-3"
+    started = RuntimeError("the search has started")
+
+    def look(*overrides: str) -> None:
+        with composing():
+            request = read_request(["sweep=optuna", "init=copy", lr, *overrides])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("mlkd.sweeps.search._common_key", Mock(side_effect=started))
+                search(request, "the command")
+
+    with pytest.raises(UserError, match=r"stages\.bottleneck\.lr: not read, the link bottleneck"):
+        look("student.bottleneck=null")
+    assert not list(tmp_path.iterdir())
+    tables = "student.bottleneck=null,null,null,null,null,null,null,null,4"
+    with pytest.raises(RuntimeError, match=str(started)):
+        look(tables, "init.embedding=copy,svd")
 
 
 def test_the_share_of_the_data_is_the_students() -> None:
