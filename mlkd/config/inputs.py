@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlkd.config.labelled import Domain, DomainColumn, Label, LabelledConfig, filled
-from mlkd.config.languages import Language, fill, pair_code
+from mlkd.config.labelled import Column, Domain, DomainColumn, Label, LabelledConfig, filled
+from mlkd.config.languages import Language, fill, pair_code, refuse_unfilled
 from mlkd.config.section import Decides, Delimiter, Folder, Fraction, Positive, Section
 
 LanguagePair = Annotated[str, BeforeValidator(pair_code)]
@@ -68,7 +68,7 @@ class CorpusConfig(Section):
     codes: dict[Language, str] = Field(default={})
     """How paths and names of columns write a language, where that is not its code, as
     ``{pt-BR: pt_br}``."""
-    columns: list[str | int] | None = None
+    columns: list[Column] | None = None
     """Columns of the source and the translation: positions, or names where the file has a header
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
     ``aligned``: the text columns read from both files, each giving a pair a row. null = the first
@@ -115,8 +115,10 @@ class CorpusConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _domains_are_known(self) -> CorpusConfig:
+    def _placeholders_are_known(self) -> CorpusConfig:
         self.label(self.targets[0])
+        for key in ("path", "target_path", "subset"):
+            refuse_unfilled(key, getattr(self, key) or "", ["source", "target", "pair"])
         if self.format in _NAMED and isinstance(self.domain_column, int):
             raise ValueError(
                 f"domain_column={self.domain_column}: columns of {self.format} have names"

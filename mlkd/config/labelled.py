@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlkd.config.languages import Language
+from mlkd.config.languages import Language, refuse_unfilled
 from mlkd.config.section import Decides, Delimiter, Section
 
 Kind = Literal["similarity", "classification"]
@@ -37,11 +36,20 @@ def _text(label: object) -> object:
     return str(label) if isinstance(label, int) and not isinstance(label, bool) else label
 
 
+def _column(given: object) -> object:
+    """Positions do not count from the end, and no switch is one."""
+    if isinstance(given, bool) or (isinstance(given, int) and given < 0):
+        raise ValueError(f"{given} is no column; allowed: positions from 0, and names")
+    return given
+
+
 Label = Annotated[str, BeforeValidator(_text)]
 Domain = Annotated[str, Field(min_length=1), Decides.DOMAINS]
 """A label for links that read it; what stands in braces is filled in."""
-DomainColumn = Annotated[str | int | None, Decides.DOMAINS]
-"""A column whose values are domains, by position or name."""
+Column = Annotated[str | int, BeforeValidator(_column)]
+"""A column by position, from 0, or by name."""
+DomainColumn = Annotated[Column | None, Decides.DOMAINS]
+"""A column whose values are domains."""
 
 
 def filled(domain: str, values: Mapping[str, str]) -> str:
@@ -50,11 +58,9 @@ def filled(domain: str, values: Mapping[str, str]) -> str:
     Raises:
         ValueError: It has another one.
     """
+    refuse_unfilled("domain", domain, values)
     for name, value in values.items():
         domain = domain.replace(f"{{{name}}}", value)
-    if left := re.search(r"\{\w*\}", domain):
-        allowed = ", ".join(f"{{{name}}}" for name in values)
-        raise ValueError(f"domain: {left[0]} is not filled in; allowed: {allowed}")
     return domain
 
 
@@ -70,7 +76,7 @@ class LabelledConfig(Section):
     dev_path: str | None = None
     """The same of the dev split; null = ``data.dev_fraction`` of the texts, chosen by hash."""
     language: Language = "en"
-    columns: list[str | int] | None = None
+    columns: list[Column] | None = None
     """Columns of the text or the two sentences, and of the label or score: positions, or names
     where the file has a header (JSONL always has names). null = the first ones."""
     header: bool = False
@@ -119,6 +125,8 @@ class LabelledConfig(Section):
         if self.kind == "classification" and not 1 < len(set(self.labels)) == len(self.labels):
             raise ValueError(f"labels={self.labels}: give two different ones or more")
         _ = self.label
+        for key in ("path", "dev_path"):
+            refuse_unfilled(key, getattr(self, key) or "", ["language"])
         if self.format == "jsonl" and isinstance(self.domain_column, int):
             raise ValueError(f"domain_column={self.domain_column}: columns of jsonl have names")
         if self.scores[0] >= self.scores[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated
 
@@ -105,3 +106,20 @@ def fill(text: str, languages: dict[str, str], codes: dict[str, str]) -> str:
     for name, value in written.items():
         text = text.replace(f"{{{name}}}", value)
     return text
+
+
+def refuse_unfilled(key: str, text: str, names: Iterable[str]) -> None:
+    """Look for placeholders that are not filled in, misspelt ones or such with blanks.
+
+    Args:
+        key: What the configuration calls the text.
+        text: A path or a label.
+        names: Of its placeholders.
+
+    Raises:
+        ValueError: It has another one.
+    """
+    allowed = [f"{{{name}}}" for name in names]
+    left = [found for found in re.findall(r"\{[^{}]*\}", text) if found not in allowed]
+    if left:
+        raise ValueError(f"{key}: {left[0]} is not filled in; allowed: {', '.join(allowed)}")

@@ -74,7 +74,7 @@ def read_labelled(
             sides = pair.source, pair.target
             yield Row(*sides, language, language, domain or label, name, place, value, held_out)
     if is_empty:
-        raise _wanted(name, corpus, path).no_domain()
+        raise _wanted(name, corpus).no_domain()
 
 
 def _splits_by_hash(corpus: LabelledConfig) -> bool:
@@ -107,14 +107,13 @@ def _cells(
         yield from _demo(name, corpus, split)
         return
     columns = corpus.columns or [*range(corpus.width)]
-    yield from module_of(corpus.format).rows(_wanted(name, corpus, path), columns, [path])
+    yield from module_of(corpus.format).rows(_wanted(name, corpus), columns, [path])
 
 
-def _wanted(name: str, corpus: LabelledConfig, path: Path) -> Wanted:
+def _wanted(name: str, corpus: LabelledConfig) -> Wanted:
     shown = {"format", "columns", "domain_column", "header", "delimiter"}
     read = CorpusConfig(
         **corpus.model_dump(include=shown, exclude_defaults=True),
-        path=str(path),
         source=corpus.language,
         targets=[corpus.language],
     )

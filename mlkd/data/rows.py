@@ -82,7 +82,9 @@ def checked(source: object, target: object, place: str) -> Pair | Reject:
 
 
 def domain_of(value: object = None) -> str | None:
-    """The domain that a value names; None where it names none."""
+    """The domain that a value names; None where it names none. A column with gaps has 1.0 for 1."""
+    if isinstance(value, float) and not math.isnan(value):
+        value = int(value) if value.is_integer() else str(value)
     known = isinstance(value, str | int) and not isinstance(value, bool)
     written = str(value).strip() if known else ""
     return None if _NO_TEXT.search(written) else written or None

@@ -13,13 +13,14 @@ from omegaconf import OmegaConf
 
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import CONF_DIR
-from mlkd.config.inputs import EncoderConfig, EvalConfig
+from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import Graph, exported, measure, open_graph
 from mlkd.deploy.race import race_of, racers
 from mlkd.deploy.source import run_of, section_of
 from mlkd.deploy.uses import beside, open_documents, remembered
+from mlkd.encoders.head import load_head
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
@@ -105,6 +106,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         "max_tokens": evaluation.max_tokens,
     }
     if (head := _head(config, run)) is not None:
+        _check_domains(config, head, record)
         about["head"] = {"folder": str(head.absolute()), "fingerprint": encoder_fingerprint(head)}
     file = _file(config, name, model, digest([about, [s.content for s in sets]], 8))
     student = Remembered(open_graph(graph)) if graph else remembered(evaluation, read)
@@ -205,6 +207,22 @@ def _head(config: EvaluateConfig, run: Path | None) -> Path | None:
         return Path(config.head)
     has_one = run is not None and "head" in read_record(run).get("outputs", {})
     return run / "head" if run is not None and has_one else None
+
+
+def _check_domains(config: EvaluateConfig, folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a domain of a set that neither the head nor the labelled text of its run has."""
+    known = [*load_head(folder).domains]
+    if not known:
+        return
+    with suppress(UserError):  # of another version
+        data = section_of(record, "data", DataConfig, f"model={config.model}")
+        known += [text.label for text in data.labelled.values()] if data else []
+    for name, item in config.eval.sets.items():
+        if item.domain is not None and item.domain not in known:
+            raise UserError(
+                f"eval.sets.{name}.domain={item.domain}: the head knows no such domain; allowed: "
+                f"{', '.join(dict.fromkeys(known))}, or null"
+            )
 
 
 def _record_of(student: Path) -> dict[str, Any]:

@@ -82,12 +82,12 @@ def save_head(
     write_json(folder / _LABELS, words)
 
 
-def load_head(folder: Path, width: int) -> Head:
+def load_head(folder: Path, width: int | None = None) -> Head:
     """Open the folder of a head.
 
     Args:
         folder: As :func:`save_head` wrote it.
-        width: Of the vectors that it is to read.
+        width: Of the vectors that it is to read; None = any.
 
     Raises:
         UserError: It is none, or it reads vectors of another width.
@@ -103,6 +103,9 @@ def load_head(folder: Path, width: int) -> Head:
         )
         if not known or weight.ndim != 2 or not len(labels) == len(weight) == len(bias):
             raise ValueError("labels and weights do not fit each other")
+        for names in (labels, domains):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{twice[0]!r} is named twice")
         parts = [tensors[f"domains.{name}"].float() for name in ("weight", "bias") if domains]
         if [tuple(part.shape) for part in parts] != [
             (len(domains), *whole.shape) for whole in (weight, bias) if domains
@@ -110,7 +113,7 @@ def load_head(folder: Path, width: int) -> Head:
             raise ValueError("domains and weights do not fit each other")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder}: no head of a classification ({reason_of(error)})") from None
-    if weight.shape[1] != width:
+    if width not in (None, weight.shape[1]):
         raise UserError(
             f"{folder}: a head for vectors of width {weight.shape[1]}, not {width}; it belongs to "
             "another encoder"

@@ -17,9 +17,10 @@ from mlkd.data.pairs import PairStore
 from mlkd.machine import ranks
 from mlkd.metrics.evaluation import Evaluation
 from mlkd.metrics.sets import first_pairs
+from mlkd.recipes.early import refuse_domains
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.inputs import prepare
-from mlkd.recipes.recipe import STUDENT, Given, Link, Made, New, references
+from mlkd.recipes.recipe import STUDENT, Given, Link, Made, New, links, references
 from mlkd.runs.record import Run
 from mlkd.storage.files import encoder_fingerprint
 from mlkd.storage.lock import Lock
@@ -176,6 +177,9 @@ def open_chain(config: TrainConfig) -> Chain:
         torch.set_num_threads(config.trainer.threads)
     keys = link_keys(config)
     ready = prepare(config)
+    for link in links(config):
+        if link.name in ready.labelled:
+            refuse_domains(config, link, ready.labelled[link.name].domains)
     evaluation = Evaluation(
         first_pairs(ready.sets, config.eval.max_pairs),
         bootstrap=config.eval.bootstrap,

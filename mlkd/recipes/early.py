@@ -12,7 +12,7 @@ from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import source_files
 from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
-from mlkd.recipes.recipe import New, links
+from mlkd.recipes.recipe import Link, New, links
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,37 @@ def check_early(config: TrainConfig, words: Iterable[str]) -> None:
     for link in wanted:
         for name, text in link.labelled.items():
             labelled_files(name, text, data.root)
+        refuse_domains(config, link)
     for name, corpus in data.corpora.items():
         for target in corpus.targets:
             if not config.allow_download and target in (data.languages or corpus.targets):
                 source_files(name, corpus, target, data.root)
     load_sets(config.eval)
+
+
+def refuse_domains(config: TrainConfig, link: Link, read: Sequence[str] | None = None) -> None:
+    """Refuse a domain of an evaluation set that no labelled text is of, where they are known.
+
+    Args:
+        config: The chain.
+        link: What hands over a head a domain, if its stage does so.
+        read: Domains of the text that the link trains on, once it is read: columns say them.
+
+    Raises:
+        UserError: There is no such domain.
+    """
+    corpora, by_domain = config.data.labelled, link.settings.reads_domains
+    columns = {name for name, text in corpora.items() if text.domain_column is not None}
+    unknown = columns and (read is None or not columns <= link.labelled.keys())
+    if not (link.settings.head_a_domain and by_domain) or unknown:
+        return
+    known = dict.fromkeys([*(text.label for text in corpora.values()), *(read or ())])
+    for name, item in config.eval.sets.items():
+        if item.domain is not None and item.domain not in known:
+            raise UserError(
+                f"eval.sets.{name}.domain={item.domain}: no labelled text is of this domain; "
+                f"allowed: {', '.join(known)}, or null"
+            )
 
 
 def refuse_unread(config: TrainConfig, words: Iterable[str]) -> None:
@@ -92,16 +118,16 @@ def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
     """Settings of links that a chain does not read."""
     found = [word.partition("=")[::2] for word in words]
     of_links = [
-        (key, value, place)
-        for key, value in found
-        if (place := _of_link(key, config)) is not None
+        (key, value, place) for key, value in found if (place := _of_link(key, config)) is not None
     ]
     chain = {link.name: link for link in links(config)} if of_links else {}
     for key, value, (name, setting) in of_links:
         settings = config.stages[name]
         if reason := settings.useless(config.student):
             yield _Unread(key, f"the link {name} needs {reason}", refused=True)
-        elif _names_source(key, value, settings) and config.init.source not in ("teacher", "scratch"):
+        elif config.init.source not in ("teacher", "scratch") and _names_source(
+            key, value, settings
+        ):
             reason = f"init.source={config.init.source} says what the student copies"
             yield _Unread(f"stages.{name}.inputs.source", reason, refused=True)
         elif name not in chain:

@@ -79,6 +79,26 @@ def test_a_column_has_a_position_where_there_is_no_header(tmp_path: Path) -> Non
     assert "header=true" in message  # whatever the column is called
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "dataset"])
+def test_a_number_is_one_domain_however_it_is_stored(tmp_path: Path, kind: str) -> None:
+    """A column of whole numbers with gaps becomes one of floats in pandas."""
+    numbers: list[float | None] = [1.0, 2.0, None, 2.5]
+    rows = [{"en": f"a {n}", "de": f"ein {n}", "topic": n} for n in numbers]
+    rows += [] if kind in ("parquet", "dataset") else [{"en": "b", "de": "c", "topic": 1}]
+    place = tmp_path / "x.parquet"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), place)
+    elif kind == "dataset":
+        datasets.Dataset.from_list(rows).save_to_disk(str(place))
+    else:
+        dumped = [json.dumps(row) for row in rows]
+        place.write_text("\n".join(dumped) if kind == "jsonl" else f"[{','.join(dumped)}]")
+    corpus = {"format": kind, "path": place.name, "columns": ["en", "de"], "domain": "rest"}
+    read = found(tmp_path, **corpus, domain_column="topic")
+    domains = [row.domain for row in read if isinstance(row, Row)]
+    assert domains == ["1", "2", "rest", "2.5", "1"][: len(rows)]
+
+
 def test_labels_may_have_the_language_or_the_format(tmp_path: Path) -> None:
     for language in ("de", "fr"):
         (tmp_path / f"{language}.tsv").write_text(
@@ -136,6 +156,16 @@ def test_labelled_text_has_the_same_kinds(tmp_path: Path) -> None:
             {"domain": "{langauge}"},
             "domain: {langauge} is not filled in; allowed: {source}, {target",
         ),
+        (
+            {"domain": "{ target }"},
+            "domain: { target } is not filled in; allowed: {source}, {target",
+        ),
+        ({"domain": "x {}"}, "domain: {} is not filled in; allowed: {source}, {target"),
+        ({"path": "x.{ target }"}, "path: { target } is not filled in; allowed: {source}, {target"),
+        ({"path": "{lang}.tsv"}, "path: {lang} is not filled in; allowed: {source}, {target"),
+        ({"domain_column": -1}, "-1 is no column; allowed: positions from 0, and names"),
+        ({"domain_column": True}, "True is no column; allowed: positions from 0, and names"),
+        ({"columns": [0, -1]}, "-1 is no column; allowed: positions from 0, and names"),
         ({"domain": ""}, "at least 1 character"),
         (
             {"format": "tmx", "path": "x", "domain_column": 1},

@@ -60,7 +60,6 @@ def test_columns_by_position_and_by_name(tmp_path: Path) -> None:
         ({"columns": ["en", "fr"], "header": True}, ["no 'fr' in x.tsv", "id, de, en"]),
         ({"columns": [0, 3], "header": True}, ["no 3 in x.tsv"]),
         ({"columns": ["en", "de"]}, ["header=true"]),
-        ({"columns": [0, -1]}, ["no -1"]),
         ({"columns": [0]}, ["columns", "give two"]),
         ({"path": "y.tsv"}, ["no y.tsv", "data.root", "data.corpora.c.path"]),
         ({"path": ""}, ["data.corpora.c.path is empty"]),

@@ -309,7 +309,7 @@ def test_scores_that_are_in_a_cache_are_found_again(tmp_path: Path) -> None:
     )
     known = {"scores": {"mean": 81.5}, "mib": 12.5}
     sealed(
-        tmp_path / "cache" / "scores-9629b7c6dab4aaa4",
+        tmp_path / "cache" / "scores-b39fb800d33fe2fe",
         lambda part: write_json(part / "scores.json", known),
     )
     assert evaluation.cached(tmp_path / "student", tmp_path / "cache", "student") == known

@@ -15,14 +15,18 @@ import torch
 from conftest import ENGLISH, GERMAN, Command, configure, stored_tokens, tiny_settings, write_corpus
 from torch import Tensor, nn
 
+from mlkd.config.commands import EvaluateConfig
 from mlkd.config.labelled import Task
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import known_stages
 from mlkd.data.module import PairBatch
+from mlkd.deploy.judge import judge
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.encoders.head import load_head, save_head
 from mlkd.output.errors import UserError
+from mlkd.recipes.chain import open_chain
+from mlkd.recipes.early import check_early
 from mlkd.stages import stage_of
 from mlkd.stages.virtual import halves
 from mlkd.targets.live import LiveEncoder
@@ -279,6 +283,43 @@ def test_a_chain_hands_over_a_head_a_domain_which_scores_its_sets(
             assert found == pytest.approx(100 * right / len(gold))
     with (folder / "domain_weights/ratios.csv").open(encoding="utf-8") as file:
         assert {row["domain"] for row in csv.DictReader(file)} == set(NAMES)
+
+    wrong = settings("eval.sets.books.domain=boks").eval
+    asked = EvaluateConfig.model_validate({"model": str(folder), "eval": wrong.model_dump()})
+    with pytest.raises(UserError) as caught:
+        judge(asked, write=False)
+    assert str(caught.value) == (
+        "eval.sets.books.domain=boks: the head knows no such domain; allowed: books, music, or null"
+    )
+
+
+def test_a_domain_that_no_text_is_of_is_refused(settings: Callable[..., TrainConfig]) -> None:
+    message = (
+        "eval.sets.books.domain=boks: no labelled text is of this domain; allowed: books, music, "
+        "or null"
+    )
+    wrong = settings("eval.sets.books.domain=boks")
+    with pytest.raises(UserError) as caught:
+        check_early(wrong, ())
+    assert str(caught.value) == message
+    check_early(settings("stages.domains.labelled=[music]"), ())  # books is one of the others
+    by_language = settings("eval.sets.books.domain=de", "stages.domains.grouping.by=language")
+    check_early(by_language, ())
+
+    file = Path(wrong.data.root or "", "topics.tsv")
+    rows = [f"text {i}\t{LABELS[i % 3]}\t{NAMES[i % 2]}\n" for i in range(60)]
+    file.write_text("".join(rows), encoding="utf-8")
+    column = [
+        "~data.labelled.books", "~data.labelled.music",
+        "+data.labelled.all={kind:classification,format:tsv,path:topics.tsv,columns:[0,1],"
+        "domain_column:2,labels:[bad,fair,good],domain:music}",
+    ]  # fmt: skip
+    wrong = settings("eval.sets.books.domain=boks", *column)
+    check_early(wrong, ())  # nothing is read yet
+    with pytest.raises(UserError) as caught:
+        open_chain(wrong)
+    assert str(caught.value) == message.replace("books, music", "music, books")
+    open_chain(settings(*column))
 
 
 def test_domains_of_labelled_text_decide_the_link_that_reads_them(

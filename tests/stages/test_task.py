@@ -244,6 +244,14 @@ def test_a_head_that_does_not_fit_is_refused(encoder_folder: Path, tmp_path: Pat
         (damaged / name).write_text(content)
         with pytest.raises(UserError, match="no head of a classification"):
             load_head(damaged, 16)
+    for key, names in (("labels", "a b a"), ("domains", "x x")):
+        folder, labels = tmp_path / key, ("a", "b", "c")
+        folder.mkdir()
+        save_head(torch.ones(2, 3, 16), torch.ones(2, 3), labels, folder, ["x", "y"])
+        words = json.loads((folder / "head.json").read_text()) | {key: names.split()}
+        (folder / "head.json").write_text(json.dumps(words))
+        with pytest.raises(UserError, match=f"no head of a classification .*'{names[0]}' is named"):
+            load_head(folder, 16)
     with pytest.raises(UserError, match="nowhere: no head of a classification"):
         load_head(tmp_path / "nowhere", 16)
 

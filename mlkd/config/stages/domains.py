@@ -97,6 +97,7 @@ class DomainsTaskSettings(DomainsSettings, HeadSettings):
     version: ClassVar[int] = 1
     optional_roles: ClassVar[frozenset[str]] = frozenset({"target_head"})
     outputs: ClassVar[frozenset[str]] = frozenset({"student", "head", "domain_weights"})
+    head_a_domain: ClassVar[bool] = True
 
     stage: Literal["domains_task"]  # type: ignore[assignment]  # a stage of its own
     loss: DomainsTaskLossConfig = DomainsTaskLossConfig()  # type: ignore[assignment]  # its own
