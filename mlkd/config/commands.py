@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
-from mlkd.config.section import Folder, NewFile, Positive, Section
+from mlkd.config.section import Folder, NewFile, Positive, Section, Several, matching
 from mlkd.config.student import TrimConfig
 from mlkd.config.training import Accelerator
 
 VectorKind = Annotated[
     str,
     BeforeValidator(lambda given: str(given) if type(given) is int else given),
-    Field(pattern=r"^([1-9]\d*(-(int8|binary))?|int8|binary)$"),
+    matching(
+        r"[1-9]\d*(-(int8|binary))?|int8|binary",
+        "the first numbers, as 256, int8, binary, or both, as 128-int8",
+    ),
 ]
 """The first numbers of a vector, its precision, or both: ``256``, ``int8``, ``binary``,
 ``128-int8``."""
@@ -43,12 +46,12 @@ class EvaluateConfig(Section):
     latency: bool = False
     """Also time teacher, assistant and student in turns, with one thread and two, and measure the
     memory of processes that only encode."""
-    compare: list[str] = Field(default_factory=list)
+    compare: Several[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
-    vectors: list[VectorKind] = Field(default_factory=list)
+    vectors: Several[VectorKind] = Field(default_factory=list)
     """Also score shorter and coarser vectors of teacher, assistant and student: the first numbers,
     ``int8``, ``binary``, or both, as ``128-int8``."""
-    documents: list[str] = Field(default_factory=list)
+    documents: Several[str] = Field(default_factory=list)
     """Also score the model's queries with documents of other encoders: ``assistant``, that of its
     run; ``teacher``, which reads the source language only; runs or folders."""
     output: NewFile | None = None
@@ -90,7 +93,7 @@ class Q4Config(Section):
 class PushConfig(Section):
     """A repository on the hub; the account is the one that ``hf auth login`` knows."""
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    repo: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "owner/name")]
     """``owner/name``; created if there is none."""
     private: bool = True
     """Whether a new repository is private."""
@@ -101,7 +104,7 @@ class ExportConfig(Section):
 
     run: Folder
     """Folder of a finished run, or of a student."""
-    format: list[ExportFormat] = Field(min_length=1)
+    format: Several[ExportFormat] = Field(min_length=1)
     """What to write, each into a folder of its name."""
     output: Folder | None = None
     """Folder of the results; null = ``outputs/export/<name of the run>``."""
@@ -116,7 +119,7 @@ class ExportConfig(Section):
     documents: str | None = None
     """Who encodes the documents in the format ``asymmetric``: ``assistant``, that of the run;
     ``teacher``; a run or a folder. null = the assistant."""
-    vectors: list[VectorKind] = Field(default_factory=list)
+    vectors: Several[VectorKind] = Field(default_factory=list)
     """Shorter and coarser vectors to score for the model card: the first numbers, ``int8``,
     ``binary``, or both, as ``128-int8``."""
     trim: TrimConfig | None = None
@@ -143,7 +146,10 @@ class ExportConfig(Section):
         if self.q4 is not None and "onnx_q4" not in self.format:
             raise ValueError("q4 is only read by the format onnx_q4")
         if self.vectors and set(self.format) <= {"gguf", "asymmetric"} and self.trim is None:
-            raise ValueError(f"vectors: {self.format[0]} is scored otherwise; give another format")
+            read = sorted(set(get_args(ExportFormat)) - {"gguf", "asymmetric"})
+            raise ValueError(
+                f"vectors is not read in the format {self.format[0]}, but in: {', '.join(read)}"
+            )
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
@@ -172,7 +178,7 @@ CaseName = Literal[
 class CasesConfig(Section):
     """What is measured, and how long."""
 
-    cases: list[CaseName] = Field(min_length=1)
+    cases: Several[CaseName] = Field(min_length=1)
     steps: Positive
     """Optimiser steps a turn."""
     batch_size: Positive
@@ -183,7 +189,7 @@ class CasesConfig(Section):
     """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
     rows: Annotated[int, Field(ge=40_000)]
     """Rows of the large vocabulary."""
-    synthetic: list[Positive] = Field(min_length=1)
+    synthetic: Several[Positive] = Field(min_length=1)
     """Numbers of synthetic pairs whose preparation is measured."""
     start_pairs: Positive
     """Synthetic pairs of the case ``start``."""
@@ -234,7 +240,7 @@ class ReportConfig(Section):
     action: Literal["draw", "select", "dashboard"] = "draw"
     """``draw`` writes the report, ``select`` names the best student within a budget, ``dashboard``
     creates the view of W&B."""
-    sources: list[str] = Field(min_length=1)
+    sources: Several[str] = Field(min_length=1)
     """Output folders, multirun folders, folders of runs."""
     budget_mib: Annotated[float, Field(gt=0.0)] | None = None
     """Largest size on disk (MiB) of a student that may be selected."""

@@ -9,7 +9,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.labelled import Column, Domain, DomainColumn, Label, LabelledConfig, filled
 from mlkd.config.languages import Language, fill, pair_code, refuse_unfilled
-from mlkd.config.section import Decides, Delimiter, Folder, Fraction, Positive, Section
+from mlkd.config.section import (
+    Decides,
+    Delimiter,
+    Folder,
+    Fraction,
+    Positive,
+    Section,
+    Several,
+    matching,
+)
 
 LanguagePair = Annotated[str, BeforeValidator(pair_code)]
 """Two codes, as ``en-de``, ``en-pt-BR``."""
@@ -63,12 +72,12 @@ class CorpusConfig(Section):
     target_path: str | None = None
     """The translations, in formats with a file a language."""
     source: Language = "en"
-    targets: list[Language] = Field(min_length=1)
+    targets: Several[Language] = Field(min_length=1)
     """Translation languages that the corpus offers."""
     codes: dict[Language, str] = Field(default={})
     """How paths and names of columns write a language, where that is not its code, as
     ``{pt-BR: pt_br}``."""
-    columns: list[Column] | None = None
+    columns: Several[Column] | None = None
     """Columns of the source and the translation: positions, or names where the file has a header
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
     ``aligned``: the text columns read from both files, each giving a pair a row. null = the first
@@ -150,7 +159,9 @@ class DataConfig(Section):
     labelled: Annotated[dict[str, LabelledConfig], Decides.LABELS] = Field(default={})
     """Labelled text, for links whose stage trains on it; pairs and other links do not depend on
     it."""
-    languages: Annotated[list[Language] | None, Decides.PAIRS] = None
+    languages: Annotated[
+        Annotated[Several[Language], Field(min_length=1)] | None, Decides.PAIRS
+    ] = None
     """Translation languages to use; null = all that the corpora offer."""
     max_chars: Annotated[Positive, Decides.PAIRS] = 250
     """Pairs with a longer side are rejected."""
@@ -187,7 +198,7 @@ class EncoderConfig(Section):
     name: str | None = None
     """Hub name; needs a ``revision``."""
     revision: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, matching("[0-9a-f]{64}", "64 digits from 0 to f")] | None = None
     """Expected SHA-256 of ``model.safetensors``; checked before use."""
     prompt: str | None = None
     """Put before each sentence, as ``query: ``; null = the encoder's default prompt, which most do
@@ -221,9 +232,9 @@ class EvalSetConfig(Section):
     bitext files with ``{lang}`` hold ``source`` and that language, with one column only that."""
     source: Language = "en"
     """The language that others are paired with."""
-    languages: list[Language] = Field(default=[])
+    languages: Several[Language] = Field(default=[])
     """Languages of a set with one file a language (bitext: besides ``source``)."""
-    pairs: list[LanguagePair] | None = None
+    pairs: Several[LanguagePair] | None = None
     """Language pairs to score; null = each language with itself (STS) and with ``source``."""
     codes: dict[Language, str] = Field(default={})
     """How paths write a language, where that is not its code, as ``{de: deu}``."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.languages import Language, refuse_unfilled
-from mlkd.config.section import Decides, Delimiter, Section
+from mlkd.config.section import Decides, Delimiter, Section, Several
 
 Kind = Literal["similarity", "classification"]
 
@@ -76,7 +76,7 @@ class LabelledConfig(Section):
     dev_path: str | None = None
     """The same of the dev split; null = ``data.dev_fraction`` of the texts, chosen by hash."""
     language: Language = "en"
-    columns: list[Column] | None = None
+    columns: Several[Column] | None = None
     """Columns of the text or the two sentences, and of the label or score: positions, or names
     where the file has a header (JSONL always has names). null = the first ones."""
     header: bool = False

@@ -6,12 +6,12 @@ also the typed arguments of everything below the recipes.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
-from mlkd.config.section import Decides, Folder, Section, Seed
+from mlkd.config.section import Decides, Folder, Section, Seed, Several
 from mlkd.config.stages import AnyStage, StageSettings
 from mlkd.config.student import AssistantConfig, InitConfig, StudentConfig
 from mlkd.config.training import LimitsConfig, LoggerConfig, OptimConfig, TrainerConfig
@@ -33,7 +33,7 @@ class TrainConfig(Section):
     teacher: EncoderConfig
     assistant: AssistantConfig
     student: StudentConfig
-    budget_mib: Annotated[list[MiB] | None, Field(min_length=1), Decides.CHAIN] = None
+    budget_mib: Annotated[Several[MiB] | None, Field(min_length=1), Decides.CHAIN] = None
     """Size of the student's graph; its shape is searched for, among starts without training.
     Several sizes: a student of each, the largest first, the next one cut from it."""
     budget_share: Annotated[float, Field(gt=0.0, le=1.0), Decides.CHAIN] = 0.25
@@ -52,11 +52,6 @@ class TrainConfig(Section):
     """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
     allow_download: Annotated[bool, Decides.NOTHING] = False
     """Whether a hub model or dataset that is not in the local cache may be downloaded."""
-
-    @field_validator("budget_mib", mode="before")
-    @classmethod
-    def _one_size(cls, given: Any) -> Any:
-        return [given] if type(given) in (int, float) else given
 
     @field_validator("stages", mode="after")
     @classmethod

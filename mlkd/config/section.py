@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import Enum
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,6 +17,24 @@ def _delimiter(written: object) -> object:
     return "\t" if written in ("tab", "\\t") else written
 
 
+def _several(given: object) -> object:
+    return [given] if isinstance(given, str | float) or type(given) is int else given
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """A check of a text whose refusal says in words what is allowed."""
+
+    def check(given: str) -> str:
+        if not re.fullmatch(pattern, given):
+            raise ValueError(f"{given!r} is not allowed; allowed: {words}")
+        return given
+
+    return AfterValidator(check)
+
+
+T = TypeVar("T")
+Several = Annotated[list[T], BeforeValidator(_several)]
+"""A list; a single value needs no brackets."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

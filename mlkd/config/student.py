@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mlkd.config.inputs import EncoderConfig
 from mlkd.config.languages import Language
-from mlkd.config.section import Decides, Fraction, Positive, Section, Seed
+from mlkd.config.section import Decides, Fraction, Positive, Section, Seed, Several
 
 
 class VocabularyConfig(Section):
@@ -57,7 +57,7 @@ class AssistantConfig(Section):
 class TrimConfig(Section):
     """Which pieces of the vocabulary stay (Ansell et al., 2023)."""
 
-    languages: Annotated[list[Language], Field(min_length=1)] | None = None
+    languages: Annotated[Several[Language], Field(min_length=1)] | None = None
     """Languages whose pieces stay; null = all of the pairs."""
     min_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
     """Share of a language's tokens from which a piece stays."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.section import Positive, Section
+from mlkd.config.section import Positive, Section, Several
 
 Value = str | float | int | bool | None
 
@@ -94,7 +94,7 @@ class SlurmConfig(Section):
     """Seconds before the time limit at which a job saves and is requeued."""
     array_parallelism: Positive = 256
     """Cells that run at a time, of those that share the same links."""
-    setup: list[str] = Field(default_factory=list)
+    setup: Several[str] = Field(default_factory=list)
     """Shell lines before the job, such as ``module load cuda``."""
     additional_parameters: dict[str, Any] = Field(default_factory=dict)
     """Other options of ``sbatch`` by their long names."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.section import Decides, Fraction, Positive, Section
+from mlkd.config.section import Decides, Fraction, Positive, Section, Several
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -77,7 +77,7 @@ class LoggerConfig(Section):
     kind: Literal["csv", "wandb"] = "csv"
     project: str = "mlkd"
     group: str | None = None
-    tags: list[str] = Field(default_factory=list)
+    tags: Several[str] = Field(default_factory=list)
     mode: Literal["auto", "offline", "online"] = "auto"
     """``offline`` writes W&B files into the run folder and sends nothing; ``auto`` does so where no
     API key is set, or WANDB_MODE is another than online."""

@@ -80,12 +80,15 @@ class BySettings:
 
     def given(self, encoder: Given) -> Any:
         """Settings of the teacher; for the assistant, made from it and pairs, those of both."""
-        teacher = self._config.teacher.deciding()
+        teacher = _placed(self._config.teacher.deciding(), "path")
         if encoder.name == "teacher":
             return teacher
         if encoder.name == "source":
             return self._source
-        return {"teacher": teacher, "assistant": self._config.assistant.deciding()}
+        assistant = self._config.assistant.deciding()
+        if assistant["encoder"] is not None:
+            assistant["encoder"] = _placed(assistant["encoder"], "path")
+        return {"teacher": teacher, "assistant": assistant}
 
     @cached_property
     def _source(self) -> list[Any]:
@@ -103,7 +106,7 @@ class BySettings:
         also = {Decides.PAIRS}
         if link.settings.reads_domains:
             also |= {Decides.DOMAINS}
-        pairs = self._config.data.deciding(also)
+        pairs = _placed(self._config.data.deciding(also), "root")
         if not link.labelled:
             return pairs
         labelled = {name: corpus.deciding(also) for name, corpus in link.labelled.items()}
@@ -120,13 +123,20 @@ def link_keys(config: TrainConfig) -> dict[str | None, str]:
         UserError: The last link has nothing to do.
     """
     files, by_settings = digest(list(_states(_files(config))), length=8), BySettings(config)
-    scores = config.eval.deciding({Decides.SCORES})
-    pairs = config.data.deciding({Decides.PAIRS})
+    scores = _placed(config.eval.deciding({Decides.SCORES}), "root")
+    pairs = _placed(config.data.deciding({Decides.PAIRS}), "root")
     common = [by_settings.given(Given("base")), pairs, config.trainer.deciding()]
     common.append(config.assistant.seed)  # or cells would share the data and nothing else
     wholes: dict[str | None, Any] = {None: common}
     wholes |= {link.name: identity(config, link, by_settings) for link in links(config)}
     return {name: f"{digest([whole, scores])}-{files}" for name, whole in wholes.items()}
+
+
+def _placed(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """Settings in which a folder is the same, however it is written."""
+    if settings[key] is None:
+        return settings
+    return settings | {key: str(user_path(settings[key]).resolve())}
 
 
 def _states(files: Iterable[Path]) -> Iterator[tuple[int, int]]:

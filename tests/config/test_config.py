@@ -14,7 +14,13 @@ from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
 from mlkd.config.backbone import encoder_folder
-from mlkd.config.commands import BaselinesConfig, BenchmarkConfig, EvaluateConfig, PairsConfig
+from mlkd.config.commands import (
+    BaselinesConfig,
+    BenchmarkConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PairsConfig,
+)
 from mlkd.config.compose import composing, configured
 from mlkd.config.explain import _unknown
 from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
@@ -139,6 +145,45 @@ def test_a_ready_assistant_has_its_own_vocabulary(
     student = ["student.layers=1", "student.bottleneck=4"]
     assert configure(*ready, *teacher, *settings, *student).assistant.vocabulary is None
     assert configure("debug=tiny").assistant.vocabulary is not None
+
+
+def test_a_list_of_one_needs_no_brackets() -> None:
+    plain = ("data.languages=de", "budget_mib=5", "data.corpora.demo.targets=fr",
+             "student.trim={languages:de}", "eval.sets.bitext_test.languages=de",
+             "logger=wandb", "logger.tags=one")  # fmt: skip
+    assert configure(*plain) == configure(
+        "data.languages=[de]", "budget_mib=[5]", "data.corpora.demo.targets=[fr]",
+        "student.trim={languages:[de]}", "eval.sets.bitext_test.languages=[de]",
+        "logger=wandb", "logger.tags=[one]",
+    )  # fmt: skip
+    asked = configured("evaluate", EvaluateConfig, ["model=x", "vectors=256", "documents=teacher"])
+    assert (asked.vectors, asked.documents) == (["256"], ["teacher"])
+    exported = configured("export", ExportConfig, ["run=x", "format=portable", "vectors=int8"])
+    assert (exported.format, exported.vectors) == (["portable"], ["int8"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("vectors=256x",),
+            "vectors.0: '256x' is not allowed; allowed: the first numbers, as 256, int8, binary, or "
+            "both, as 128-int8",
+        ),
+        (("+teacher.sha256=abc",), "teacher.sha256: 'abc' is not allowed; allowed: 64 digits from"),
+    ],
+)
+def test_a_wrong_text_is_answered_with_words(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        configured("evaluate", EvaluateConfig, ["model=x", "+teacher={path:x}", *words])
+
+
+@pytest.mark.parametrize("formats", ["gguf", "asymmetric", "[gguf,asymmetric]"])
+def test_vectors_that_no_format_scores_are_refused(formats: str) -> None:
+    message = "vectors is not read in the format .*, but in: compact, onnx_int8, onnx_q4, portable"
+    asked = ["run=x", f"format={formats}", "vectors=[64]"]
+    with pytest.raises(UserError, match=message):
+        configured("export", ExportConfig, asked)
 
 
 def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_cells_that_copy_a_folder_share_the_assistant(tiny: Tiny, chain: dict[st
     usual, other = tiny(), tiny(f"init.source={chain['contrastive']}")
     one, two = link_keys(usual), link_keys(other)
     assert [name for name in one if one[name] == two[name]] == [None, "assistant"]
+
+
+@pytest.mark.parametrize("key", ["init.source", "teacher.path", "+assistant.encoder.path"])
+def test_a_folder_is_the_same_cell_however_it_is_written(
+    key: str, tiny: Tiny, encoder_folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(encoder_folder.parent)
+    more = ["assistant.vocabulary=null", "assistant.train=false"] if "assistant" in key else []
+    given = [*more, f"{key}={encoder_folder}", f"data.root={corpus}", f"eval.root={corpus}"]
+    near = os.path.relpath(corpus)
+    other = [*more, f"{key}={encoder_folder.name}", f"data.root={near}", f"eval.root={near}"]
+    assert link_keys(tiny(*other)) == link_keys(tiny(*given))
 
 
 def test_another_tokenizer_is_refused_before_anything_is_trained(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from mlkd.config.labelled import LabelledConfig, Task, task_of
-from mlkd.config.section import Decides, Positive, Section, Seed
+from mlkd.config.section import Decides, Positive, Section, Seed, Several
 from mlkd.config.student import StudentConfig
 from mlkd.config.training import OptimConfig
 
@@ -108,7 +108,7 @@ class StageSettings(Section):
 class LabelledSettings(StageSettings):
     """Settings of a link that trains on labelled text instead of pairs."""
 
-    labelled: list[str] | None = None
+    labelled: Several[str] | None = None
     """Corpora of ``data.labelled``; null = all. They are of one kind, with the same labels."""
 
     def labelled_of(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
