@@ -133,6 +133,11 @@ def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
         elif name not in chain:
             if setting not in {"enabled", "inputs"}:
                 yield _Unread(key, f"the link {name} is not in this chain", refused=False)
+        elif (role := key.rpartition(".inputs.")[2]) in settings.optional_roles and (
+            settings.inputs.get(role) != chain[name].settings.inputs.get(role)
+        ):
+            reason = f"{settings.inputs[role]} is not handed over for such labels"
+            yield _Unread(key, reason, refused=True)
         elif chain[name].trains_student and (
             reason := settings.unread(config.student).get(setting)
         ):

@@ -7,6 +7,7 @@ Here names become what they stand for, and the links that nothing needs are left
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -126,7 +127,7 @@ class _Recipe:
 
     def link(self, name: str) -> Link:
         """A link that is run, with its inputs."""
-        settings = self._config.stages[name]
+        settings = self._settings(name)
         inputs = {role: self._input(name, role) for role in self._roles(name)}
         if settings.needs_start and isinstance(inputs["start"], New):
             raise UserError(
@@ -149,7 +150,7 @@ class _Recipe:
 
     def _roles(self, name: str) -> list[str]:
         """The inputs of a link, if they are those that its stage reads."""
-        settings = self._config.stages[name]
+        settings = self._settings(name)
         missing = settings.roles - settings.inputs.keys()
         of_new = {"source"} if settings.inputs.get("start") == STUDENT else set()
         unread = settings.inputs.keys() - settings.roles - settings.optional_roles - of_new
@@ -160,6 +161,28 @@ class _Recipe:
                 f"{settings.stage} reads: {roles}"
             )
         return sorted(settings.inputs.keys() - of_new)
+
+    def _settings(self, name: str) -> StageSettings:
+        """A link's settings, without optional inputs that are not handed over."""
+        settings = self._config.stages[name]
+        kept = {
+            role: reference
+            for role, reference in settings.inputs.items()
+            if role not in settings.optional_roles or self._is_handed_over(reference)
+        }
+        if len(kept) == len(settings.inputs):
+            return settings
+        return settings.model_copy(update={"inputs": kept})
+
+    def _is_handed_over(self, reference: str) -> bool:
+        """Whether the link that an input names has such an output, or never has."""
+        name, _, output = reference.partition(".")
+        other = self._config.stages.get(name)
+        if other is None or output not in other.outputs:
+            return True
+        with suppress(ValueError):  # which is said of that link
+            return output in other.handed_over(self._config.data.labelled)
+        return True
 
     def find(self, reference: str, before: int | None = None) -> Given | Made:
         """What a name means for a link, or for the whole chain.

@@ -167,8 +167,8 @@ def test_a_list_of_one_needs_no_brackets() -> None:
     [
         (
             ("vectors=256x",),
-            "vectors.0: '256x' is not allowed; allowed: the first numbers, as 256, int8, binary, or "
-            "both, as 128-int8",
+            "vectors.0: '256x' is not allowed; allowed: the first numbers, as 256, int8, binary, "
+            "or both, as 128-int8",
         ),
         (("+teacher.sha256=abc",), "teacher.sha256: 'abc' is not allowed; allowed: 64 digits from"),
     ],

@@ -20,6 +20,8 @@ from mlkd.config.schema import TrainConfig
 from mlkd.encoders.difference import Differences, read_difference, weights_fingerprint, weights_of
 from mlkd.encoders.folder import load_folder
 from mlkd.output.errors import UserError
+from mlkd.recipes.early import refuse_unread
+from mlkd.recipes.recipe import links
 from mlkd.stages.sparse import maskable
 from mlkd.student.furthest import furthest
 
@@ -41,8 +43,8 @@ def settings(
         given = tiny_settings(encoder_folder, corpus, output)
         known = [x for x in given if not x.startswith("stages.") or x.startswith("stages.assist")]
         sizes = ["max_steps=6", "epochs=9999", "batch_size=16", "lr=0.01", "dropout=0.1"]
-        links = [f"stages.{link}.{x}" for link in ("layers", "dense", "sparse") for x in sizes]
-        return configure(f"recipe={recipe}", *known, *links, *overrides)
+        budgets = [f"stages.{link}.{x}" for link in ("layers", "dense", "sparse") for x in sizes]
+        return configure(f"recipe={recipe}", *known, *budgets, *overrides)
 
     return build
 
@@ -142,6 +144,24 @@ def test_it_goes_on_where_it_was_killed(
     assert 0.8 * 0.08 * total < changed <= math.floor(0.08 * total)
 
 
+@pytest.mark.parametrize("recipe", ["bistil", "hrkd_task"])
+def test_similarities_have_no_head_that_anything_reads(recipe: str) -> None:
+    graded = "{kind: similarity, format: tsv, path: graded.tsv}"
+    usual = [f"recipe={recipe}", "data=demo", f"+data.labelled.graded={graded}"]
+    config = configure(*usual)
+    last = links(config)[-1]
+    assert last.inputs.keys() == last.settings.inputs.keys() - {"source"}
+    assert "target" in last.inputs and "target_head" not in last.inputs
+    words = [*usual, f"stages.{last.name}.inputs.target_head=task.head"]
+    message = f"stages.{last.name}.inputs.target_head: not read, task.head is not handed over for"
+    with pytest.raises(UserError, match=message):
+        refuse_unread(configure(*words), words)
+    with pytest.raises(UserError, match=r"task\.haed: the outputs of the link task are: head, st"):
+        links(configure(*usual, f"stages.{last.name}.inputs.target_head=task.haed"))
+    classes = [f"recipe={recipe}", "data=demo_requests"]
+    assert "target_head" in links(configure(*classes))[-1].inputs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "similarity"])
 def test_a_task_is_learned_by_few_entries_and_a_head(
@@ -159,8 +179,6 @@ def test_a_task_is_learned_by_few_entries_and_a_head(
         heads = ["head"]
     (tmp_path / "corpus/labelled.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     given = [f"+data.labelled.reviews={text}", *PLAIN]
-    if not heads:
-        given += [f"~stages.{link}.inputs.target_head" for link in ("dense", "sparse")]
     given += ["stages.task.max_steps=2", "stages.task.batch_size=16"]
     run_chain(settings("out", *given, "stages.sparse.density=0.05", recipe="bistil"))
     folders = {link: run(tmp_path / "out", link) for link in ("layers", "dense", "sparse")}

@@ -91,6 +91,17 @@ class StageSettings(Section):
         """
         return {}
 
+    def handed_over(self, known: Mapping[str, LabelledConfig]) -> frozenset[str]:
+        """Those of :attr:`outputs` that there are; optional inputs from others are left out.
+
+        Args:
+            known: ``data.labelled``.
+
+        Raises:
+            ValueError: There is nothing that it could train on.
+        """
+        return self.outputs
+
     def useless(self, student: StudentConfig) -> str | None:
         """What the student would need for this stage to be of use; None if it is."""
         return None
@@ -113,16 +124,19 @@ class LabelledSettings(StageSettings):
 
     def labelled_of(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
         """The corpora that it names."""
+        corpora = self._named(known)
+        if reason := self.lacks(task_of(corpora)):
+            raise ValueError(reason)
+        return corpora
+
+    def _named(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
         names = [*known] if self.labelled is None else list(dict.fromkeys(self.labelled))
         if missing := [name for name in names if name not in known]:
             allowed = ", ".join(known) or "none, data.labelled is empty"
             raise ValueError(f"labelled: no {missing[0]} in data.labelled; it has {allowed}")
         if not names:
             raise ValueError("data.labelled is empty; give labelled text")
-        corpora = {name: known[name] for name in names}
-        if reason := self.lacks(task_of(corpora)):
-            raise ValueError(reason)
-        return corpora
+        return {name: known[name] for name in names}
 
     def lacks(self, task: Task) -> str | None:
         """What the settings lack for such labels, or have beside them; None if they fit."""

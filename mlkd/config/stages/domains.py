@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mlkd.config.section import Fraction, Positive, Section
 from mlkd.config.stages.base import GroupingConfig
 from mlkd.config.stages.layers import LayerTermsConfig, LayerwiseSettings
-from mlkd.config.stages.task import HeadSettings, SoftConfig
+from mlkd.config.stages.task import HeadSettings, SoftConfig, SoftLossConfig
 
 
 class DomainGraphConfig(Section):
@@ -84,7 +84,7 @@ class DomainsSettings(LayerwiseSettings):
         return self
 
 
-class DomainsTaskLossConfig(LayerTermsConfig):
+class DomainsTaskLossConfig(LayerTermsConfig, SoftLossConfig):
     """Layers, which count by the ratios, and what the target says of a text."""
 
     soft: SoftConfig = SoftConfig()

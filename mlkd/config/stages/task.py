@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.labelled import Task
+from mlkd.config.labelled import LabelledConfig, Task, task_of
 from mlkd.config.losses import TermConfig
 from mlkd.config.section import Section
 from mlkd.config.stages.base import LabelledSettings
@@ -28,11 +29,16 @@ class SoftConfig(TermConfig):
     """Logits of both sides are divided by it; similarities have none."""
 
 
-class TaskLossConfig(Section):
+class SoftLossConfig(Section):
+    """What the losses of these stages share."""
+
+    soft: SoftConfig | None = None
+
+
+class TaskLossConfig(SoftLossConfig):
     """Terms of the loss, each logged by its name; null = left out."""
 
     gold: GoldConfig | None = GoldConfig()
-    soft: SoftConfig | None = None
     hidden: HiddenConfig | None = None
     attention: AttentionConfig | None = None
 
@@ -51,9 +57,14 @@ class TaskLossConfig(Section):
 class HeadSettings(LabelledSettings):
     """What links share that have a head where they classify, and may have soft labels."""
 
-    loss: Any
+    loss: SoftLossConfig
     head_rate: Annotated[float, Field(gt=0.0)] = 10.0
     """Learning rate of the head of a classification, in parts of the link's."""
+
+    def handed_over(self, known: Mapping[str, LabelledConfig]) -> frozenset[str]:
+        """Similarities have no head."""
+        classifies = task_of(self._named(known)).kind == "classification"
+        return self.outputs if classifies else self.outputs - {"head"}
 
     def lacks(self, task: Task) -> str | None:
         """Soft labels need the target's head; similarities have no head."""
