@@ -20,8 +20,7 @@ VectorKind = Annotated[
         "the first numbers, as 256, int8, binary, or both, as 128-int8",
     ),
 ]
-"""The first numbers of a vector, its precision, or both: ``256``, ``int8``, ``binary``,
-``128-int8``."""
+"""Numbers of a vector, its precision, or both: ``256``, ``int8``, ``binary``, ``128-int8``."""
 
 
 class EvaluateConfig(Section):

@@ -26,6 +26,7 @@ from mlkd.config.backbone import check_backbone
 from mlkd.config.defaults import stored_defaults
 from mlkd.config.explain import explained, one_line
 from mlkd.config.quoting import quoted
+from mlkd.config.resolvers import register
 from mlkd.config.schema import TrainConfig
 from mlkd.config.trees import compose_tree, keeping, quick_hydra
 from mlkd.output.errors import Interrupted, UserError
@@ -38,6 +39,7 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 """The configuration tree: a wheel brings it inside the package, in a checkout it lies beside it."""
 
 Config = TypeVar("Config", bound=BaseModel)
+register()
 _REPLACED = {"teacher", "encoder", "corpora", "sets"}
 """Sections that values replace as a whole."""
 

@@ -186,6 +186,32 @@ def test_vectors_that_no_format_scores_are_refused(formats: str) -> None:
         configured("export", ExportConfig, asked)
 
 
+def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
+    def sets(*words: str) -> dict[str, tuple[list[str], list[str] | None]]:
+        return {name: (x.languages, x.pairs) for name, x in configure(*words).eval.sets.items()}
+
+    whole = sets()
+    assert whole["bitext_test"] == (["de", "fr", "es", "tr"], None)
+    graded = ["en-en", "de-de", "fr-fr", "es-es", "tr-tr",
+              "en-de", "en-fr", "en-es", "en-tr", "de-fr", "es-tr"]  # fmt: skip
+    assert whole["sts_dev"] == whole["sts_test"] == (["en", "de", "fr", "es", "tr"], graded)
+    german = (["en", "de"], ["en-en", "de-de", "en-de"])
+    for word in ("data.languages=[de]", "data.languages=de"):
+        assert sets(word) == {
+            "sts_dev": german, "sts_test": german, "bitext_test": (["de"], None)
+        }  # fmt: skip
+    named = sets("data.languages=de", "eval.sets.sts_dev.languages=[en,tr]")
+    assert named["sts_dev"] == (["en", "tr"], ["en-en", "tr-tr", "en-tr"])
+    assert named["sts_test"] == german
+    # Of a language that no set has, all that there are.
+    words = ("data=tsv", "data.corpora.pairs.targets=[pl]", "data.languages=[pl]")
+    assert sets(*words) == whole
+    some = sets("data=real_multilingual", "eval=real_multilingual", "data.languages=[fr,ja]")
+    assert some["multi30k_dev"][0] == ["fr"] and some["tatoeba_test"][0] == ["fr", "ja"]
+    with pytest.raises(UserError, match="'xxq' is no language"):
+        configure("data.languages=xxq")
+
+
 def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -> None:
     result = command("mlkd.train", "--run", "--cfg", "job")
     assert result.returncode == 2
