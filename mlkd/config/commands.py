@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from mlkd.config.formats import Q4Config, WebConfig
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Folder, NewFile, Positive, Section, Several, matching
@@ -68,25 +69,8 @@ class EvaluateConfig(Section):
 
 
 ExportFormat = Literal[
-    "portable", "onnx_int8", "onnx_q4", "compact", "gguf", "sparse", "asymmetric"
+    "portable", "onnx_int8", "onnx_q4", "compact", "gguf", "sparse", "asymmetric", "web"
 ]
-
-
-class Q4Config(Section):
-    """How ``onnx_q4`` stores a word table; its other matrices have 4 bits a number."""
-
-    table: Literal["int4", "int8", "pq"] = "int4"
-    """4 bits a number and a scale for each 32 of a row; a byte a number and a scale a row; or codes
-    of a byte (product quantisation), which an unweighted k-means finds."""
-    codes: Positive | None = None
-    """Codes of a row, a divisor of its width, with ``table=pq``; null = the fewest of at
-    most 4 numbers each."""
-
-    @model_validator(mode="after")
-    def _codes_are_read(self) -> Q4Config:
-        if self.codes is not None and self.table != "pq":
-            raise ValueError(f"codes={self.codes} is only read with table=pq")
-        return self
 
 
 class PushConfig(Section):
@@ -112,6 +96,8 @@ class ExportConfig(Section):
     refused."""
     q4: Q4Config | None = None
     """How ``onnx_q4`` stores its word table; null = the defaults."""
+    web: WebConfig | None = None
+    """What the format ``web`` is made of."""
     eval: EvalConfig | None = None
     """Sets for ``max_loss`` and the model card; null = those of the run, the demo's for a folder
     without a run."""
@@ -142,8 +128,15 @@ class ExportConfig(Section):
             raise ValueError("documents is only read by the format asymmetric")
         if self.trim is not None and "asymmetric" in self.format:
             raise ValueError("format asymmetric is compared with a whole student; leave trim out")
-        if self.q4 is not None and "onnx_q4" not in self.format:
-            raise ValueError("q4 is only read by the format onnx_q4")
+        in_4_bits = self.web is not None and self.web.weights == "q4"
+        if self.q4 is not None and not ("onnx_q4" in self.format or in_4_bits):
+            raise ValueError("q4 is only read by the format onnx_q4, and web with weights=q4")
+        if self.web is None and "web" in self.format:
+            raise ValueError("format web needs its runtime: give web={runtime: node_modules}")
+        if self.web is not None and "web" not in self.format:
+            raise ValueError("web is only read by the format web")
+        if self.push is not None and "web" in self.format:
+            raise ValueError("push: web is a folder for a web server, no model; push onnx_int8")
         if self.vectors and set(self.format) <= {"gguf", "asymmetric"} and self.trim is None:
             read = sorted(set(get_args(ExportFormat)) - {"gguf", "asymmetric"})
             raise ValueError(

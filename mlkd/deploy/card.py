@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.deploy.snippets import other_tools, use
-from mlkd.deploy.source import Source
+from mlkd.deploy.source import Source, languages_of
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.metrics.table import grid_to_markdown, kinds_grid, sides_grid
 from mlkd.storage.files import default_prompt
@@ -26,6 +26,7 @@ _LIBRARY = {
     "gguf": "llama.cpp",
     "sparse": "sentence-transformers",
     "asymmetric": "sentence-transformers",
+    "web": "transformers.js",
 }
 """What the hub tells its users to load a format with."""
 
@@ -82,7 +83,7 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     """
     data, trim = source.section("data", DataConfig), folder.report.get("trim")
     prompt = default_prompt(source.folder)
-    languages = sorted(trim["tokens"]) if trim else _languages(data)
+    languages = sorted(trim["tokens"]) if trim else languages_of(data)
     parts = [
         f"---\n{_metadata(config, source, folder, languages)}\n---",
         f"# {source.name}, {folder.name}",
@@ -189,15 +190,6 @@ def teacher_license(teacher: EncoderConfig) -> str:
         if found:
             return found[1]
     return "not recorded; see its page"
-
-
-def _languages(data: DataConfig | None) -> list[str]:
-    if data is None:
-        return []
-    both = [x for c in data.corpora.values() for x in (c.source, *c.targets)]
-    sources = {c.source for c in data.corpora.values()}
-    wanted = set(both) if data.languages is None else sources | set(data.languages)
-    return sorted(wanted)
 
 
 def _weights(folder: Folder) -> str:

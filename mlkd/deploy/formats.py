@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.commands import ExportFormat, Q4Config
+from mlkd.config.commands import ExportFormat
+from mlkd.config.formats import Q4Config
 from mlkd.deploy.dense import write_dense, write_description
 from mlkd.deploy.exported import FP32, INT8, Q4, open_onnx
 from mlkd.deploy.quantise import Weights
@@ -75,11 +77,13 @@ class Format:
         write: Writes an encoder into an empty folder; that of ``onnx_q4`` takes its settings, too.
         parts: Its weights; a folder without the first is none.
         sides: Of a folder with one encoder for queries and one for documents.
+        notes: What its ``export.json`` says besides what is measured.
     """
 
     write: Callable[..., None]
     parts: tuple[Part, ...]
     sides: Sides | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def encoder(model: SentenceTransformer) -> Encode:
@@ -112,7 +116,7 @@ KINDS: dict[str, Weights] = {FP32: "fp32", INT8: "int8", Q4: "q4"}
 """How a graph stores its weights, by its file."""
 
 
-def _write_graphs(
+def write_graphs(
     model: SentenceTransformer, folder: Path, *files: str, q4: Q4Config | None = None
 ) -> None:
     """The graphs and what runs them."""
@@ -126,17 +130,17 @@ def _write_graphs(
 
 def _write_portable(model: SentenceTransformer, folder: Path) -> None:
     write_dense(model, folder)
-    _write_graphs(model, folder, FP32, INT8)
+    write_graphs(model, folder, FP32, INT8)
 
 
 def _write_int8(model: SentenceTransformer, folder: Path) -> None:
     write_description(model, folder)
-    _write_graphs(model, folder, INT8)
+    write_graphs(model, folder, INT8)
 
 
 def _write_q4(model: SentenceTransformer, folder: Path, q4: Q4Config | None = None) -> None:
     write_description(model, folder)
-    _write_graphs(model, folder, Q4, q4=q4)
+    write_graphs(model, folder, Q4, q4=q4)
 
 
 GGUF = {"f32": "model-f32.gguf", "q8_0": "model-q8_0.gguf"}

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from mlkd.config.commands import Q4Config
+from mlkd.config.formats import Q4Config
 from mlkd.deploy.quantise import BLOCK, Weights, quantise, quantise_4bit
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.output.errors import UserError

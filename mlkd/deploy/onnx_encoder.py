@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from mlkd.config.commands import Q4Config
+from mlkd.config.formats import Q4Config
 from mlkd.deploy.dense import longest
 from mlkd.deploy.gate import Refused
 from mlkd.deploy.graph import GELU_MIN, Graph

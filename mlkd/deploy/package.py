@@ -23,6 +23,7 @@ from mlkd.deploy.push import push
 from mlkd.deploy.source import Source, base_of, documents_of
 from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.deploy.uses import check_sides, check_width
+from mlkd.deploy.web.folder import web_format
 from mlkd.encoders.folder import load_folder
 from mlkd.machine.hardware import describe, device_of
 from mlkd.metrics.evaluation import open_encoder_folder
@@ -81,6 +82,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         formats["sparse"] = sparse_format(base, source.folder.parent)
     if "asymmetric" in config.format:
         formats["asymmetric"] = _with_documents(config, source, width, sets)
+    if "web" in config.format:
+        formats["web"] = web_format(config, source)
     remove_leftovers(target)
     reports: dict[str, dict[str, Report]] = {}
     for name in config.format:
@@ -91,6 +94,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
                 formats[name].write(written, part, **own)
                 reports[name] = _measure(part, formats[name], reference, scored)
                 report = common | {"hardware": hardware, "parts": reports[name]}
+                report |= formats[name].notes
                 if (sides := formats[name].sides) is not None:
                     report["documents"] = _documents(part, sides, reference)
                 write_json(part / "export.json", report)

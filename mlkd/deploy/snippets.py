@@ -175,6 +175,23 @@ print(texts[model.similarity(query, index).argmax()])
 sentence-transformers from 3: a machine that only asks needs no more than `query/`."""
 
 
+_WEB = """A page that searches {texts:,} texts across languages, in a browser and without a network.
+A server of static files is all that it needs:
+
+```sh
+python -m http.server --bind 127.0.0.1
+```
+
+in this folder, then <http://127.0.0.1:8000>. `search.json` has the texts, `vectors.bin` their
+vectors in int8, which the graph gave when this folder was written; what is typed is encoded in the
+browser by {runtime}. Their licences are in `runtime/`.
+
+In Python the graph gives the same vectors, but for rounding:
+
+```python
+{python}```"""
+
+
 def use(name: ExportFormat, longest: int, report: Mapping[str, Any]) -> str:
     """The section on how to open the folder with what it is made for.
 
@@ -182,7 +199,8 @@ def use(name: ExportFormat, longest: int, report: Mapping[str, Any]) -> str:
         name: Its format.
         longest: Longer inputs are cut (tokens).
         report: ``base``, the run whose student a sparse difference is applied to; ``documents``,
-            the ``name`` of the encoder of documents, its ``longest`` input and ``prompt``.
+            the ``name`` of the encoder of documents, its ``longest`` input and ``prompt``; ``web``,
+            how many ``texts`` a page searches, and the versions of its ``runtime``.
     """
     if name == "sparse":
         return f"## Use\n\n{_SPARSE.format(base=report['base'])}"
@@ -193,6 +211,11 @@ def use(name: ExportFormat, longest: int, report: Mapping[str, Any]) -> str:
         if other["name"] == "teacher":
             notes += "They are in its language, as a rule English. "
         return f"## Use\n\n{_ASYMMETRIC.format(name=other['name'], notes=notes)}"
+    if name == "web":
+        runtime = " and ".join(" ".join(part) for part in report["web"]["runtime"].items())
+        python = _USES["Vectors"].format(load=_ENCODE)
+        texts = report["web"]["texts"]
+        return f"## Use\n\n{_WEB.format(texts=texts, runtime=runtime, python=python)}"
     if name == "gguf":
         javascript, notes = (text.format(longest=longest) for text in (_LLAMA, _LLAMA_NOTES))
         return f"## Use\n\n```js\n{javascript}```\n\n{notes}"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from mlkd.config.commands import ExportConfig, ExportFormat
+from mlkd.config.inputs import DataConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
@@ -22,6 +23,7 @@ _NEEDED = {
     "onnx_int8": ("onnx", "onnxruntime"),
     "onnx_q4": ("onnx", "onnxruntime"),
     "gguf": ("gguf",),
+    "web": ("onnx", "onnxruntime"),
 }
 """Packages of the extra ``export`` by format."""
 
@@ -161,6 +163,16 @@ def base_of(source: Source) -> Path:
     return base
 
 
+def languages_of(data: DataConfig | None) -> list[str]:
+    """Languages of the pairs of a student; none of one that does not say."""
+    if data is None:
+        return []
+    both = [x for c in data.corpora.values() for x in (c.source, *c.targets)]
+    sources = {c.source for c in data.corpora.values()}
+    wanted = set(both) if data.languages is None else sources | set(data.languages)
+    return sorted(wanted)
+
+
 def check_packages(formats: Iterable[ExportFormat]) -> None:
     """Refuse a format whose packages are not installed.
 
@@ -231,12 +243,17 @@ def documents_of(documents: str, student: Path) -> Path | None:
 
 
 def check_inputs(config: ExportConfig, source: Source) -> None:
-    """Refuse formats that need another encoder than the exported one where it is not there.
+    """Refuse formats that need more than the exported encoder where it is not there.
 
     Raises:
-        UserError: A base or an encoder of documents is missing.
+        UserError: A base, an encoder of documents, or the runtime or the texts of a page are
+            missing, or do not fit.
     """
+    from mlkd.deploy.web.inputs import check_page  # needs this module
+
     if "sparse" in config.format:
         base_of(source)
     if "asymmetric" in config.format:
         documents_of(config.documents or "assistant", source.folder)
+    if "web" in config.format:
+        check_page(config, source)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from targets import publish
 
-from mlkd.config.commands import Q4Config
+from mlkd.config.formats import Q4Config
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.deploy.formats import FORMATS, open_onnx
 from mlkd.encoders.folder import load_folder

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import fake_runtime
 from conftest import Command, write_corpus
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
@@ -353,13 +354,14 @@ from pathlib import Path
 from mlkd.config.commands import ExportConfig
 from mlkd.export import main
 from mlkd.output.errors import UserError
-run, out = sys.argv[1:3]
+run, out, runtime = sys.argv[1:4]
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
-for name in ("portable", "onnx_int8", "compact"):
-    for size in map(int, sys.argv[3:]):
+for name in ("portable", "onnx_int8", "compact", "web"):
+    own = {"web": {"runtime": runtime}} if name == "web" else {}
+    for size in map(int, sys.argv[4:]):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
-            main(ExportConfig(run=run, format=[name], output=out, max_loss=100))
+            main(ExportConfig(run=run, format=[name], output=out, max_loss=100, **own))
         except UserError as error:
             print(f"{name} {size}: {error}")
         finally:
@@ -371,14 +373,15 @@ for name in ("portable", "onnx_int8", "compact"):
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_with_the_path_in_every_format(bert: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    packages = fake_runtime(tmp_path)
     sizes = ["10", "700", "4000"]  # some file of each format is larger than each of them
     done = subprocess.run(
-        [sys.executable, "-c", FILE_LIMIT, str(bert), str(out), *sizes],
+        [sys.executable, "-c", FILE_LIMIT, str(bert), str(out), str(packages), *sizes],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said = [line for line in done.stdout.splitlines() if "cannot be written" in line]
-    assert len(said) == 3 * len(sizes), done.stdout
+    assert len(said) == 4 * len(sizes), done.stdout
     for line in said:
         name = line.split()[0]
         assert f": {out}/{name}: cannot be written (" in line

@@ -15,7 +15,7 @@ from conftest import Command
 from onnx import TensorProto, helper, numpy_helper
 from students import TEXTS, export, own_ranking, small
 
-from mlkd.config.commands import Q4Config
+from mlkd.config.formats import Q4Config
 from mlkd.deploy import graph as module
 from mlkd.deploy.exported import FP32, Q4, exported, open_graph, open_onnx, stored_parameters
 from mlkd.deploy.formats import FORMATS

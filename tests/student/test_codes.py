@@ -10,7 +10,7 @@ import torch
 from conftest import stored_tokens, weights
 from sentence_transformers import SentenceTransformer
 
-from mlkd.config.commands import Q4Config
+from mlkd.config.formats import Q4Config
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.deploy.dense import unrolled
 from mlkd.deploy.onnx_encoder import build
