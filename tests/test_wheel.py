@@ -67,9 +67,10 @@ def test_wheel_holds_all_that_git_knows(wheel: Path) -> None:
     expected = {
         name.replace("conf/", "mlkd/conf/", 1) if name.startswith("conf/") else name
         for name in listed.stdout.splitlines()
-        if not name.endswith(".md") and (REPOSITORY / name).exists()
+        if not name.endswith((".md", ".png")) and (REPOSITORY / name).exists()
     }
     assert {"mlkd/train.py", "mlkd/conf/train.yaml", "mlkd/data/demo/sts.tsv"} <= expected
+    assert "mlkd/deploy/web/page/search.js" in expected
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held >= expected
     assert {name for name in held if not name.startswith("mlkd/")} == set()

@@ -85,10 +85,12 @@ def browse(folder: Path, query: str, others: Sequence[str], out: Path) -> dict[s
 
     Returns:
         ``version`` of the browser; ``requests`` (addresses) and ``problems``; ``first_hits_ms``
-        from opening the page, a number a load; ``empty``, what it says to an empty query;
+        from opening the page, of a stored vector, and ``ready_ms``, when a query has been encoded
+        and answered, a number a load; ``empty``, what it says to an empty query;
         ``hits`` (text, language, cosine) and ``status``; ``in_language``, hits in ``language``;
         ``vectors`` of the query and the others; ``median_ms`` of ``encode`` and ``search``;
-        ``phone_width`` (px) of the page on a screen of 360; ``cosines`` of the vectors with those
+        ``phone_width`` (px) of the page on a screen of 360; ``as_file``, what it says where it is
+        opened without a server; ``cosines`` of the vectors with those
         that the folder's ``encode.py`` gives; ``bytes`` of the folder and ``ratio`` to those of the
         model and the runtime.
     """
@@ -96,7 +98,9 @@ def browse(folder: Path, query: str, others: Sequence[str], out: Path) -> dict[s
     script = place / "browser_peer.mjs"
     shutil.copy(HERE / "peers" / script.name, script)
     given = out.with_suffix(".in")
-    given.write_text(json.dumps({"query": query, "texts": list(others)}))
+    given.write_text(
+        json.dumps({"query": query, "texts": list(others), "folder": str(folder.absolute())})
+    )
     chromium = shutil.which("chromium")
     assert chromium
     with serving(folder) as address:

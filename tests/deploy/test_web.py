@@ -70,9 +70,10 @@ def test_the_folder_is_that_of_int8_and_a_page(page: Path) -> None:
 def test_the_vectors_of_the_texts_are_those_of_the_graph(page: Path) -> None:
     index = index_of(page)
     stored = np.frombuffer((page / "vectors.bin").read_bytes(), np.int8)
-    stored = stored.reshape(len(index["texts"]), -1).astype(float)
+    encoded = [*index["texts"], *(example["text"] for example in index["examples"])]
+    stored = stored.reshape(len(encoded), -1).astype(float)
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
-    expected = open_onnx(page)(index["texts"])
+    expected = open_onnx(page)(encoded)
     shutil.rmtree(page / "__pycache__", ignore_errors=True)
     assert (stored * expected).sum(1).min() > 0.9999
     assert index["bytes"] == {name: (page / name).stat().st_size for name in index["bytes"]}
@@ -128,7 +129,7 @@ def test_texts_of_a_file(tmp_path: Path, bert: Path, packages: Path) -> None:
     assert index["texts"] == ["Wo ist mein Paket?", "Good morning."]
     assert (index["languages"], index["language"]) == ([""], [0, 0])
     assert index["examples"] == [{"language": "", "text": "Wo ist mein Paket?"}]
-    assert (out / "vectors.bin").stat().st_size == 2 * 16
+    assert (out / "vectors.bin").stat().st_size == 3 * 16  # an example is the first
 
 
 def chosen(packages: Path, languages: list[str], **more: Any) -> list[str]:
@@ -268,7 +269,9 @@ def test_a_browser_searches(weights: str, tmp_path: Path) -> None:
     assert all(url.startswith(found["address"]) for url in found["requests"])
     assert found["ratio"] < 1.15
     assert min(found["first_hits_ms"]) < 3000
+    assert min(found["first_hits_ms"]) < min(found["ready_ms"])
     assert found["phone_width"] == 360
+    assert "Run python -m http.server in its folder" in found["as_file"]
     assert found["empty"] == "Type a sentence to search 1,055 texts."
     assert re.fullmatch(
         r"10 of 1,055 texts\. Encoded in [\d.]+ ms, searched in [\d.]+ ms\.", found["status"]

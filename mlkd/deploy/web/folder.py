@@ -20,7 +20,8 @@ from mlkd.storage.files import write_json
 
 _PAGE = Path(__file__).with_name("page")
 INDEX, VECTORS = "search.json", "vectors.bin"
-"""Texts and what the page says of the model; their vectors ``(n, d)`` in int8, row by row."""
+"""Texts, examples of queries and what the page says of the model; their vectors ``(n, d)`` in
+int8, row by row, those of the examples last."""
 _GRAPHS = {"int8": INT8, "q4": Q4}
 
 
@@ -42,7 +43,7 @@ def web_format(config: ExportConfig, source: Source) -> Format:
         write_graphs(model, folder, file, q4=config.q4)
         shutil.copytree(_PAGE, folder, dirs_exist_ok=True)
         _copy_runtime(Path(web.runtime), folder / "runtime")
-        vectors = open_onnx(folder, file=file)([text.text for text in texts])
+        vectors = open_onnx(folder, file=file)([text.text for text in (*texts, *examples)])
         (folder / VECTORS).write_bytes(shorter(vectors, "int8").astype(np.int8).tobytes())
         languages = list(dict.fromkeys(text.language for text in texts))
         content = {

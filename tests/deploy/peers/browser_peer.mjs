@@ -3,11 +3,11 @@ import fs from "node:fs";
 import { chromium } from "playwright-core";
 
 const [address, executablePath, file, out] = process.argv.slice(2);
-const { query, texts } = JSON.parse(fs.readFileSync(file));
+const { query, texts, folder } = JSON.parse(fs.readFileSync(file));
 const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const browser = await chromium.launch({ executablePath, args });
-const found = { version: browser.version(), requests: [], problems: [], first_hits_ms: [] };
+const found = { version: browser.version(), requests: [], problems: [], first_hits_ms: [], ready_ms: [] };
 
 async function opened(options) {
   const page = await browser.newPage(options);
@@ -17,17 +17,19 @@ async function opened(options) {
   page.on("console", (line) => {
     if (["error", "warning"].includes(line.type())) found.problems.push(line.text());
   });
-  await page.addInitScript(() => {  // when the first hit is there, by the clock of the page
-    const seen = new MutationObserver(() => {
-      if (!document.querySelector("#hits li")) return;
-      window.firstHits = performance.now();
-      seen.disconnect();
-    });
-    seen.observe(document, { childList: true, subtree: true });
+  await page.addInitScript(() => {  // by the clock of the page, which starts as it is opened
+    window.seen = {};
+    const note = () => {
+      if (document.querySelector("#hits li")) window.seen.hits ??= performance.now();
+      if (document.querySelector("#about dl")) window.seen.ready ??= performance.now();
+    };
+    new MutationObserver(note).observe(document, { childList: true, subtree: true });
   });
   await page.goto(address, { waitUntil: "commit" });
-  await page.waitForSelector("#about dl", { timeout: 60_000 });
-  found.first_hits_ms.push(await page.evaluate(() => window.firstHits));
+  await page.waitForFunction(() => window.seen.ready, null, { timeout: 60_000 });
+  const seen = await page.evaluate(() => window.seen);
+  found.first_hits_ms.push(seen.hits);
+  found.ready_ms.push(seen.ready);
   return page;
 }
 
@@ -78,5 +80,9 @@ const phone = await opened({ viewport: { width: 360, height: 740 }, colorScheme:
 found.phone_width = await phone.evaluate(() => document.documentElement.scrollWidth);
 await phone.screenshot({ path: `${out}-phone.png` });
 await opened({});
+const file_page = await browser.newPage();
+await file_page.goto(`file://${folder}/index.html`);
+await file_page.waitForFunction(() => getComputedStyle(document.getElementById("serve")).visibility === "visible");
+found.as_file = await file_page.locator("#serve").textContent();
 await browser.close();
 fs.writeFileSync(out, JSON.stringify(found));

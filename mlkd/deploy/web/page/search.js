@@ -28,24 +28,27 @@ async function load(file) {
 
 const parse = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
-/** All that a search needs. */
-async function start() {
+/** The texts and their vectors; those of the examples come last. */
+async function open() {
   index = await (await fetch("search.json")).json();
   progress.max = Object.values(index.bytes).reduce((sum, size) => sum + size, 0);
   progress.hidden = false;
-  const [wasm, graph, pieces, about, bytes] = await Promise.all(
-    ["runtime/onnxruntime.wasm", index.graph, "tokenizer.json", "tokenizer_config.json",
-     "vectors.bin"].map(load));
+  vectors = new Int8Array((await load("vectors.bin")).buffer);
+  const rows = index.texts.length + index.examples.length;
+  width = vectors.length / rows;
+  const length = (_, row) => Math.sqrt(stored(row).reduce((sum, x) => sum + x * x, 0)) || 1;
+  lengths = Float32Array.from({ length: rows }, length);
+}
+
+const stored = (row) => vectors.subarray(row * width, (row + 1) * width);
+
+/** What encodes a query. */
+async function start() {
+  const [wasm, graph, pieces, about] = await Promise.all(
+    ["runtime/onnxruntime.wasm", index.graph, "tokenizer.json", "tokenizer_config.json"].map(load));
   ort.env.wasm.numThreads = 1; // more need headers that a plain server does not send
   ort.env.wasm.wasmBinary = wasm;
   tokenizer = new Tokenizer(parse(pieces), parse(about));
-  vectors = new Int8Array(bytes.buffer);
-  width = vectors.length / index.texts.length;
-  lengths = Float32Array.from(index.texts, (_, row) => {
-    let sum = 0;
-    for (let i = row * width; i < (row + 1) * width; i++) sum += vectors[i] ** 2;
-    return Math.sqrt(sum) || 1;
-  });
   const options = { executionProviders: ["wasm"], graphOptimizationLevel: "disabled" };
   session = await ort.InferenceSession.create(graph, options); // the graph is written as it runs best
 }
@@ -86,28 +89,34 @@ function hit([cosine, row]) {
   return element("li", [score, element("div", [text, ...name])]);
 }
 
+/** Show the hits of a vector; the time of the search in ms. */
+function show(vector) {
+  const begin = performance.now();
+  const found = search(vector, language.value);
+  const time = performance.now() - begin;
+  hits.replaceChildren(...found.map(hit));
+  return time;
+}
+
 let newest = 0;
 
 /** Search for what is in the field, unless something newer is there by then. */
 async function answer() {
   const turn = ++newest;
-  const text = query.value;
   if (!session) return;
-  if (!text.trim()) {
+  const count = number(index.texts.length);
+  if (!query.value.trim()) {
     hits.replaceChildren();
-    state.textContent = `Type a sentence to search ${number(index.texts.length)} texts.`;
+    state.textContent = `Type a sentence to search ${count} texts.`;
     return;
   }
   const begin = performance.now();
-  const vector = await encode(text);
-  const middle = performance.now();
+  const vector = await encode(query.value);
+  const encoding = performance.now() - begin;
   if (turn !== newest) return;
-  const found = search(vector, language.value);
-  const end = performance.now();
-  hits.replaceChildren(...found.map(hit));
-  const [encoding, searching] = [middle - begin, end - middle].map((ms) => ms.toFixed(1));
-  state.textContent =
-    `${found.length} of ${number(index.texts.length)} texts. Encoded in ${encoding} ms, searched in ${searching} ms.`;
+  const searching = show(vector);
+  state.textContent = `${hits.children.length} of ${count} texts. ` +
+    `Encoded in ${encoding.toFixed(1)} ms, searched in ${searching.toFixed(1)} ms.`;
 }
 
 function offer() {
@@ -139,9 +148,16 @@ language.onchange = answer;
 document.forms[0].onsubmit = (event) => { event.preventDefault(); clearTimeout(pause); answer(); };
 
 at("serve").remove();
+state.textContent = "Loading …";
 try {
+  await open();
+  if (!query.value) { // hits before the model is there: the vector of an example is stored
+    query.value = index.examples[0].text;
+    const row = index.texts.length;
+    show(Array.from(stored(row), (value) => value / lengths[row]));
+    state.textContent = "An example. The model is loading …";
+  }
   await start();
-  if (!query.value) query.value = index.examples[0].text;
   await answer();
   offer();
 } catch (error) {
