@@ -12,8 +12,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from mlkd.config.commands import Q4Config
 from mlkd.config.compose import compose_recipe
+from mlkd.config.formats import Q4Config
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import InitConfig, TrimConfig
 from mlkd.data.tokens import tokenise
