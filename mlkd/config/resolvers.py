@@ -16,26 +16,30 @@ def spoken(languages: Sequence[str], *, _root_: Any) -> list[str]:
     Args:
         languages: Codes.
     """
-    given = OmegaConf.select(_root_, "data.languages")
-    wanted = [given] if isinstance(given, str) else given or []
-    try:
-        known = {language_code(language) for language in wanted}
-    except ValueError:  # which the schema says better
-        return [*languages]
+    known = _codes(OmegaConf.select(_root_, "data.languages"))
     if not known.intersection(languages):
         return [*languages]
     return [language for language in languages if language in known | {"en"}]
 
 
-def among(pairs: Sequence[str], languages: Sequence[str] | str) -> list[str]:
-    """Pairs whose languages are both among some.
+def among(pairs: Sequence[str], languages: Any) -> list[str] | None:
+    """Pairs whose languages are both among some; None where there is no such pair.
 
     Args:
         pairs: As ``en-de``.
         languages: Codes.
     """
-    known = {languages} if isinstance(languages, str) else set(languages)
-    return [pair for pair in pairs if known.issuperset(split_pair(pair))]
+    known = _codes(languages)
+    return [pair for pair in pairs if known.issuperset(split_pair(pair))] or None
+
+
+def _codes(languages: Any) -> set[str]:
+    """Languages in their standard form; none where one is none, which the schema says better."""
+    wanted = [languages] if isinstance(languages, str) else languages or []
+    try:
+        return {language_code(language) for language in wanted}
+    except (TypeError, ValueError):
+        return set()
 
 
 def register() -> None:

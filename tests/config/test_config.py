@@ -203,6 +203,7 @@ def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
     named = sets("data.languages=de", "eval.sets.sts_dev.languages=[en,tr]")
     assert named["sts_dev"] == (["en", "tr"], ["en-en", "tr-tr", "en-tr"])
     assert named["sts_test"] == german
+    assert sets("eval.sets.sts_dev.languages=[EN,DE]")["sts_dev"] == german
     # Of a language that no set has, all that there are.
     words = ("data=tsv", "data.corpora.pairs.targets=[pl]", "data.languages=[pl]")
     assert sets(*words) == whole
@@ -210,6 +211,13 @@ def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
     assert some["multi30k_dev"][0] == ["fr"] and some["tatoeba_test"][0] == ["fr", "ja"]
     with pytest.raises(UserError, match="'xxq' is no language"):
         configure("data.languages=xxq")
+    for word, message in [
+        ("data.languages=true", "data.languages=True: input should be a valid list"),
+        ("data.languages=5", "data.languages.0: 5 is no language"),
+        ("eval.sets.sts_dev.languages=null", "eval.sets.sts_dev.languages=None: input should"),
+    ]:
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            configure(word)
 
 
 def test_flags_that_exclude_each_other_are_refused_in_a_line(command: Command) -> None:
