@@ -218,8 +218,9 @@ def _filled(temporary: Path, target: Path) -> Iterator[Path]:
         # Errors of files elsewhere, as a corpus that cannot be read, speak for themselves.
         if not _concerns(error, temporary):
             raise
-        cause = error.__cause__ if isinstance(error, UserError) else error
-        raise UserError(f"{target}: cannot be written ({reason_of(cause)})") from cause
+        if isinstance(error, UserError):
+            raise UserError(str(error).replace(str(temporary), str(target))) from error
+        raise UserError(f"{target}: cannot be written ({reason_of(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -248,7 +249,7 @@ def mode_of_new_files(files: Sequence[Path]) -> None:
                 file.chmod(file.stat().st_mode | mode)
 
 
-def reason_of(error: BaseException | None) -> str:
+def reason_of(error: BaseException) -> str:
     """What went wrong, in the system's words where it was the system, as one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -289,7 +290,7 @@ def _temporary(path: Path) -> Path:
 
 def _concerns(error: Exception, folder: Path) -> bool:
     """Whether an error is about writing into the folder."""
-    if isinstance(error, UserError):  # of a file that is replaced within the folder
+    if isinstance(error, UserError):  # which speaks of a file within the folder
         return str(folder) in str(error)
     if not isinstance(error, OSError):  # as the libraries that are written in Rust fail
         return isinstance(error, SafetensorError) or "os error" in str(error)

@@ -116,7 +116,7 @@ def test_read_only_files_stay_and_the_path_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_written_within_a_folder_names_the_folder(tmp_path: Path) -> None:
-    """Its own path is a temporary one, which nobody can look at afterwards."""
+    """Not its temporary path, which nobody can look at afterwards."""
 
     def write_into(folder: Path) -> None:
         (folder / "file").write_text("")
@@ -124,7 +124,10 @@ def test_a_file_written_within_a_folder_names_the_folder(tmp_path: Path) -> None
 
     with pytest.raises(UserError) as error, replacing_folder(tmp_path / "target") as part:
         write_into(part)
-    assert str(error.value) == f"{tmp_path / 'target'}: cannot be written (File exists)"
+    assert str(error.value) == f"{tmp_path / 'target/file/below'}: cannot be written (File exists)"
+    with pytest.raises(UserError) as error, replacing_folder(tmp_path / "target") as part:
+        raise UserError(f"{part}/model.onnx: no graph")
+    assert str(error.value) == f"{tmp_path / 'target/model.onnx'}: no graph"
     with pytest.raises(UserError) as error, replacing_folder(tmp_path / "target"):
         write_into(tmp_path)
     assert str(error.value) == f"{tmp_path / 'file/below'}: cannot be written (File exists)"
