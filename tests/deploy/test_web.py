@@ -118,8 +118,8 @@ def test_texts_of_a_file(tmp_path: Path, bert: Path, packages: Path) -> None:
     plain = tmp_path / "texts.txt"
     plain.write_text("Wo ist\t mein  Paket?\n\nGood morning.\nGood morning.\n", encoding="utf-8")
     assert read_texts(plain) == [Text("", "Wo ist mein Paket?"), Text("", "Good morning.")]
-    with_language = tmp_path / "texts.tsv.gz"
-    content = "de\tWo ist mein Paket?\npt_BR\tBom dia.\nde\t\npt-BR\tBom  dia.\n"
+    with_language = tmp_path / "texts.TSV.gz"
+    content = "de\tWo ist mein Paket?\n\n \npt_BR\tBom dia.\nde\t\npt-BR\tBom  dia.\n"
     with_language.write_bytes(gzip.compress(content.encode()))
     expected = [Text("de", "Wo ist mein Paket?"), Text("pt-BR", "Bom dia.")]
     assert read_texts(with_language) == expected
@@ -193,6 +193,8 @@ def test_what_does_not_fit_is_one_line(
     new = fake_runtime(tmp_path / "new", tokenizers="1.0.0")
     part = fake_runtime(tmp_path / "part")
     (part / "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm").unlink()
+    deep = fake_runtime(tmp_path / "deep")
+    (deep / "onnxruntime-web/package.json").write_text("[" * 100_000)
     lone = fake_runtime(tmp_path / "lone")
     shutil.rmtree(lone / "@huggingface")
     (tmp_path / "empty.txt").write_text("\n \n")
@@ -213,6 +215,7 @@ def test_what_does_not_fit_is_one_line(
             [web(tmp_path / "nowhere")],
             "nowhere: no package onnxruntime-web in it; give",
         ),
+        ([web(deep)], "no package onnxruntime-web in it"),
         ([web(lone)], "no package @huggingface/tokenizers in it; give the node_modules that `"),
         ([web(old)], "onnxruntime-web is '1.22.0'; allowed: from 1.30, below 2.0; tried: 1.30.0"),
         ([web(new)], "tokenizers is '1.0.0'; allowed: from 0.2, below 0.3; tried: 0.2.0"),

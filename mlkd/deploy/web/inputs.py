@@ -95,12 +95,12 @@ def runtime_of(folder: str) -> dict[str, str]:
         try:
             about = json.loads((place / "package.json").read_text(encoding="utf-8"))
             version = str(about["version"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
                 f"web.runtime={folder}: no package {package.name} in it; "
                 f"give the node_modules that `{INSTALL}` makes"
             ) from None
-        numbers = re.match(r"(\d+)\.(\d+)\.", version)
+        numbers = re.match(r"([0-9]{1,9})\.([0-9]{1,9})\.", version)
         if not (numbers and package.least <= tuple(map(int, numbers.groups())) < package.below):
             (a, b), (c, d) = package.least, package.below
             raise UserError(
@@ -150,7 +150,7 @@ def read_texts(path: Path) -> list[Text]:
     if not path.is_file():
         raise UserError(f"web.texts={path}: no such file; give a text file, a sentence a line")
     inner = path.with_suffix("") if path.suffix in PACKED else path
-    read = _with_language if inner.suffix == ".tsv" else _alone
+    read = _with_language if inner.suffix.lower() == ".tsv" else _alone
     texts = list(dict.fromkeys(text for text in read(path) if text.text))
     if not texts:
         raise UserError(f"web.texts={path}: it has no texts")
@@ -168,6 +168,8 @@ def _with_language(path: Path) -> Iterator[Text]:
     for place, line in lines(path):
         if isinstance(line, Reject):
             raise UserError(f"web.texts: {place}: {line.reason}")
+        if not line.strip():
+            continue
         cells = line.split("\t")
         if len(cells) != 2:
             raise UserError(f"web.texts: {place}: {len(cells)} columns, not language and text")
