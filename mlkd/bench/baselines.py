@@ -153,7 +153,7 @@ def _trimmed(chain: Chain, model: SentenceTransformer) -> SentenceTransformer:
 def _layer_cut(chain: Chain) -> SentenceTransformer:
     """A student that has the assistant's whole layers and word table."""
     config = chain.config
-    whole = {"bottleneck": None, "intermediate": None, "trim": None, "recurrence": 1}
+    whole = {"bottleneck": None, "codes": None, "intermediate": None, "trim": None, "recurrence": 1}
     size = config.student.model_copy(update=whole)
     init = InitConfig(source="teacher", layers=config.init.layers, embedding="copy")
     return chain.new_student(_start(chain), size, init)

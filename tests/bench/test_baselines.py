@@ -89,8 +89,13 @@ def test_an_unfair_contest_is_refused(setting: str, message: str, command: Comma
     assert message in done.stderr
 
 
-def test_a_layer_cut_runs_its_layers_once(tiny: Callable[..., TrainConfig]) -> None:
-    config = tiny("student.recurrence=3", "assistant.train=false")
+@pytest.mark.parametrize(
+    "words", [(), ("student.bottleneck=null", "student.codes=4", "init.embedding=kmeans")], ids=str
+)
+def test_a_layer_cut_has_whole_words_and_runs_its_layers_once(
+    words: tuple[str, ...], tiny: Callable[..., TrainConfig]
+) -> None:
+    config = tiny("student.recurrence=3", "assistant.train=false", *words)
     cut = _layer_cut(open_chain(config))
     backbone = backbone_of(cut)
     assert len(layers(backbone)) == config.student.layers  # and not three times as many
