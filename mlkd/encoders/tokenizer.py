@@ -9,16 +9,22 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+_SIDES = ("padding_side", "truncation_side")
+"""Which end of a text is filled up, and which is cut; both are the right one by default."""
+
 
 def reload(old: PreTrainedTokenizerBase, state: dict[str, object]) -> PreTrainedTokenizerBase:
-    """A tokenizer with a changed state and the old one's special tokens."""
+    """A tokenizer with a changed state and the old one's special tokens, sides and inputs."""
     roles = ("unk", "sep", "pad", "cls", "mask", "bos", "eos")
     tokens = {f"{r}_token": getattr(old, f"{r}_token", None) for r in roles}
-    return PreTrainedTokenizerFast(
+    new = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         model_max_length=old.model_max_length,
         **{role: token for role, token in tokens.items() if token is not None},
+        **{side: getattr(old, side) for side in _SIDES if getattr(old, side) != "right"},
     )
+    new.model_input_names = list(old.model_input_names)
+    return new
 
 
 def set_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -196,9 +196,7 @@ def trimmed_tokenizer(tokenizer: PreTrainedTokenizerBase, keep: Mask) -> PreTrai
     state["added_tokens"] = [token | {"id": int(new[token["id"]])} for token in added]
     _renumber(state.get("post_processor"), new)
     state["padding"] = state["truncation"] = None  # given anew at each call
-    result = reload(tokenizer, state)
-    result.model_input_names = list(tokenizer.model_input_names)
-    return result
+    return reload(tokenizer, state)
 
 
 def is_kept(tokenizer: PreTrainedTokenizerBase, keep: Mask, texts: Sequence[str]) -> Mask:

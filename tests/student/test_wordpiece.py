@@ -171,6 +171,16 @@ def test_a_ready_encoder_reads_words_of_any_length(tmp_path: Path) -> None:
         assert again == encoder.tokenizer.backend_tokenizer.to_str()  # not once more at each load
 
 
+def test_a_ready_encoder_keeps_the_ends_at_which_it_fills_up_and_cuts(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path, wordpiece([THAI, " ".join(THAI)], unused=1), depth=1)
+    plain = AutoTokenizer.from_pretrained(folder, padding_side="left", truncation_side="left")
+    plain.save_pretrained(folder)
+    loaded = load_folder(folder).tokenizer
+    texts, how = [*ENGLISH, " ".join(ENGLISH)], {"padding": True, "truncation": True}
+    assert dict(loaded(texts, max_length=8, **how)) == dict(plain(texts, max_length=8, **how))
+    assert loaded.model_input_names == plain.model_input_names
+
+
 def test_coverage_of_a_language() -> None:
     tokenizer = wordpiece(["ab ab ab cd"])
     tokens = tokenizer.tokenize("ab ab")
