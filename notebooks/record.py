@@ -61,6 +61,15 @@ TABLES = {
         ),
         module="mlkd.baselines",
     ),
+    "five_mib": Table(
+        _SIX,
+        tuple(
+            "experiment=headline_mse student=minilm_coded init=codes eval.precision=fp32 "
+            f"eval.bootstrap=0 seed={seed}"
+            for seed in range(3)
+        ),
+        module="mlkd.baselines",
+    ),
     "ablations": Table(_TWO, ("-m sweep=ablation experiment=ablations",)),
     "sizes": Table(
         _SIX,

@@ -138,7 +138,7 @@ def test_more_numbers_than_the_student_has_is_one_line(
     with pytest.raises(UserError, match="vectors: 32-int8: vectors of the teacher have 16 numbers"):
         evaluate(run, settings, tmp_path / "e.json", vectors=["32-int8"])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="vectors: gguf is scored otherwise"):
+    with pytest.raises(ValueError, match="vectors is not read in the format gguf"):
         ExportConfig.model_validate({"run": str(run), "format": ["gguf"], "vectors": [8]})
 
 

@@ -64,9 +64,9 @@ def test_targets_are_those_of_the_paper(
     teacher, taught = encoder_fingerprint(encoder_folder), encoder_fingerprint(assistant)
     languages = {key: {language(t) for t in texts} for key, texts in seen.texts.items()}
     assert languages == {
-        f"{teacher}-16-fp32": {"en"},  # the teacher never receives a translation
-        f"{taught}-16-fp32": {"en", "de"},
-        f"{taught}-16-fp32-embeddings": {"en", "de"},
+        f"1-{teacher}-16-fp32": {"en"},  # the teacher never receives a translation
+        f"1-{taught}-16-fp32": {"en", "de"},
+        f"1-{taught}-16-fp32-embeddings": {"en", "de"},
     }
     encoders = {
         "teacher": FrozenEncoder.open(encoder_folder, max_tokens=16),
