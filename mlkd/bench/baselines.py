@@ -18,7 +18,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.config.student import InitConfig, TrimConfig
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.exported import INT8, Q4, open_onnx
-from mlkd.deploy.formats import FORMATS, encoder
+from mlkd.deploy.formats import FORMATS, KINDS, encoder
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.scoring import Encode
@@ -71,21 +71,19 @@ def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any
         measured["static"] = _measured(chain, encoders["static"], static, folder, "fp32")
         int8, q4 = FORMATS["onnx_int8"].write, FORMATS["onnx_q4"].write
         codes = partial(q4, q4=Q4Config(table="pq"))
-        for name, model, write in (
-            ("assistant int8", assistant, int8),
-            ("student int8", student, int8),
-            ("assistant q4", assistant, q4),
-            ("student q4", student, q4),
-            ("assistant pq", _trimmed(chain, assistant), codes),
+        for name, model, file, write in (
+            ("assistant int8", assistant, INT8, int8),
+            ("student int8", student, INT8, int8),
+            ("assistant q4", assistant, Q4, q4),
+            ("student q4", student, Q4, q4),
+            ("assistant pq", _trimmed(chain, assistant), Q4, codes),
         ):
             folder = Path(temporary, name)
             folder.mkdir()
             write(model, folder)
             encode = encoders[name] = open_onnx(folder, torch.get_num_threads())
-            kind = "int8" if write is int8 else "q4"
-            make = partial(_measured, chain, encode, model, folder, kind)
-            graph = folder / (INT8 if write is int8 else Q4)
-            measured[name] = chain.evaluation.cached_graph(graph, chain.cache, name, make)
+            make = partial(_measured, chain, encode, model, folder, KINDS[file])
+            measured[name] = chain.evaluation.cached_graph(folder / file, chain.cache, name, make)
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured

@@ -7,6 +7,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _SIDES = ("padding_side", "truncation_side")
@@ -40,11 +41,10 @@ def read_long_words(model: SentenceTransformer) -> SentenceTransformer:
     are written without spaces. All other words are cut as before.
     """
     tokenizer = model.tokenizer
-    if not getattr(tokenizer, "is_fast", False):
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, WordPiece):
         return model
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    if state["model"]["type"] != "WordPiece":
-        return model
+    state = json.loads(backend.to_str())
     longest, before = state["model"]["max_input_chars_per_word"], parts_of(state)
     if not any(_ends_words(part, longest) for part in before):
         state["pre_tokenizer"] = sequence([*before, split(long_word(longest))])

@@ -249,7 +249,7 @@ def mode_of_new_files(files: Sequence[Path]) -> None:
                 file.chmod(file.stat().st_mode | mode)
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong, in the system's words where it was the system, as one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
