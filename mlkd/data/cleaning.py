@@ -15,6 +15,13 @@ _JUNK = re.compile(
     "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
 )
 
+_UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf"}
+"""Categories of characters that leave nothing to read: white space, controls, joiners, marks."""
+_FILLERS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Characters of other categories that do not either: fillers of Hangul, variation selectors."""
 
 # What programs fill in: %s, %1$d, %(name)s, %@, {0}, ${name}, {{ name }}, { $name }. It stays in a
 # sentence, but is none by itself.
@@ -44,7 +51,7 @@ def clean(row: Row, max_chars: int) -> Row | Reject:
         max_chars: Longest side, in characters after tidying.
     """
     source, target = _tidy(row.source), _tidy(row.target)
-    if not source or not target:
+    if is_blank(source) or is_blank(target):
         reason = "empty side"
     elif len(source) > max_chars or len(target) > max_chars:
         reason = "too long"
@@ -53,6 +60,11 @@ def clean(row: Row, max_chars: int) -> Row | Reject:
     else:
         return row._replace(source=source, target=target)
     return Reject(reason, row.place, f"{row.source}\t{row.target}")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be read: it is empty, white space, or without any width."""
+    return all(unicodedata.category(c) in _UNSEEN or _FILLERS.match(c) for c in text)
 
 
 def normal_form(text: str) -> str:

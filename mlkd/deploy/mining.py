@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlkd.config.commands import MineConfig
 from mlkd.config.paths import encoder_at
+from mlkd.data.cleaning import is_blank
 from mlkd.data.look import packed
 from mlkd.data.rows import lines
 from mlkd.deploy.exported import exported, open_graph
@@ -49,7 +50,7 @@ class Side:
         texts: Lines, with single spaces for white space.
         numbers: Where each stands first, from 1.
         lines: All lines of the file.
-        empty: Lines without a character.
+        empty: Lines in which nothing can be read.
         duplicates: Lines that came before.
         unreadable: Lines that are not UTF-8, hold NUL or are longer than 1 MiB.
     """
@@ -119,9 +120,9 @@ def read(path: Path) -> Side:
     for number, (_, line) in enumerate(lines(path), start=1):
         if not isinstance(line, str):
             unreadable += 1
-        elif not (text := " ".join(line.split())):
+        elif is_blank(line):
             empty += 1
-        elif places.setdefault(text, number) != number:
+        elif places.setdefault(" ".join(line.split()), number) != number:
             duplicates += 1
     if not places:
         raise UserError(f"{path}: no lines to compare ({empty} empty, {unreadable} unreadable)")

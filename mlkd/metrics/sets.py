@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill, split_pair
 from mlkd.config.paths import user_path
+from mlkd.data.cleaning import is_blank
 from mlkd.metrics.set_files import Table, gold_scores, read_demo, read_requests, set_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
@@ -258,7 +259,7 @@ def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
                 f"{key}.columns picks others"
             )
         rows[number] = [cells[column] for column in columns]
-        if not all(rows[number][:2]):
+        if any(map(is_blank, rows[number][:2])):
             raise UserError(f"{path}:{number}: empty sentence; both sides need text")
     if not rows:
         raise UserError(f"{path}: no rows; an evaluation set needs at least one")

@@ -116,6 +116,9 @@ def test_lines_are_counted(tmp_path: Path) -> None:
     assert side.texts == ["one", "two 2", "three"]
     assert side.numbers == [1, 3, 8]
     assert (side.lines, side.empty, side.duplicates, side.unreadable) == (10, 3, 2, 2)
+    file.write_text("\u200b\n\u200d \ufeff\nهای\u200cها\n", encoding="utf-8")
+    side = read(file)
+    assert (side.texts, side.numbers, side.empty) == (["های\u200cها"], [3], 2)
 
 
 @pytest.fixture(scope="module")

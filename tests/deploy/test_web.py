@@ -116,10 +116,12 @@ def test_the_card_says_how_the_page_is_served(page: Path) -> None:
 
 def test_texts_of_a_file(tmp_path: Path, bert: Path, packages: Path) -> None:
     plain = tmp_path / "texts.txt"
-    plain.write_text("Wo ist\t mein  Paket?\n\nGood morning.\nGood morning.\n", encoding="utf-8")
+    content = "Wo ist\t mein  Paket?\n\n\u200b\nGood morning.\nGood morning.\n"
+    plain.write_text(content, encoding="utf-8")
     assert read_texts(plain) == [Text("", "Wo ist mein Paket?"), Text("", "Good morning.")]
     with_language = tmp_path / "texts.TSV.gz"
-    content = "de\tWo ist mein Paket?\n\n \npt_BR\tBom dia.\nde\t\npt-BR\tBom  dia.\n"
+    content = "de\tWo ist mein Paket?\n\n \n\u200b\npt_BR\tBom dia.\nde\t\n"
+    content += "de\t\u2060\npt-BR\tBom  dia.\n"
     with_language.write_bytes(gzip.compress(content.encode()))
     expected = [Text("de", "Wo ist mein Paket?"), Text("pt-BR", "Bom dia.")]
     assert read_texts(with_language) == expected

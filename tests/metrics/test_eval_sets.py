@@ -124,6 +124,7 @@ def test_a_path_may_begin_with_the_home_folder(root: Path, monkeypatch: pytest.M
         (b"a\tb\t1\nc\td\tinf\n", "x.tsv:2: score inf is not within 0 and 5"),
         (b"a\tb\t1\nc\td\t1\n", "x.tsv: every score is 1"),
         (b"a\tb\t1\nc\t \t2\n", "x.tsv:2: empty sentence"),
+        ("a\tb\t1\nc\t\u200b \u200d\t2\n".encode(), "x.tsv:2: empty sentence"),
         (b"a\tb\t1\nc\t\xff\t2\n", "x.tsv:2: not UTF-8"),
         (b"", "x.tsv: no rows"),
     ],

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig, EvalSetConfig
 from mlkd.config.languages import language_code
+from mlkd.data.cleaning import is_blank
 from mlkd.data.rows import PACKED, Reject, lines
 from mlkd.deploy.source import Source, languages_of
 from mlkd.metrics.set_files import read_demo
@@ -151,7 +152,7 @@ def read_texts(path: Path) -> list[Text]:
         raise UserError(f"web.texts={path}: no such file; give a text file, a sentence a line")
     inner = path.with_suffix("") if path.suffix in PACKED else path
     read = _with_language if inner.suffix.lower() == ".tsv" else _alone
-    texts = list(dict.fromkeys(text for text in read(path) if text.text))
+    texts = list(dict.fromkeys(text for text in read(path) if not is_blank(text.text)))
     if not texts:
         raise UserError(f"web.texts={path}: it has no texts")
     return texts
@@ -168,7 +169,7 @@ def _with_language(path: Path) -> Iterator[Text]:
     for place, line in lines(path):
         if isinstance(line, Reject):
             raise UserError(f"web.texts: {place}: {line.reason}")
-        if not line.strip():
+        if is_blank(line):
             continue
         cells = line.split("\t")
         if len(cells) != 2:
