@@ -19,6 +19,7 @@ from mlkd.data.cleaning import below, clean, form_hash, hash64, normal_form
 from mlkd.data.labelled import read_labelled
 from mlkd.data.readers import read
 from mlkd.data.rows import UNFINISHED, Reject, Row
+from mlkd.data.sniff import OtherFile
 from mlkd.data.sources import count_rows
 from mlkd.output.errors import UserError
 from mlkd.output.progress import progress
@@ -118,7 +119,12 @@ class Collector:
         tallies = [source for _, source in sources]
         start = self._rejected.tell()
         for group, source in sources:
-            self._read_source(group, source, start)
+            try:
+                self._read_source(group, source, start)
+            except OtherFile as error:
+                if error.format is None or source.labelled is not None:
+                    raise
+                raise UserError(f"{error}, or give {source.key}.format={error.format}") from None
             if source.rows == 0:
                 raise UserError(
                     f"{source.key}: no rows for {source.target_lang} in "

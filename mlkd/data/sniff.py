@@ -12,11 +12,13 @@ _PACKED = {
     b"\xfd7zXZ\0": "packed with xz; call it .xz",
     b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive; unpack it",
-    b"PK\x03\x04": "a ZIP archive; unpack it, or give format=moses",
-    b"PAR1\x15": "a Parquet file; give format=parquet",
+    b"PK\x03\x04": "a ZIP archive; unpack it",
+    b"PAR1\x15": "a Parquet file; take its text out",
     b"%PDF-": "a PDF file; take its text out",
     b"SQLite format 3\0": "a database; take its text out",
 }
+_FORMATS = {b"PK\x03\x04": "moses", b"PAR1\x15": "parquet"}
+"""Formats of pairs in which some of these are read."""
 _MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -30,6 +32,14 @@ _ENOUGH = 6
 """Bytes from which a pattern of zeros says something."""
 
 
+class OtherFile(UserError):
+    """A file is packed, or no text; a corpus of pairs may have it in another format."""
+
+    def __init__(self, message: str, format: str | None) -> None:
+        super().__init__(message)
+        self.format = format
+
+
 def refuse_packed(start: bytes, path: Path) -> None:
     """Stop at a file that is packed, or no text at all.
 
@@ -38,11 +48,11 @@ def refuse_packed(start: bytes, path: Path) -> None:
         path: Its name.
 
     Raises:
-        UserError: It is one; the line says which.
+        OtherFile: It is one; the line says which.
     """
     for magic, name in _PACKED.items():
         if start.startswith(magic):
-            raise UserError(f"{path}: {name}")
+            raise OtherFile(f"{path}: {name}", _FORMATS.get(magic))
 
 
 def refuse_wide(start: bytes, path: Path) -> None:

@@ -14,10 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlkd.config.inputs import CorpusConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig
+from mlkd.config.labelled import LabelledConfig
+from mlkd.data.pairs import prepare_labelled, prepare_pairs
 from mlkd.data.readers import read
 from mlkd.data.rows import Reject, lines
 from mlkd.data.sources import source_files
+from mlkd.deploy import mining
+from mlkd.deploy.web import inputs as web
 from mlkd.output.errors import UserError
 
 TEXT = "A cat sleeps.\tEine Katze schläft.\nRain\tRegen\n" * 20
@@ -42,8 +46,8 @@ def parquet() -> bytes:
         (gzip.compress(TEXT.encode()), "packed with gzip; call it .gz"),
         (bz2.compress(TEXT.encode()), "packed with bzip2; call it .bz2"),
         (lzma.compress(TEXT.encode()), "packed with xz; call it .xz"),
-        (archive(), "a ZIP archive; unpack it, or give format=moses"),
-        (parquet(), "a Parquet file; give format=parquet"),
+        (archive(), "a ZIP archive; unpack it"),
+        (parquet(), "a Parquet file; take its text out"),
         (TEXT.encode("utf-16"), "UTF-16 where UTF-8 is read; convert it"),
         (TEXT.encode("utf-16-le"), "UTF-16 where UTF-8 is read; convert it"),
         (TEXT.encode("utf-16-be"), "UTF-16 where UTF-8 is read; convert it"),
@@ -57,6 +61,39 @@ def test_a_file_is_called_what_it_is(tmp_path: Path, content: bytes, name: str) 
     with pytest.raises(UserError) as caught:
         list(lines(path))
     assert str(caught.value) == f"{path}: {name}"
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (archive(), "a ZIP archive; unpack it, or give data.corpora.c.format=moses"),
+        (parquet(), "a Parquet file; take its text out, or give data.corpora.c.format=parquet"),
+        (gzip.compress(TEXT.encode()), "packed with gzip; call it .gz"),
+    ],
+    ids=["zip", "parquet", "gzip"],
+)
+def test_only_pairs_are_told_of_a_format_that_reads_the_file(
+    tmp_path: Path, content: bytes, advice: str
+) -> None:
+    """Neither labelled text nor what is mined or searched can have it."""
+    path = tmp_path / "x.tsv"
+    path.write_bytes(content)
+    pairs = DataConfig.model_validate(
+        {"corpora": {"c": {"format": "tsv", "path": str(path), "targets": ["de"]}}}
+    )
+    with pytest.raises(UserError) as caught:
+        prepare_pairs(pairs, (), tmp_path / "cache")
+    assert str(caught.value) == f"{path}: {advice}"
+    graded = LabelledConfig.model_validate(
+        {"kind": "similarity", "format": "tsv", "path": str(path), "language": "en"}
+    )
+    with pytest.raises(UserError) as caught:
+        prepare_labelled(pairs, {"c": graded}, (), (), tmp_path / "cache")
+    assert "format" not in str(caught.value)
+    for read_texts in (web.read_texts, mining.read):
+        with pytest.raises(UserError) as caught:
+            read_texts(path)
+        assert str(caught.value) == f"{path}: {advice.partition(', or')[0]}"
 
 
 def test_a_database(tmp_path: Path) -> None:
