@@ -13,8 +13,9 @@ from mlkd.data.rows import Reject
 
 _HEADER_WORDS = {
     "source", "target", "src", "tgt", "trg", "text", "translation", "translated", "original",
-    "sentence", "english", "non", "id", "lang", "language", "segment", "string", "foreign",
-    "label", "score", "sentiment", "similarity",
+    "sentence", "sentences", "sent", "english", "non", "id", "lang", "language", "segment",
+    "string", "foreign", "query", "question", "passage", "answer", "anchor", "positive",
+    "premise", "hypothesis", "label", "score", "sentiment", "similarity",
 }  # fmt: skip
 _LOOK_AHEAD = 100
 """Lines that a quoted cell may go on for."""

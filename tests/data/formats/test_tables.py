@@ -102,7 +102,8 @@ def test_doubled_quotes_of_a_table_are_bad_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     [("english", "german"), ("en", "de"), ("Source", "Target"), ("sentence1", "sentence2"),
-     ("text_en", "text_de"), ("src", "tgt"), ('"English"', '"German"'), ("deu", "eng")],
+     ("text_en", "text_de"), ("src", "tgt"), ('"English"', '"German"'), ("deu", "eng"),
+     ("sent_en", "sent_de"), ("question", "translation"), ("anchor", "positive")],
 )  # fmt: skip
 def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> None:
     (tmp_path / "x.tsv").write_text(f"{header[0]}\t{header[1]}\nRain\tRegen\n")
@@ -114,7 +115,8 @@ def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "first", ["Source\tQuelle", "text\tText me", "A dog\tdeutsch", "1\t2", "text\ttext"]
+    "first",
+    ["Source\tQuelle", "text\tText me", "A dog\tdeutsch", "1\t2", "text\ttext", "passage\tpassage"],
 )
 def test_a_pair_is_no_header(tmp_path: Path, first: str) -> None:
     (tmp_path / "x.tsv").write_text(first + "\n")
