@@ -14,12 +14,13 @@ from mlkd.data.rows import Pair, Reject, checked
 _MARKS = {
     "&": re.compile(rf"(?!{ENTITY})(?<!&)&(?=[^\W_])(?!\w+=)"),
     "_": re.compile(r"(?<!_)_(?=[^\W\d_])"),
+    "~": re.compile(r"(?<!~)~(?=[^\W\d_])(?!\w+/)"),
 }
 _MOST = 3
 """A text with more such signs is no label."""
 _ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in _MARKS}
 """As Chinese and Japanese have it: ``文件(&F)``."""
-_WORD = re.compile(r"[\w&]+")
+_WORD = re.compile(r"[\w&~]+")
 
 _LONG = 5000
 """Characters of what is no sentence anyway."""
@@ -62,7 +63,8 @@ def without_marks(source: str, target: str) -> tuple[str, str]:
     """Both sides without the marks of keyboard shortcuts: ``_Open``, ``&File``, ``打开(_O)``.
 
     A mark stands at the start of a word, or in a word that the other side writes otherwise;
-    ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``.
+    ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``. A tilde (``~File``, as
+    LibreOffice has it) is a mark where both sides have one.
     """
     for sign, pattern in _MARKS.items():
         if sign not in source and sign not in target:
@@ -80,7 +82,9 @@ def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) ->
     if other_marked and aside.search(text) and not aside.search(other):
         return aside.sub("", text)
     found = list(pattern.finditer(text))
-    if len(found) > _MOST or (sign == "_" and text.count("_") != 1):
+    if len(found) > _MOST or (sign != "&" and text.count(sign) != 1):
+        return text
+    if sign == "~" and not other_marked:
         return text
     for match in reversed(found):
         if _is_mark(text, match.start(), other, other_marked):

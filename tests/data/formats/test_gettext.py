@@ -192,6 +192,10 @@ def cleaned(source: str, target: str) -> tuple[str, str]:
         ("Tom &amp; Jerry", "Tom &amp; Jerry", ("Tom & Jerry", "Tom & Jerry")),
         ("see ?a=x&b=y now", "siehe ?a=x&b=y", ("see ?a=x&b=y now", "siehe ?a=x&b=y")),
         ("call foo(&s) now", "foo(&s) rufen", ("call foo(&s) now", "foo(&s) rufen")),
+        ("~Replace", "置換(~R)", ("Replace", "置換")),
+        ("Cu~t", "~Ausschneiden", ("Cut", "Ausschneiden")),
+        ("in ~user/files", "in ~user/files", ("in ~user/files", "in ~user/files")),
+        ("about ~ten", "etwa 10", ("about ~ten", "etwa 10")),
         ("5 % of _files", "5 % der _Dateien", ("5 % of files", "5 % der Dateien")),
     ],
 )  # fmt: skip
