@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mlkd.config.stages.domains import DomainGraphConfig
 from mlkd.losses.domain_graph import DomainGraph
 
 STATES, DOMAINS, WIDTH = 4, 3, 5
@@ -211,7 +213,14 @@ def test_dropout_is_for_training() -> None:
     graph, p = graph_of(dropout=0.5), prototypes_of()
     assert not torch.equal(graph(p), graph(p))
     graph.eval()
-    assert torch.equal(graph(p), graph(p))
+    assert torch.equal(graph(p), graph_of()(p))
+
+
+def test_what_is_not_given_is_as_in_the_settings() -> None:
+    known = inspect.signature(DomainGraph).parameters.values()
+    defaults = {p.name: p.default for p in known if p.default is not p.empty}
+    assert len(defaults) == 7
+    assert defaults == {name: getattr(DomainGraphConfig(), name) for name in defaults}
 
 
 def test_initial_weights_and_their_number() -> None:

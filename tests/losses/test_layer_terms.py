@@ -90,6 +90,14 @@ def test_by_hand() -> None:
     assert AttentionMSE()([found], [torch.zeros_like(found)], mask).item() == pytest.approx(4 / 5)
 
 
+def test_each_layer_has_a_target() -> None:
+    shares, mask = [torch.zeros(1, 1, 1, 1)] * 2, torch.ones(1, 1)
+    with pytest.raises(ValueError, match="shorter"):
+        AttentionMSE()(shares, shares[:1], mask)
+    with pytest.raises(ValueError, match="shorter"):
+        HiddenMSE()(shares, shares[:1])
+
+
 def test_half_precision_is_compared_in_single() -> None:
     found, wanted = torch.full((2, 3), 300.0).half(), torch.zeros(2, 3).half()
     assert HiddenMSE()([found], [wanted]).item() == 90000.0  # above what a half can hold

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import stored_tokens, weights
 from sentence_transformers import SentenceTransformer
+from sklearn.cluster import KMeans
 
 from mlkd.config.formats import Q4Config
 from mlkd.config.student import InitConfig, StudentConfig
@@ -36,9 +37,9 @@ def coded(folder: Path, codes: int = 4, **init: str) -> SentenceTransformer:
 
 
 def test_few_different_rows_are_kept_as_they_are() -> None:
-    table = torch.randn(200, 12)
-    module = CodedEmbedding(400, 3, 12)
-    fit_codes(module, table.repeat(2, 1), torch.ones(400), seed=0)
+    table = torch.randn(256, 12)
+    module = CodedEmbedding(512, 3, 12)
+    fit_codes(module, table.repeat(2, 1), torch.rand(512) + 0.1, seed=0)
     assert torch.equal(module.whole(), table.repeat(2, 1))
 
 
@@ -59,6 +60,20 @@ def test_a_row_is_the_nearest_centroids_of_its_parts() -> None:
     )
     ids = torch.tensor([[3, 899], [0, 3]])
     assert torch.equal(module(ids), expected[ids])
+
+
+def test_centroids_are_those_of_25_rounds_with_a_seed_for_each_part() -> None:
+    torch.manual_seed(0)
+    table, weight = torch.randn(8000, 8), torch.rand(8000) + 0.1
+    module = CodedEmbedding(8000, 2, 8)
+    fit_codes(module, table, weight, seed=5)
+    for part in range(2):
+        own = table[:, 4 * part : 4 * part + 4].numpy()
+        values, order = np.unique(own, axis=0, return_index=True)
+        found = KMeans(256, n_init=1, max_iter=25, random_state=5 + part)
+        found.fit(values, sample_weight=weight.double().numpy()[order])
+        assert found.n_iter_ == 25  # one more would change them
+        assert np.allclose(module.centroids[part].detach(), found.cluster_centers_, atol=1e-6)
 
 
 def test_rows_that_weigh_more_are_nearer() -> None:

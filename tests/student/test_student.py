@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import stored_tokens
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
@@ -21,6 +23,7 @@ from mlkd.student.initialise import (
     executed_layer_map,
     layer_map,
 )
+from mlkd.student.narrow import narrowed
 
 TEXTS = ["the red dog runs home", "eine kleine katze schläft hier und heute"]
 
@@ -166,6 +169,86 @@ def test_padding_does_not_change_vectors(encoder_folder: Path) -> None:
     alone = small.encode(TEXTS[:1], convert_to_tensor=True)
     together = small.encode(TEXTS, convert_to_tensor=True)[:1]
     assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_all_but_the_word_table_is_copied(encoder_folder: Path) -> None:
+    source = load_folder(encoder_folder)
+    torch.manual_seed(0)
+    for parameter in backbone_of(source).parameters():  # else each LayerNorm is the identity
+        torch.nn.init.normal_(parameter)
+    source = narrowed(source, stored_tokens(source, TEXTS), 5)
+    old = backbone_of(source)
+    frequency = torch.arange(old.config.vocab_size) % 3  # so few that what is added matters
+    for bottleneck, positions, types in ((None, 32, 2), (3, 12, 1)):
+        init = InitConfig(
+            source="teacher",
+            layers="ends",
+            embedding="svd" if bottleneck else "copy",
+            frequency_power=0.5,
+        )
+        size = StudentConfig(
+            bottleneck=bottleneck,
+            layers=2,
+            recurrence=1,
+            intermediate=5,
+            cut_positions=bottleneck is not None,
+        )
+        new = backbone_of(build_student(source, size, init, frequency, 12))
+        wanted = {n: p for n, p in old.embeddings.named_parameters() if "word" not in n}
+        for name, rows in (("position", positions), ("token_type", types)):
+            wanted[f"{name}_embeddings.weight"] = wanted[f"{name}_embeddings.weight"][:rows]
+        for copied, place in zip(layers(new), (0, 3), strict=True):
+            theirs = layers(old)[place].state_dict()
+            assert all(torch.equal(x, theirs[name]) for name, x in copied.state_dict().items())
+        for name, parameter in wanted.items():
+            assert torch.equal(new.embeddings.get_parameter(name), parameter), name
+        assert (new.config.max_position_embeddings, new.config.type_vocab_size) == (
+            positions,
+            types,
+        )
+        assert new.config.intermediate_size == 5 and new.pooler is None
+    table = BottleneckEmbedding(len(frequency), 3, 16, 0)
+    table.factorise(old.get_input_embeddings().weight, (frequency.double() + 0.1) ** 0.5)
+    assert torch.equal(new.get_input_embeddings().whole(), table.whole())
+
+
+@pytest.mark.parametrize("kind", [{}, {"bottleneck": 8}, {"codes": 4}], ids=str)
+def test_random_tables_are_those_of_the_framework(
+    encoder_folder: Path, kind: dict[str, int]
+) -> None:
+    """Normal numbers; an encoder that is trained from scratch would have smaller ones."""
+    source = load_folder(encoder_folder)
+    frequency = torch.ones(backbone_of(source).config.vocab_size)
+    init = InitConfig(source="scratch", layers="first", embedding="random")
+    size = StudentConfig.model_validate({"bottleneck": None, "layers": 1, "recurrence": 1} | kind)
+    parts = backbone_of(build_student(source, size, init, frequency, 32)).embeddings
+    words = next(parts.word_embeddings.parameters())  # of the table, or centroids
+    for weight in (words, parts.position_embeddings.weight):
+        assert 0.85 < weight.std().item() < 1.15
+
+
+def test_codes_are_fitted_with_the_tokens_that_count_and_the_seed(
+    encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, seen = load_folder(encoder_folder), []
+    words = backbone_of(source).get_input_embeddings().weight
+    frequency = torch.arange(len(words))
+    init = InitConfig(source="teacher", layers="first", embedding="kmeans", frequency_power=0.5)
+    size = StudentConfig(bottleneck=None, codes=4, layers=1, recurrence=1)
+    model = build_student(source, size, init, frequency, 32)
+    assert torch.equal(backbone_of(model).get_input_embeddings().whole(), words)
+    assert backbone_of(model).config.type_vocab_size == 1
+    monkeypatch.setattr("mlkd.student.initialise.fit_codes", lambda *given: seen.append(given[2:]))
+    for seed in ((), (3,)):
+        build_student(source, size, init, frequency, 32, *seed)
+    assert [seed for _, seed in seen] == [0, 3]
+    torch.testing.assert_close(seen[0][0], (frequency.double() + 0.1).sqrt())
+
+
+def test_an_architecture_that_is_not_known_is_refused() -> None:
+    backbone = SimpleNamespace(config=SimpleNamespace(model_type="electra"))
+    with pytest.raises(UserError, match="model type electra is not supported"):
+        check_student(backbone, StudentConfig(bottleneck=None, layers=1, recurrence=1), 8)
 
 
 def test_scratch_copies_nothing(encoder_folder: Path) -> None:
