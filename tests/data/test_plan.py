@@ -332,6 +332,7 @@ def test_what_cannot_be_grouped_is_refused(settings: dict[str, Any], words: str)
     with pytest.raises(UserError) as error:
         grouped(**settings)
     assert str(error.value) == f"batches by group: {words}"
+    assert grouped("all", (4,) * 9, batch_size=9).part == 1
 
 
 def test_labels_are_languages_or_domains(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import shutil
@@ -223,20 +224,23 @@ def test_the_derivative_through_a_step_is_exact() -> None:
     """Against differences in float64, on a small network with two losses of its outputs."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-    parameters = list(net.double().parameters())
+    weight = list(net.double().parameters())
+    ends = torch.randn(3, dtype=torch.float64).unbind()  # read by no loss, one and the other
+    unread, first, second = map(torch.nn.Parameter, ends)
+    parameters = [*weight, unread, first, second]
     x, y, other = (torch.randn(6, n, dtype=torch.float64) for n in (4, 3, 4))
     before = [p.detach().clone() for p in parameters]
 
     def step(ratios: Tensor) -> Tensor:
-        return (ratios * (net(x) - y).square().mean(0)).sum()
+        return (ratios * (net(x) * first - y).square().mean(0)).sum()
 
     def judge() -> Tensor:
-        return net(other).square().mean() + net(x).sin().mean()
+        return (net(other) * second).square().mean() + net(x).sin().mean()
 
     def after(ratios: Tensor) -> float:
-        moved = torch.autograd.grad(step(ratios), parameters)
+        moved = torch.autograd.grad(step(ratios), [*weight, first])
         with torch.no_grad():
-            for p, g in zip(parameters, moved, strict=True):
+            for p, g in zip([*weight, first], moved, strict=True):
                 p -= 0.1 * g
             loss = judge().item()
             for p, value in zip(parameters, before, strict=True):
@@ -254,6 +258,30 @@ def test_the_derivative_through_a_step_is_exact() -> None:
         difference = (after(ratios + change) - after(ratios - change)) / 2e-5
         assert abs(difference) > 1e-4
         assert 0.1 * slope[place].item() == pytest.approx(difference, rel=1e-6)
+
+
+def test_mixed_precision_sees_where_the_weights_are() -> None:
+    """Autocast keeps casts of them; the ones before the step are not those after it."""
+    torch.manual_seed(0)
+    net, x, y = torch.nn.Linear(4, 3), torch.randn(6, 4), torch.randn(6, 3)
+    parameters, ratios = list(net.parameters()), torch.tensor([0.2, 0.5, 0.3])
+
+    def step(ratios: Tensor) -> Tensor:
+        return (ratios * (net(x).float() - y).square().mean(0)).sum()
+
+    moved = copy.deepcopy(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        for p, g in zip(
+            moved.parameters(), torch.autograd.grad(step(ratios), parameters), strict=True
+        ):
+            p.data -= g
+        expected, before = moved(x).float().square().mean(), net(x)
+        loss, _ = response(
+            parameters, step, lambda: net(x).float().square().mean(), ratios, rate=1.0
+        )
+        assert torch.equal(net(x), before)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-3, atol=0)
+    assert abs(loss.item() - before.float().square().mean().item()) > 0.01
 
 
 def test_a_frozen_graph_stays_and_a_joint_one_learns(parts: Any) -> None:
@@ -280,12 +308,12 @@ def test_halves_have_half_of_each_domain(parts: Any) -> None:
     seen, held = halves(batch)
     assert (seen.pairs.tolist(), held.pairs.tolist()) == ([0, 2, 3], [1, 4, 5])
     for half in (seen, held):
-        assert half.source_target is not None and batch.source_target is not None
-        assert torch.equal(half.source_target, batch.source_target[half.pairs])
-        assert torch.equal(half.domain, batch.domain[half.pairs])
+        for name in ("source_target", "translation_target", "domain"):
+            assert torch.equal(getattr(half, name), getattr(batch, name)[half.pairs])
         for side in ("source", "translation"):
             mine, whole = getattr(half, side), getattr(batch, side)[half.pairs]
-            assert torch.equal(half.ids[mine], batch.ids[whole])
+            for name in ("ids", "mask", "sentences"):
+                assert torch.equal(getattr(half, name)[mine], getattr(batch, name)[whole])
     assert (len(seen.ids), len(held.ids)) == (6, 5)  # pairs 1 and 5 have the same source
     with pytest.raises(UserError, match="needs two pairs of each domain"):
         halves(batch_for(parts[0], [0, 0, 0, 0, 0, 1]))
