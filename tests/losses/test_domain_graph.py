@@ -233,6 +233,8 @@ def test_initial_weights_and_their_number() -> None:
     assert networks == 5 * 4_737_026
     assert networks + 5 * (1 + 5) * 768**2 == 41_379_850
     assert counts["between.left"] + counts["below.left"] == 4 * (1 + 5) * 768**2
-    bound = 1.414 * math.sqrt(6 / (WIDTH + 3))
-    found = graph_of().first.project.abs().max().item()
-    assert 0.8 * bound < found <= bound
+    for width, head_width in ((5, 3), (40, 60)):
+        bound = 1.414 * math.sqrt(6 / (width + head_width))
+        graph = DomainGraph(STATES, DOMAINS, width, head_width=head_width)
+        found = graph.first.project.abs().max().item()
+        assert 0.9 * bound < found <= bound

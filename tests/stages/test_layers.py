@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import known_stages
+from mlkd.config.stages.layers import HiddenConfig
 from mlkd.config.student import InitConfig, StudentConfig, TrimConfig
 from mlkd.data.module import PairBatch
 from mlkd.encoders.backbone import backbone_of, layers
@@ -35,6 +36,7 @@ from mlkd.encoders.forward import encode
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError
 from mlkd.stages.base import Stage
+from mlkd.stages.layer_terms import LayerTerms
 from mlkd.stages.layers import LayersStage
 from mlkd.stages.masking import masked
 from mlkd.student.initialise import build_student
@@ -170,6 +172,7 @@ def test_what_is_left_out_is_not_computed(encoder_folder: Path) -> None:
     read = stage.signals(stage.settings)
     assert read.vectors is not None
     assert (read.vectors.role, read.vectors.translation) == ("target", "translation")
+    assert [taps.sentence for taps in stage._layers.taps(sentence=True)] == [True, False]
     with pytest.raises(ValueError, match="give at least one of hidden, attention"):
         stage_for(model, encoder_folder, loss={"hidden": None, "attention": None, "pair_mse": {}})
 
@@ -179,6 +182,10 @@ def test_a_target_that_is_no_match_is_refused(encoder_folder: Path, tmp_path: Pa
     model = load_folder(encoder_folder)
     with pytest.raises(UserError, match="the input target has 2 layers, the student 4"):
         stage_for(model, tmp_path / "shallow")
+    longest = [FrozenEncoder.open(encoder_folder, max_tokens=length) for length in (32, 33)]
+    LayerTerms("layers", model, longest[0], "ends", HiddenConfig(), None)
+    with pytest.raises(UserError, match="max_tokens=33: the input target reads at most 32 tokens"):
+        LayerTerms("layers", model, longest[1], "ends", HiddenConfig(), None)
     backbone_of(model).config.num_attention_heads = 4
     with pytest.raises(UserError, match="number of attention heads of the input target is 2"):
         stage_for(model, encoder_folder)
