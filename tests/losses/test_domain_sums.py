@@ -89,6 +89,7 @@ def test_both_sides_of_a_pair_count() -> None:
 def test_sums_of_batches_are_added_and_divided_by_what_there_was() -> None:
     one = {"hidden": (torch.tensor([[6.0, 0.0, 1.0]]), torch.tensor([2.0, 0.0, 1.0]))}
     other = {"hidden": (torch.tensor([[1.0, 0.0, 4.0]]), torch.tensor([3.0, 0.0, 4.0]))}
+    assert over.means(one)["hidden"].tolist() == [[3.0, 0.0, 1.0]]
     both = over.added(over.added({}, one), other)
     torch.testing.assert_close(over.means(both)["hidden"], torch.tensor([[1.4, 0.0, 1.0]]))
     assert over.joined_means(both)["hidden"].tolist() == over.means(both)["hidden"].tolist()
