@@ -220,8 +220,11 @@ def test_random_tables_are_those_of_the_framework(
     source = load_folder(encoder_folder)
     frequency = torch.ones(backbone_of(source).config.vocab_size)
     init = InitConfig(source="scratch", layers="first", embedding="random")
-    size = StudentConfig.model_validate({"bottleneck": None, "layers": 1, "recurrence": 1} | kind)
-    parts = backbone_of(build_student(source, size, init, frequency, 32)).embeddings
+    shape = {"bottleneck": None, "layers": 1, "recurrence": 1, "intermediate": 5}
+    size = StudentConfig.model_validate(shape | kind)
+    new = backbone_of(build_student(source, size, init, frequency, 32))
+    assert layers(new)[0].intermediate.dense.out_features == 5
+    parts = new.embeddings
     words = next(parts.word_embeddings.parameters())  # of the table, or centroids
     for weight in (words, parts.position_embeddings.weight):
         assert 0.85 < weight.std().item() < 1.15
