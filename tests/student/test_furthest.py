@@ -15,23 +15,30 @@ def test_the_example_of_the_method() -> None:
     assert mask.tolist() == [False, True, True, False]
 
 
-@pytest.mark.parametrize("levels", [None, 3, 40])
-def test_exactly_k_of_one_pool_and_the_first_of_equals(levels: int | None) -> None:
-    """As a stable sort of all entries in float64 says; with few levels nearly all are ties."""
-    generator = torch.Generator().manual_seed(levels or 0)
+@pytest.mark.parametrize("levels", [None, 3, 40, "close"])
+def test_exactly_k_of_one_pool_and_the_first_of_equals(levels: int | str | None) -> None:
+    """As a stable sort of all entries in float64 says; with few levels nearly all are ties.
+
+    Close ones differ in their lower halves alone, within two upper halves.
+    """
+    generator = torch.Generator().manual_seed(levels if isinstance(levels, int) else 0)
     shapes = {"table": (17, 5), "bias": (7,), "one": (1,), "matrix": (6, 9)}
     moved, start = {}, {}
     for name, shape in shapes.items():
-        start[name] = torch.randn(shape, generator=generator)
+        start[name] = torch.randn(shape, generator=generator) * 10.0 ** (9 - len(name))
         step = torch.randn(shape, generator=generator) * 10.0 ** len(name)
-        if levels is not None:
+        if levels == "close":
+            start[name] = torch.zeros(shape)
+            low = torch.randint(0, 1000, shape, generator=generator) / 2**20
+            step = step.sign() * (low + (2 if name == "table" else 1))
+        elif isinstance(levels, int):
             start[name] = torch.zeros(shape)
             step = (step.sign() * torch.randint(0, levels, shape, generator=generator)) * 1e-3
         moved[name] = start[name] + step
     far = torch.cat([(moved[name] - start[name]).abs().view(-1) for name in shapes]).double()
     order = far.argsort(descending=True, stable=True)
     total = len(far)
-    for count in (1, 2, total // 3, total // 2, total - 1, total):
+    for count in (1, 2, total // 3, total // 2, 3 * total // 4, total - 1, total):
         masks = furthest(start, moved, count)
         assert [tuple(mask.shape) for mask in masks] == list(shapes.values())
         found = torch.cat([mask.view(-1) for mask in masks])
