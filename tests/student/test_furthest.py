@@ -29,7 +29,7 @@ def test_exactly_k_of_one_pool_and_the_first_of_equals(levels: int | str | None)
         step = torch.randn(shape, generator=generator) * 10.0 ** len(name)
         if levels == "close":
             start[name] = torch.zeros(shape)
-            low = torch.randint(0, 1000, shape, generator=generator) / 2**20
+            low = torch.randint(0, 20, shape, generator=generator) / 2**20
             step = step.sign() * (low + (2 if name == "table" else 1))
         elif isinstance(levels, int):
             start[name] = torch.zeros(shape)
