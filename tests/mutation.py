@@ -102,6 +102,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "mlkd/student/codes.py": {
         "pass  # bar.update()": "shown alone",
         "pass  # bar.close()": "shown alone",
+        "which.reshape(-2)": "to numpy that is -1",
     },
     "mlkd/student/initialise.py": {
         "zip(layers(new), chosen, strict=False)": "as many",
