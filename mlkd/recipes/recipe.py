@@ -184,8 +184,15 @@ class _Recipe:
             return output in other.handed_over(self._config.data.labelled)
         return True
 
-    def find(self, reference: str, before: int | None = None) -> Given | Made:
+    def find(
+        self, reference: str, before: int | None = None, *, start: bool = False
+    ) -> Given | Made:
         """What a name means for a link, or for the whole chain.
+
+        Args:
+            reference: The name.
+            before: The place of the link; None = after all.
+            start: Whether a new student could have been named, for the message.
 
         Raises:
             UserError: There is no such thing, or no such link before this one.
@@ -208,22 +215,22 @@ class _Recipe:
             return Given("teacher")
         if reference in ("base", "assistant"):
             return Given("base")
-        raise UserError(f"no input is called {reference}; allowed: teacher, base, student, "
-                        f"{', '.join(earlier)}")  # fmt: skip
+        allowed = ", ".join(["teacher", "base", *([STUDENT] if start else []), *earlier])
+        raise UserError(f"no input is called {reference}; allowed: {allowed}")
 
     def _input(self, name: str, role: str) -> Input:
         """An input of a link."""
         self._roles(name)  # also of a link that is passed over
         place = self._order.index(name)
         reference = self._config.stages[name].inputs[role]
+        if reference == STUDENT and role == "start":
+            return self._new(name)
         try:
-            if reference == STUDENT and role == "start":
-                return self._new(name)
             passed = reference.removesuffix(f".{STUDENT}")
             is_start = role == "start" and passed in self._order[:place]
             if is_start and self.left_out(passed) is not None:
                 return self._input(passed, "start")
-            return self.find(reference, place)
+            return self.find(reference, place, start=role == "start")
         except UserError as error:
             raise UserError(f"stages.{name}.inputs.{role}: {error}") from None
 
@@ -234,7 +241,10 @@ class _Recipe:
         if self._config.init.folder is not None:
             return New(Given("source"))
         source = self._config.stages[name].inputs.get("source", "assistant")
-        return New(self.find(source, self._order.index(name)))
+        try:
+            return New(self.find(source, self._order.index(name)))
+        except UserError as error:
+            raise UserError(f"stages.{name}.inputs.source: {error}") from None
 
     def _path(self, name: str) -> Iterator[Input]:
         """What a link starts from, what that started from, and so on."""
