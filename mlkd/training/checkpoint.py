@@ -164,6 +164,11 @@ class Checkpoint(L.Callback):
         self._stop = _REASONS[ranks.largest(_REASONS.index(self._stop))]
         return self._stop
 
+    @property
+    def earlier(self) -> float:
+        """Seconds that the steps before the last start took, those of other processes too."""
+        return self._trained
+
     def cost(self) -> dict[str, float]:
         """How often it saved, and the seconds and the share of training time that took."""
         elapsed = self._trained + time.monotonic() - self._started

@@ -113,7 +113,7 @@ def fit(
             words.decay = module.decay_until(words.rows.weight, step, guard.skipped)
     summary = {
         "steps": steps,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(checkpoint.earlier + time.monotonic() - started, 1),
         "precision": precision,
         "processes": trainer_config.processes,
         "hardware": describe(device),

@@ -185,6 +185,9 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
         assert steps == ([] if saved is None else [saved])
     run_chain(config)
     assert_same(tmp_path / "out", whole)
+    (record,) = (tmp_path / "out/runs").glob("*/run.json")
+    # Each step before the crash took a second of the steady clock.
+    assert json.loads(record.read_text())["training"]["seconds"] > 35
 
 
 @pytest.mark.slow
