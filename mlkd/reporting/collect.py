@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,8 @@ class ReportCell:
     """What sets a cell apart in its sweep."""
     error: str | None = None
     log: str | None = None
+    student_seconds: float | None = None
+    """Training time of all links that trained the student; None where one is not finished."""
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -190,7 +192,8 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
         config = config if isinstance(config, dict) else {}
         runs = [_run_folder(folder, name, config) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
-        record = _record(runs[-1]) if runs and runs[-1] else {}
+        records = [{} if path is None else _record(path) for path in runs]
+        record = records[-1] if records else {}
         status, error = entry["status"], entry.get("error")
         if status == "finished":
             status, error = _status(record)
@@ -207,6 +210,7 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
                 overrides=entry["overrides"],
                 error=error,
                 log=entry.get("log"),
+                student_seconds=_student_seconds(records),
             )
         )
     return cells
@@ -242,8 +246,21 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
         elif config:
             config = config | {"stage": link}
         links = tuple(chains[folder])
-        cells.append(ReportCell(folder.name, status, config, record, links, error=error))
+        taken = _student_seconds([records[link] for link in links])
+        cells.append(
+            ReportCell(
+                folder.name, status, config, record, links, error=error, student_seconds=taken
+            )
+        )
     return cells
+
+
+def _student_seconds(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Training time of the links of a chain that trained the student."""
+    if any(record.get("status") != "finished" for record in records):
+        return None
+    parts = [record["training"]["seconds"] for record in records if record.get("trains_student")]
+    return round(sum(parts), 1) if parts else None
 
 
 def _status(record: dict[str, Any]) -> tuple[Status, str | None]:

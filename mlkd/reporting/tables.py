@@ -114,6 +114,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
     record = cell.record
     return {
         "seconds": seconds(cell),
+        "student_seconds": cell.student_seconds,
         "finished": record.get("finished"),
         "hardware": (record.get("training") or {}).get("hardware"),
         "code": record.get("environment", {}).get("code"),

@@ -51,6 +51,7 @@ def test_a_folder_of_runs_gives_whole_chains_and_no_inner_links(sweep: Path) -> 
     cells = collect([str(sweep.parent.parent / "runs")])
     assert by_status(cells) == {"failed": 1, "finished": 5}
     for cell in cells:
+        assert (cell.student_seconds is None) == (cell.status == "failed")
         if cell.status == "finished":
             stages = [link.name.split("-")[0] for link in cell.links]
             assert stages == ["assistant", "bottleneck", "recurrent", "contrastive"]
@@ -130,6 +131,10 @@ def test_one_run_folder_is_a_cell(cells: list[ReportCell]) -> None:
     (cell,) = collect([str(cells[0].links[-1])])
     assert cell.id == cells[0].id
     assert len(cell.links) == 4
+    taken = [
+        json.loads((link / "run.json").read_text())["training"]["seconds"] for link in cell.links
+    ]
+    assert cell.student_seconds == cells[0].student_seconds == pytest.approx(sum(taken[1:]))
 
 
 def test_unfinished_and_damaged_runs_are_told_apart(
