@@ -184,15 +184,13 @@ class _Recipe:
             return output in other.handed_over(self._config.data.labelled)
         return True
 
-    def find(
-        self, reference: str, before: int | None = None, *, start: bool = False
-    ) -> Given | Made:
+    def find(self, reference: str, before: int | None = None, *, new: bool = False) -> Given | Made:
         """What a name means for a link, or for the whole chain.
 
         Args:
             reference: The name.
             before: The place of the link; None = after all.
-            start: Whether a new student could have been named, for the message.
+            new: Whether a new student could have been named, for the message.
 
         Raises:
             UserError: There is no such thing, or no such link before this one.
@@ -215,7 +213,7 @@ class _Recipe:
             return Given("teacher")
         if reference in ("base", "assistant"):
             return Given("base")
-        allowed = ", ".join(["teacher", "base", *([STUDENT] if start else []), *earlier])
+        allowed = ", ".join(["teacher", "base", *([STUDENT] if new else []), *earlier])
         raise UserError(f"no input is called {reference}; allowed: {allowed}")
 
     def _input(self, name: str, role: str) -> Input:
@@ -230,7 +228,7 @@ class _Recipe:
             is_start = role == "start" and passed in self._order[:place]
             if is_start and self.left_out(passed) is not None:
                 return self._input(passed, "start")
-            return self.find(reference, place, start=role == "start")
+            return self.find(reference, place, new=role == "start")
         except UserError as error:
             raise UserError(f"stages.{name}.inputs.{role}: {error}") from None
 
