@@ -22,6 +22,8 @@ _FILLERS = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 """Characters of other categories that do not either: fillers of Hangul, variation selectors."""
+_DRAWN = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+"""Signs of Arabic, Syriac and Kaithi that are seen, though their category is that of joiners."""
 
 # What programs fill in: %s, %1$d, %(name)s, %@, {0}, ${name}, {{ name }}, { $name }. It stays in a
 # sentence, but is none by itself.
@@ -64,7 +66,10 @@ def clean(row: Row, max_chars: int) -> Row | Reject:
 
 def is_blank(text: str) -> bool:
     """Whether nothing of a text can be read: it is empty, white space, or without any width."""
-    return all(unicodedata.category(c) in _UNSEEN or _FILLERS.match(c) for c in text)
+    return all(
+        _FILLERS.match(c) or (unicodedata.category(c) in _UNSEEN and not _DRAWN.match(c))
+        for c in text
+    )
 
 
 def normal_form(text: str) -> str:

@@ -35,7 +35,7 @@ _ENOUGH = 6
 class OtherFile(UserError):
     """A file is packed, or no text; a corpus of pairs may have it in another format."""
 
-    def __init__(self, message: str, format: str | None) -> None:
+    def __init__(self, message: str, format: str | None = None) -> None:
         super().__init__(message)
         self.format = format
 

@@ -15,7 +15,7 @@ from mlkd.config.paths import user_path
 from mlkd.metrics.summary import columns, numbers
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
-from mlkd.runs.record import chain_of, read_record, warn_once
+from mlkd.runs.record import chain_of, inputs_of, read_record, warn_once
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class ReportCell:
     error: str | None = None
     log: str | None = None
     student_seconds: float | None = None
-    """Training time of all links that trained the student; None where one is not finished."""
+    """Training time of the last link and of those that it started from, back to where the student
+    was new; None where one is not finished or not there, or no link trains a student."""
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -192,8 +193,8 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
         config = config if isinstance(config, dict) else {}
         runs = [_run_folder(folder, name, config) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
-        records = [{} if path is None else _record(path) for path in runs]
-        record = records[-1] if records else {}
+        records = {path: _record(path) for path in known}
+        record = records[runs[-1]] if runs and runs[-1] else {}
         status, error = entry["status"], entry.get("error")
         if status == "finished":
             status, error = _status(record)
@@ -210,7 +211,7 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
                 overrides=entry["overrides"],
                 error=error,
                 log=entry.get("log"),
-                student_seconds=_student_seconds(records),
+                student_seconds=_student_seconds(known[-1], records) if known else None,
             )
         )
     return cells
@@ -246,7 +247,7 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
         elif config:
             config = config | {"stage": link}
         links = tuple(chains[folder])
-        taken = _student_seconds([records[link] for link in links])
+        taken = _student_seconds(folder, records)
         cells.append(
             ReportCell(
                 folder.name, status, config, record, links, error=error, student_seconds=taken
@@ -255,12 +256,25 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
     return cells
 
 
-def _student_seconds(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Training time of the links of a chain that trained the student."""
-    if any(record.get("status") != "finished" for record in records):
-        return None
-    parts = [record["training"]["seconds"] for record in records if record.get("trains_student")]
-    return round(sum(parts), 1) if parts else None
+def _student_seconds(folder: Path, records: Mapping[Path, Mapping[str, Any]]) -> float | None:
+    """Training time of a run and of those that it started from, back to where the student is new.
+
+    Args:
+        folder: Of the run.
+        records: Those of the runs beside it as well, by folder.
+    """
+    total = 0.0
+    for _ in records:  # as many steps at most, whatever they say
+        record = records.get(folder, {})
+        training = record.get("training")
+        finished = record.get("status") == "finished" and record.get("trains_student", True)
+        if not finished or not training:
+            return None
+        total += float(training["seconds"])
+        if (start := inputs_of(record).get("start")) is None:
+            return round(total, 1)
+        folder = folder.parent / start
+    return None
 
 
 def _status(record: dict[str, Any]) -> tuple[Status, str | None]:

@@ -46,6 +46,7 @@ def test_tidying(text: str, expected: str) -> None:
         ("x", " \t\u200b\ufeff", "empty side"),
         ("\u200c\u200d", "x", "empty side"),
         ("x", "\u3164 \u2800\ufe0f", "empty side"),
+        ("x", "\u06dd", "no letters"),  # a sign that is seen
         ("x" * 51, "x", "too long"),
         ("x", "x" * 51, "too long"),
         ("1", "2", "no letters"),

@@ -137,6 +137,30 @@ def test_one_run_folder_is_a_cell(cells: list[ReportCell]) -> None:
     assert cell.student_seconds == cells[0].student_seconds == pytest.approx(sum(taken[1:]))
 
 
+def test_seconds_of_a_student_are_those_of_all_its_links_or_none(
+    cells: list[ReportCell], tmp_path: Path
+) -> None:
+    chain = collect([str(cells[0].links[-1])])[0].links
+    for link in chain:
+        shutil.copytree(link, tmp_path / link.name)
+    last = tmp_path / chain[-1].name
+
+    def seconds() -> float | None:
+        return collect([str(last)])[0].student_seconds
+
+    assert seconds() == cells[0].student_seconds
+    shutil.rmtree(tmp_path / chain[0].name)  # the assistant
+    assert seconds() == cells[0].student_seconds
+    middle = tmp_path / chain[1].name / "run.json"
+    record = json.loads(middle.read_text())
+    del record["checksum"]
+    for training in ({}, None):
+        middle.write_text(json.dumps(record | {"training": training}))
+        assert seconds() is None
+    shutil.rmtree(middle.parent)
+    assert seconds() is None
+
+
 def test_unfinished_and_damaged_runs_are_told_apart(
     cells: list[ReportCell], tmp_path: Path
 ) -> None:

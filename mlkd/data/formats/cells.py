@@ -93,7 +93,8 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
         texts = texts[:-1]  # whatever the column of the domain is called
     words = _HEADER_WORDS | language_names(wanted.source) | language_names(wanted.target)
     parts = [re.findall(r"[^\W\d_]+", text.strip('"').lower()) for text in texts]
-    if len(set(texts)) > 1 and all(part and set(part) <= words for part in parts):
+    alike = len({tuple(re.findall(r"\w+", text.lower())) for text in texts}) == 1
+    if not alike and all(part and set(part) <= words for part in parts):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
             f"set {wanted.section}.{wanted.name}.header=true",

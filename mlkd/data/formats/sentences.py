@@ -14,13 +14,14 @@ from mlkd.data.rows import Pair, Reject, checked
 _MARKS = {
     "&": re.compile(rf"(?!{ENTITY})(?<!&)&(?=[^\W_])(?!\w+=)"),
     "_": re.compile(r"(?<!_)_(?=[^\W\d_])"),
-    "~": re.compile(r"(?<!~)~(?=[^\W\d_])(?!\w+/)"),
 }
 _MOST = 3
 """A text with more such signs is no label."""
-_ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in _MARKS}
+_ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in "&_~"}
 """As Chinese and Japanese have it: ``文件(&F)``."""
-_WORD = re.compile(r"[\w&~]+")
+_WORD = re.compile(r"[\w&]+")
+_TILDE = re.compile(r"(?<![~/.\d])~(?=[^\W\d_])(?!\w+/)")
+_AT_START = re.compile(r"(?<!\w)~")
 
 _LONG = 5000
 """Characters of what is no sentence anyway."""
@@ -66,6 +67,7 @@ def without_marks(source: str, target: str) -> tuple[str, str]:
     ``snake_case``, ``R&D`` and ``&amp;`` have none. ``&&`` is ``&``. A tilde (``~File``, as
     LibreOffice has it) is a mark where both sides have one.
     """
+    source, target = _without_tildes(source, target)
     for sign, pattern in _MARKS.items():
         if sign not in source and sign not in target:
             continue
@@ -76,15 +78,24 @@ def without_marks(source: str, target: str) -> tuple[str, str]:
     return source.replace("&&", "&"), target.replace("&&", "&")
 
 
+def _without_tildes(source: str, target: str) -> tuple[str, str]:
+    """A mark is the one tilde of each side, on one side at the start of a word; others stay."""
+    sides = source, target
+    words = [{word for word in side.split() if "~" in word} for side in sides]
+    marked = all(side.count("~") == 1 and _TILDE.search(side) for side in sides)
+    if not marked or not any(map(_AT_START.search, sides)) or words[0] == words[1]:
+        return sides
+    one, two = (_ASIDE["~"].sub("", side).replace("~", "") for side in sides)
+    return one, two
+
+
 def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) -> str:
     other_marked = pattern.search(other) is not None
     aside = _ASIDE[sign]
     if other_marked and aside.search(text) and not aside.search(other):
         return aside.sub("", text)
     found = list(pattern.finditer(text))
-    if len(found) > _MOST or (sign != "&" and text.count(sign) != 1):
-        return text
-    if sign == "~" and not other_marked:
+    if len(found) > _MOST or (sign == "_" and text.count("_") != 1):
         return text
     for match in reversed(found):
         if _is_mark(text, match.start(), other, other_marked):

@@ -196,6 +196,13 @@ def cleaned(source: str, target: str) -> tuple[str, str]:
         ("Cu~t", "~Ausschneiden", ("Cut", "Ausschneiden")),
         ("in ~user/files", "in ~user/files", ("in ~user/files", "in ~user/files")),
         ("about ~ten", "etwa 10", ("about ~ten", "etwa 10")),
+        ("~File", "Da~tei", ("File", "Datei")),
+        ("Monday~Friday", "월요일~금요일", ("Monday~Friday", "월요일~금요일")),
+        ("Log in as ~root now", "Als ~root an", ("Log in as ~root now", "Als ~root an")),
+        ("See x.org/~bob.", "Siehe x.org/~bob an.", ("See x.org/~bob.", "Siehe x.org/~bob an.")),
+        ("Dr.~Smith", "Dr.~Schmidt", ("Dr.~Smith", "Dr.~Schmidt")),
+        ("R&D~x", "R&D~y", ("R&D~x", "R&D~y")),
+        ("Sa~ve ~As", "~Speichern", ("Sa~ve ~As", "~Speichern")),
         ("5 % of _files", "5 % der _Dateien", ("5 % of files", "5 % der Dateien")),
     ],
 )  # fmt: skip

@@ -99,6 +99,11 @@ def test_doubled_quotes_of_a_table_are_bad_rows(tmp_path: Path) -> None:
     assert reasons(items) == {"quoted as CSV": 1}
 
 
+def test_a_first_row_of_words_that_are_alike_is_a_pair(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("Question?\tQuestion ?\nRain\tPluie\n")
+    assert len(pairs(tmp_path, format="tsv", path="x.tsv")) == 2
+
+
 @pytest.mark.parametrize(
     "header",
     [("english", "german"), ("en", "de"), ("Source", "Target"), ("sentence1", "sentence2"),
