@@ -24,6 +24,15 @@ _LOCAL = {"error", "log", "code", "folder", "command"}
 
 _TWO = "English, German"
 _SIX = "English, German, Spanish, French, Italian, Dutch"
+_FEW = (
+    "stages.task.fraction=0.02 stages.task.epochs=15 "
+    "stages.domains.fraction=0.02 stages.domains.epochs=25"
+)
+_PAIR = (
+    "eval.sets.stsb_dev.languages=[en,de] eval.sets.stsb_test.languages=[en,de] "
+    "eval.sets.multi30k_dev.languages=[de] eval.sets.multi30k_test.languages=[de] "
+    "eval.sets.tatoeba_test.languages=[de]"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Table:
     """The words that follow the module."""
     module: str = "mlkd.train"
     """What runs: sweeps of ``mlkd.train``, or ``mlkd.baselines``."""
+    assistant: str = ""
+    """The words of a chain whose last student the commands take as their ready assistant."""
     besides: tuple[str, ...] = ()
     """Other files of the report than ``table.csv``: ``references`` or ``curves``."""
 
@@ -113,7 +124,38 @@ TABLES = {
         (
             "-m experiment=few_domains seed=0,1,2",
             "-m experiment=few_domains stages.domains.graph=null seed=0,1,2",
+            f"-m experiment=few_domains {_FEW} seed=0,1,2",
+            f"-m experiment=few_domains {_FEW} stages.domains.graph=null seed=0,1,2",
         ),
+    ),
+    "hrkd_graph": Table(
+        "English",
+        (
+            "-m experiment=few_domains seed=0,1,2",
+            "-m experiment=few_domains stages.domains.graph.update=frozen seed=0,1,2",
+            "-m experiment=few_domains stages.domains.graph.update=alternate "
+            "stages.domains.epochs=10 seed=0,1,2",
+            "-m experiment=few_domains stages.domains.graph.aggregate=mean,none seed=0,1,2",
+            "-m experiment=few_domains stages.domains.graph.self_attention=false seed=0,1,2",
+        ),
+    ),
+    "layer_signals": Table(
+        _SIX,
+        (
+            "-m experiment=layer_signals seed=0,1,2",
+            "-m experiment=layer_signals stages.layers.enabled=false stages.mse.max_steps=600 "
+            "seed=0,1,2",
+        ),
+    ),
+    "bistil_pair": Table(
+        _SIX,
+        (
+            "-m experiment=one_pair data.languages=[de] seed=0,1,2",
+            f"-m experiment=one_pair data.languages=[de,es,fr,it,nl] student.layers=5 {_PAIR} "
+            "seed=0,1,2",
+        ),
+        assistant="experiment=headline_mse stage=assistant",
+        besides=("references",),
     ),
     "initialisation": Table(
         _TWO,
@@ -130,6 +172,10 @@ TABLES = {
 def record(name: str, settings: list[str]) -> None:
     """Run what a table is of and write its files."""
     table = TABLES[name]
+    if table.assistant:
+        alone = [word for word in settings if not word.startswith("hydra/")]  # those of sweeps
+        ready = _run(["mlkd.train", *table.assistant.split(), *alone])
+        settings = [*settings, f"assistant.encoder.path={ready}"]
     with tempfile.TemporaryDirectory() as scratch:
         if table.module == "mlkd.baselines":
             for number, line in enumerate(table.commands):

@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 15
+    assert len(marks) == len(set(marks)) == 18
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -104,7 +104,16 @@ def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
         seeds = table["seed"].groupby([table["sweep"].fillna(""), overrides]).apply(sorted)
         assert all(found == [0, 1, 2] for found in seeds), name
     rows = {"headline": 5, "sizes": 6, "rivals": 11, "parts": 11, "by_start": 9, "powers": 3}
-    rows |= {"equal": 12, "starts": 6, "few": 6, "small": 10, "first": 8}
+    rows |= {
+        "equal": 12,
+        "starts": 6,
+        "signals": 6,
+        "of_pair": 6,
+        "few": 12,
+        "graph": 18,
+        "small": 10,
+        "first": 8,
+    }
     assert {name: len(results[name]) for name in rows} == rows
 
 
@@ -112,8 +121,11 @@ def test_the_pages_show_the_commands_of_the_tables(results: dict[str, Any]) -> N
     for name, table in results["TABLES"].items():
         for command in table.commands:
             # That the commands of the pages are possible is test_readme's.
-            whole = [*command.split(), "data.root=$CORPORA"]
+            ready = ["assistant.encoder.path=models/my-assistant"] if table.assistant else []
+            whole = [*command.split(), "data.root=$CORPORA", *ready]
             assert whole in commands(table.module), (name, command)
+        if table.assistant:
+            assert [*table.assistant.split(), "data.root=$CORPORA"] in commands("mlkd.train")
 
 
 def test_the_pages_draw_the_conclusions_of_their_tables(results: dict[str, Any]) -> None:
@@ -268,11 +280,48 @@ def test_the_details_draw_the_conclusions_of_word_tables(results: dict[str, Any]
 
 
 def test_the_details_draw_the_conclusion_of_learned_ratios(results: dict[str, Any]) -> None:
-    by_ratios = results["few"].groupby("ratios")[["dev_classification", "test_classification"]]
-    means, noise = by_ratios.mean(), by_ratios.std().max()
-    less = means.loc["all 1/D"] - means.loc["learned"]
-    assert (less.abs() < noise).all()
-    assert "{:.1f} points less on dev and {:.1f} on test".format(*less) in DETAILS
+    measures = ["dev_classification", "test_classification"]
+    by_ratios = results["few"].groupby(["reviews", "ratios"])[measures]
+    means, noise = by_ratios.mean().unstack(), by_ratios.std().unstack()
+    gain = means.xs("learned", axis=1, level=1) - means.xs("all 1/D", axis=1, level=1)
+    assert (gain.abs() < noise.T.groupby(level=0).max().T).all(axis=None)
+    dev, test = gain.loc["10 %"]
+    assert f"{test:.1f} points ahead on test and {-dev:.1f} behind on dev" in DETAILS
+    dev, test = gain.loc["2 %"]
+    assert f"{test:.1f}" == f"{dev:.1f}" and f"{test:.1f} ahead on both" in DETAILS
+    parts = results["graph"].groupby("graph")["dev_classification"].mean()
+    assert f"all rows are within {parts.max() - parts.min():.1f} points there" in DETAILS
+
+
+def test_the_details_draw_the_conclusion_of_layers(results: dict[str, Any]) -> None:
+    signals = results["signals"].groupby("enabled")
+    means, noise = (
+        found[["dev_sts", "test_sts", "test_bitext"]]
+        for found in (signals.mean(numeric_only=True), signals.std(numeric_only=True))
+    )
+    gain = means.loc[False] - means.loc[True]
+    assert (gain > noise.max())[["dev_sts", "test_sts"]].all()
+    seconds = signals["student_seconds"].mean()
+    assert seconds[False] < seconds[True]
+    shown = "{:.1f} points of dev STS, {:.1f} of test STS and {:.1f} points more translations"
+    assert shown.format(*gain) in DETAILS
+
+
+def test_the_pages_draw_the_conclusion_of_one_pair(results: dict[str, Any]) -> None:
+    measures = ["dev_sts", "test_sts", "test_bitext", "kept", "parameters"]
+    two, five = (results["of_pair"].groupby("layers")[measures].mean().loc[n] for n in (6, 5))
+    whole = results["pair_assistant"].iloc[0]
+    part = 100 * two["parameters"] / whole["parameters"]
+    assert abs(two["parameters"] / five["parameters"] - 1) < 0.01
+    kept = f"keeps {two['kept']:.1f} % of the assistant's test STS"
+    assert kept in DETAILS and f"{part:.0f} % of the assistant's parameters" in DETAILS
+    gain = two - five
+    shown = "{:.1f} points ahead on dev, {:.1f} on test, and finds {:.1f} points more translations"
+    assert shown.format(*gain[["dev_sts", "test_sts", "test_bitext"]]) in DETAILS
+    lost = whole["test_bitext"] - two["test_bitext"]
+    assert f"finds {lost:.1f} points fewer translations than the assistant" in DETAILS
+    assert f"English and German alone keeps {two['kept']:.1f} %" in README
+    assert f"five languages {five['kept']:.1f} %" in README
 
 
 @pytest.fixture
@@ -287,6 +336,24 @@ def test_an_unknown_table_is_refused(recorder: Any, capsys: pytest.CaptureFixtur
     for words, message in (["nothing"], "nothing: no such table"), (["a=b"], "no table is named"):
         assert recorder.main(words) == 2
         assert capsys.readouterr().err.startswith(f"error: {message}; allowed: headline, ")
+
+
+def test_a_table_may_have_a_ready_assistant(recorder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+
+    def run(words: list[str]) -> str:
+        told.append(words)
+        return "runs/a/student"
+
+    monkeypatch.setattr(recorder, "_run", run)
+    monkeypatch.setattr(recorder, "join", lambda sources, target: None)
+    recorder.record("bistil_pair", ["data.root=x", "hydra/launcher=slurm"])
+    first, *trainings, report = told
+    assert first == ["mlkd.train", *recorder.TABLES["bistil_pair"].assistant.split(), "data.root=x"]
+    assert {tuple(words[-2:]) for words in trainings} == {
+        ("hydra/launcher=slurm", "assistant.encoder.path=runs/a/student")
+    }
+    assert report[0] == "mlkd.report"
 
 
 def test_a_report_without_rows_leaves_the_record(recorder: Any, tmp_path: Path) -> None:

@@ -377,8 +377,9 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
         for option in sorted(group.glob("*.yaml"))
         if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
                                "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta",
-                               "minilm_coded", "bilingual"}
+                               "minilm_coded", "bilingual", "one_pair"}
     ]
+    + ["experiment=one_pair assistant.encoder.path=models/my-assistant"]
     + ["student=minilm_coded init=codes", "student=bilingual init=copy"]
     + [f"stage={stage} debug=tiny" for stage in LINKS]
     + ["recipe=mse debug=tiny", "recipe=mse stage=assistant", "experiment=headline_mse debug=tiny"]
