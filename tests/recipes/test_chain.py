@@ -379,7 +379,6 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
                                "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta",
                                "minilm_coded", "bilingual", "one_pair"}
     ]
-    + ["experiment=one_pair assistant.encoder.path=models/my-assistant"]
     + ["student=minilm_coded init=codes", "student=bilingual init=copy"]
     + [f"stage={stage} debug=tiny" for stage in LINKS]
     + ["recipe=mse debug=tiny", "recipe=mse stage=assistant", "experiment=headline_mse debug=tiny"]
@@ -396,6 +395,12 @@ SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
 )  # fmt: skip
 def test_every_option_composes(override: str) -> None:
     configure(*override.split())
+
+
+def test_one_pair_takes_a_ready_assistant(encoder_folder: Path) -> None:
+    ready = f"assistant.encoder.path={encoder_folder}"
+    config = configure("experiment=one_pair", "data.languages=[de]", ready)
+    assert [link.name for link in links(config)] == ["layers", "mse"]
 
 
 def test_only_a_ready_assistant_is_compared_with_the_teacher(
