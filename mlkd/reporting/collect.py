@@ -187,13 +187,14 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 def _sweep_cells(folder: Path) -> list[ReportCell]:
     """Cells of one sweep, those without a run included."""
-    cells = []
+    cells: list[ReportCell] = []
+    records: dict[Path, dict[str, Any]] = {}  # cells share links
     for entry in _entries(folder / "sweep.json"):
         config = _read(folder / "jobs" / f"{entry['id']}.json").get("config")
         config = config if isinstance(config, dict) else {}
         runs = [_run_folder(folder, name, config) for name in entry["runs"]]
         known = tuple(path for path in runs if path is not None)
-        records = {path: _record(path) for path in known}
+        records |= {path: _record(path) for path in known if path not in records}
         record = records[runs[-1]] if runs and runs[-1] else {}
         status, error = entry["status"], entry.get("error")
         if status == "finished":

@@ -21,6 +21,7 @@ _ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in "&_~"}
 """As Chinese and Japanese have it: ``文件(&F)``."""
 _WORD = re.compile(r"[\w&]+")
 _TILDE = re.compile(r"(?<![~/.\d])~(?=[^\W\d_])(?!\w+/)")
+"""What may be a mark of LibreOffice, and no address, number or folder of a user."""
 _AT_START = re.compile(r"(?<!\w)~")
 
 _LONG = 5000
