@@ -82,8 +82,9 @@ class CorpusConfig(Section):
     (JSONL, Parquet and datasets always have names). ``{source}``, ``{target}`` are filled in. For
     ``aligned``: the text columns read from both files, each giving a pair a row. null = the first
     two, of ``text`` the first, of ``aligned`` files of plain text the one that there is."""
-    header: bool = False
-    """Whether the first line names the columns."""
+    header: bool | None = None
+    """Whether the first line names the columns. null = no, and a line that looks as if it did is
+    refused."""
     delimiter: Delimiter = ","
     """What separates the cells of ``csv``; ``tab`` for a tab."""
     domain: Domain = "general"

@@ -79,8 +79,9 @@ class LabelledConfig(Section):
     columns: Several[Column] | None = None
     """Columns of the text or the two sentences, and of the label or score: positions, or names
     where the file has a header (JSONL always has names). null = the first ones."""
-    header: bool = False
-    """Whether the first line names the columns."""
+    header: bool | None = None
+    """Whether the first line names the columns. null = no, and a line that looks as if it did is
+    refused."""
     delimiter: Delimiter = ","
     """What separates the cells of ``csv``; ``tab`` for a tab."""
     labels: list[Label] = Field(default=[])

@@ -227,9 +227,8 @@ def _sources(config: DataConfig, allow_download: bool) -> list[CorpusPart]:
 
 def _key(config: DataConfig, sources: list[CorpusPart], *excluded: set[str]) -> str:
     """Hash of what decides the content; files count by what is in them, not by where they are."""
-    settings = config.model_dump(
-        include={"max_chars", "max_rejected", "dev_fraction", "fraction"}, mode="json"
-    )
+    included = {"max_chars", "max_rejected", "dev_fraction", "fraction"}
+    settings = config.model_dump(include=included, mode="json")
     shown = {"format", "codes", "columns", "header", "delimiter", "domain", "domain_column"}
     shown, places = shown | {"max_pairs"}, {"path", "dev_path"}
     files = [
@@ -246,8 +245,9 @@ def _key(config: DataConfig, sources: list[CorpusPart], *excluded: set[str]) -> 
 
 
 def _shown(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what stores of text without a column of domains do not have."""
-    return {k: v for k, v in settings.items() if k != "domain_column" or v is not None}
+    """Without a column of domains that there is not; no header is one that is not there."""
+    shown = {k: v for k, v in settings.items() if k != "domain_column" or v is not None}
+    return shown | {"header": bool(settings["header"])}
 
 
 def _write(

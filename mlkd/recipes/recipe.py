@@ -223,11 +223,11 @@ class _Recipe:
         reference = self._config.stages[name].inputs[role]
         if reference == STUDENT and role == "start":
             return self._new(name)
+        passed = reference.removesuffix(f".{STUDENT}")
+        is_start = role == "start" and passed in self._order[:place]
+        if is_start and self.left_out(passed) is not None:
+            return self._input(passed, "start")
         try:
-            passed = reference.removesuffix(f".{STUDENT}")
-            is_start = role == "start" and passed in self._order[:place]
-            if is_start and self.left_out(passed) is not None:
-                return self._input(passed, "start")
             return self.find(reference, place, new=role == "start")
         except UserError as error:
             raise UserError(f"stages.{name}.inputs.{role}: {error}") from None

@@ -279,6 +279,9 @@ def test_parquet(tmp_path: Path) -> None:
     items = found(tmp_path, format="parquet", path="parts", columns=nested)
     assert isinstance(items[0], Row)
     assert reasons(items) == {"missing value": 3}
+    (tmp_path / "x.tsv").write_bytes((tmp_path / "parts" / "b.parquet").read_bytes())
+    items = found(tmp_path, format="parquet", path="x.tsv", columns=nested)
+    assert reasons(items) == {"missing value": 3}
     numbers = found(tmp_path, format="parquet", path="parts", columns=["english", "number"])
     assert reasons(numbers)["not a string"] == 3
     pq.write_table(

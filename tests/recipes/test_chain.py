@@ -246,8 +246,7 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
         ),
         (
             "stages.bottleneck.enabled=false ~stages.bottleneck.inputs.start",
-            "stages.recurrent.inputs.start: stages.bottleneck.inputs: start: the stage embedding "
-            "reads: start, target",
+            "stages.bottleneck.inputs: start: the stage embedding reads: start, target",
         ),
         (
             "recipe=mse ~stages.mse.inputs.target",

@@ -24,7 +24,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
 def count(wanted: Wanted, files: list[Path]) -> int:
     """How many rows there are."""
     columns = len(wanted.columns(files))
-    return columns * (count_lines(files[0]) - wanted.corpus.header)
+    return columns * (count_lines(files[0]) - bool(wanted.corpus.header))
 
 
 def zipped(

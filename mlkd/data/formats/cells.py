@@ -37,7 +37,7 @@ def cells(
     Raises:
         UserError: There is no such column, a header is not announced, or the cells are quoted.
     """
-    rows, header = iter(rows), wanted.corpus.header
+    rows, header = iter(rows), bool(wanted.corpus.header)
     first = next(rows, (str(path), "")) if header else (str(path), "")
     names = first[1].split("\t") if header and isinstance(first[1], str) else []
     chosen = positions(wanted, columns, names if header else None, path)
@@ -88,7 +88,12 @@ def positions(
 
 
 def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
-    """Stop at a first row that names its columns, for it would be trained as a pair."""
+    """Stop at a first row that names its columns, for it would be trained as a pair.
+
+    ``header: false`` says that it is one.
+    """
+    if wanted.corpus.header is not None:
+        return
     if wanted.corpus.domain_column is not None:
         texts = texts[:-1]  # whatever the column of the domain is called
     words = _HEADER_WORDS | language_names(wanted.source) | language_names(wanted.target)
@@ -97,7 +102,7 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
     if not alike and all(part and set(part) <= words for part in parts):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
-            f"set {wanted.section}.{wanted.name}.header=true",
+            f"{wanted.section}.{wanted.name}.header=true, or header=false if it is none",
             ".header",
         )
 

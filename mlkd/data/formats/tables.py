@@ -32,7 +32,7 @@ def table_pairs(wanted: Wanted, columns: list[str], files: list[Path]) -> Iterat
     Raises:
         UserError: A file is unreadable or has no such column.
     """
-    parquet = files[0].suffix == ".parquet"
+    parquet = wanted.corpus.format == "parquet" or files[0].suffix == ".parquet"
     for path in files if parquet else [files[0].parent]:
         number = count(1)
         try:

@@ -25,4 +25,4 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
 
 def count(wanted: Wanted, files: list[Path]) -> int:
     """How many rows there are."""
-    return count_lines(files[0]) - wanted.corpus.header
+    return count_lines(files[0]) - bool(wanted.corpus.header)

@@ -29,4 +29,4 @@ def rows(
 
 def count(wanted: Wanted, files: list[Path]) -> int:
     """How many rows there are."""
-    return count_lines(files[0]) - wanted.corpus.header
+    return count_lines(files[0]) - bool(wanted.corpus.header)
