@@ -57,7 +57,7 @@ def clean(row: Row, max_chars: int) -> Row | Reject:
         reason = "empty side"
     elif len(source) > max_chars or len(target) > max_chars:
         reason = "too long"
-    elif not (_has_letters(source) and _has_letters(target)):
+    elif not (has_letters(source) and has_letters(target)):
         reason = "no letters"
     else:
         return row._replace(source=source, target=target)
@@ -103,7 +103,7 @@ def without_placeholders(text: str) -> str:
     return _PLACEHOLDER.sub("", text) if "%" in text or "{" in text else text
 
 
-def _has_letters(text: str) -> bool:
+def has_letters(text: str) -> bool:
     """Whether there are letters beside placeholders."""
     return any(map(str.isalpha, without_placeholders(text)))
 

@@ -26,7 +26,7 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 UNFINISHED = (
     *("fuzzy", "not translatable", "obsolete", "unfinished", "untranslated", "vanished"),
-    *("no plural rule", "selectors", "symbolic id", "translators' credits"),
+    *("no plural rule", "no words", "selectors", "symbolic id", "translators' credits"),
 )
 """Reasons that are normal in translators' files: counted, but not as bad rows."""
 BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError)

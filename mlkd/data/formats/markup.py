@@ -24,6 +24,8 @@ _TAG = re.compile(
 ENTITY = r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
 """A character by its name or number, as in HTML."""
 _ENTITY = re.compile(ENTITY)
+_AGAIN = re.compile(rf"</({_NAME})>(?=<\1[\s>])")
+"""Between two elements of one name, such as keys (Ctrl, E) and cells."""
 _BLOCKS = set(
     "p br hr li ul ol dl dt dd div table tr td th h1 h2 h3 h4 h5 h6 img para title listitem "
     "itemizedlist orderedlist simplelist member entry row note tip warning important".split()
@@ -52,6 +54,7 @@ def without_markup(text: str) -> str:
     if "<" in text:
         names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
         closed = {name for name, close in names if close} & {n for n, close in names if not close}
+        text = _AGAIN.sub(rf"\g<0>{GAP}", text)
         text = close_gaps(_TAG.sub(lambda match: _instead(match, closed), text))
     return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 

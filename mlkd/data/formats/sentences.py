@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from mlkd.data.cleaning import has_letters
 from mlkd.data.formats.markup import ENTITY, without_markup
 from mlkd.data.rows import Pair, Reject, checked
 
@@ -19,6 +20,8 @@ _MOST = 3
 """A text with more such signs is no label."""
 _ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in "&_~"}
 """As Chinese and Japanese have it: ``文件(&F)``."""
+_ASIDE_ALONE = {sign: re.compile(rf"(?<=[\u2e80-\uffef]){p.pattern}") for sign, p in _ASIDE.items()}
+"""The same behind one of their letters, where it is no call of a function: ``foo(&x)``."""
 _WORD = re.compile(r"[\w&]+")
 _TILDE = re.compile(r"(?<![~/.\d])~(?=[^\W\d_])(?!\w+/)")
 """What may be a mark of LibreOffice, and no address, number or folder of a user."""
@@ -58,7 +61,8 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     one, two = without_marks(one, two)
     if is_symbolic(one):
         return Reject("symbolic id", place, one)
-    return Pair(without_markup(one), without_markup(two), place)
+    found = Pair(without_markup(one), without_markup(two), place)
+    return found if has_letters(found.source) else Reject("no words", place, one)
 
 
 def without_marks(source: str, target: str) -> tuple[str, str]:
@@ -92,8 +96,8 @@ def _without_tildes(source: str, target: str) -> tuple[str, str]:
 
 def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) -> str:
     other_marked = pattern.search(other) is not None
-    aside = _ASIDE[sign]
-    if other_marked and aside.search(text) and not aside.search(other):
+    aside = (_ASIDE if other_marked else _ASIDE_ALONE)[sign]
+    if aside.search(text) and not aside.search(other):
         return aside.sub("", text)
     found = list(pattern.finditer(text))
     if len(found) > _MOST or (sign == "_" and text.count("_") != 1):

@@ -176,6 +176,9 @@ def cleaned(source: str, target: str) -> tuple[str, str]:
         ("Cu_t", "_Ausschneiden", ("Cut", "Ausschneiden")),
         ("Save _As…", "Speichern _unter…", ("Save As…", "Speichern unter…")),
         ("_Open", "打开(_O)", ("Open", "打开")),
+        ("Open", "打开(_O)", ("Open", "打开")),
+        ("Open File", "ファイルを開く (&O)", ("Open File", "ファイルを開く")),
+        ("call foo(&s) now", "foo rufen", ("call foo(&s) now", "foo rufen")),
         ("&File...", "ファイル(&F)...", ("File...", "ファイル...")),
         ("&File", "&Datei", ("File", "Datei")),
         ("E&xit", "B&eenden", ("Exit", "Beenden")),
@@ -217,6 +220,8 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ('See <ulink url="a&gt;b">here</ulink> &amp; there', "See here & there"),
         ("<para>One.</para><para>Two.</para>", "One. Two."),
         ("one<br>two<br/>three", "one two three"),
+        ("Use <keyseq><key>Ctrl</key><key>E</key></keyseq> or E.", "Use Ctrl E or E."),
+        ("<cell>a</cell><cell>b</cell><b>c</b>", "a bc"),
         ("<b>bold</b>ly", "boldly"),
         ("open <file> or <user@host>", "open <file> or <user@host>"),
         ("a < b and c > d", "a < b and c > d"),
@@ -271,7 +276,7 @@ def test_symbolic_ids(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["README.md", "Node.js", "e-mail", "File/Folder", "3.5", "www.x.org", "OK"]
+    "source", ["README.md", "Node.js", "e-mail", "File/Folder", "www.x.org", "OK"]
 )
 def test_words_that_are_no_ids(source: str) -> None:
     assert cleaned(source, "x") == (source, "x")
@@ -291,8 +296,16 @@ def test_messages_with_selectors_are_left_out() -> None:
     assert item.reason == "selectors"
 
 
+@pytest.mark.parametrize("source", ["3.5", "%s: %d", "×", "<media src='a.png'/>", "→ {0}"])
+def test_messages_without_words(source: str) -> None:
+    assert sentence_pair(source, source, "x:1") == Reject("no words", "x:1", source)
+    damaged = sentence_pair("What?", "???", "x:1")
+    assert isinstance(damaged, Pair)  # which cleaning rejects as a bad row
+
+
 def test_reasons_of_catalogues_are_not_bad_rows(tmp_path: Path) -> None:
     (tmp_path / "de.po").write_text(
+        'msgid "5 × 3"\nmsgstr "5 · 3"\n\n'
         'msgid "translator-credits"\nmsgstr "Erika <e@example.org>"\n\n'
         'msgid "_Print"\nmsgstr "_Drucken"\n'
     )
