@@ -96,6 +96,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "F.normalize(left, dim=1) @ F.normalize(right, dim=-1).T": "2-d",
         "F.normalize(left, dim=-1) @ F.normalize(right, dim=1).T": "2-d",
     },
+    "mlkd/stages/domains_task.py": {
+        "get_embedding_dimension() or 1": "there is one",
+        "vectors[batch.translation]": "a text to classify is both sides",
+        "torch.stack(known)[batch.domain, batch.translation]": "a text to classify is both sides",
+        "self.heads is not None or self.task is not None": "there is a task",
+    },
     "mlkd/stages/masking.py": {
         "draw <= 0.8 * share": "no draw is an edge",
         "draw > 0.8 * share": "no draw is an edge",
