@@ -102,6 +102,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "torch.stack(known)[batch.domain, batch.translation]": "a text to classify is both sides",
         "self.heads is not None or self.task is not None": "there is a task",
     },
+    "mlkd/stages/layers.py": {
+        "persistent=True": "in checkpoints as well",
+        "manual_seed(1)": "any seed",
+        "module.position > 0": "the first row is a special token's",
+        "module.position >= 1": "the first row is a special token's",
+    },
     "mlkd/stages/masking.py": {
         "draw <= 0.8 * share": "no draw is an edge",
         "draw > 0.8 * share": "no draw is an edge",

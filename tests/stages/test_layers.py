@@ -46,10 +46,12 @@ from mlkd.targets.live import LiveEncoder
 TEXTS = [*ENGLISH[:3], *GERMAN[:3]]
 
 
-def student_of(folder: Path, stored: int, recurrence: int = 1) -> SentenceTransformer:
+def student_of(
+    folder: Path, stored: int, recurrence: int = 1, codes: int | None = None
+) -> SentenceTransformer:
     source = load_folder(folder)
-    init = InitConfig(source="teacher", layers="ends", embedding="copy")
-    size = StudentConfig(bottleneck=None, layers=stored, recurrence=recurrence)
+    init = InitConfig(source="teacher", layers="ends", embedding="kmeans" if codes else "copy")
+    size = StudentConfig(bottleneck=None, codes=codes, layers=stored, recurrence=recurrence)
     frequency = torch.ones(backbone_of(source).config.vocab_size)
     return build_student(source, size, init, frequency, 16)
 
@@ -157,6 +159,29 @@ def test_a_student_with_all_layers_has_nothing_to_learn(encoder_folder: Path, ki
     output = stage_for(model, encoder_folder).objective(batch_for(model))
     zero = [value.item() == 0.0 for value in output.logs.values()]
     assert zero == [kind != "other"] * 2
+
+
+def test_mixed_precision_ends_with_the_encoders(
+    encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = student_of(encoder_folder, 2)
+    stage, terms, mixed = stage_for(model, encoder_folder), LayerTerms.terms, []
+
+    def spying_terms(self: LayerTerms, *given: Any) -> Any:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return terms(self, *given)
+
+    monkeypatch.setattr(LayerTerms, "terms", spying_terms)
+    with torch.autocast("cpu", torch.bfloat16):
+        stage.objective(batch_for(model))
+    assert mixed == [False]
+
+
+def test_words_in_codes_are_not_masked(encoder_folder: Path) -> None:
+    model = student_of(encoder_folder, 2, codes=4)
+    assert stage_for(model, encoder_folder).objective(batch_for(model)).loss > 0
+    with pytest.raises(UserError, match=r"stage layers: masking is not for student\.codes"):
+        stage_for(model, encoder_folder, masking={"share": 0.15})
 
 
 def test_what_is_left_out_is_not_computed(encoder_folder: Path) -> None:
