@@ -12,18 +12,30 @@ import pytest
 import torch
 from conftest import ENGLISH, configure, run_until, tiny_settings, write_corpus
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 import mlkd
 from mlkd.config.schema import TrainConfig
-from mlkd.encoders.difference import Differences, read_difference, weights_fingerprint, weights_of
-from mlkd.encoders.folder import load_folder
+from mlkd.config.stages import known_stages
+from mlkd.config.student import InitConfig, StudentConfig
+from mlkd.encoders.backbone import backbone_of
+from mlkd.encoders.difference import (
+    Differences,
+    codes_of,
+    read_difference,
+    weights_fingerprint,
+    weights_of,
+)
+from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.output.errors import UserError
 from mlkd.recipes.early import refuse_unread
 from mlkd.recipes.recipe import links
-from mlkd.stages.sparse import maskable
+from mlkd.stages.sparse import SparseStage, maskable
 from mlkd.student.furthest import furthest
+from mlkd.student.initialise import build_student
+from mlkd.student.table import WholeTable
 
 PLAIN = ("student.bottleneck=null", "student.trim=null")
 FACTORISED = ("init.embedding=svd", "student.recurrence=2", "student.trim=null")
@@ -97,6 +109,85 @@ def test_only_what_moved_furthest_is_trained(
     assert (
         mlkd.load(folders["layers"], diff=folders["sparse"]).encode(ENGLISH) == vectors[0]
     ).all()
+
+
+def stage_of(start: SentenceTransformer, moved: Path, **keys: bool) -> SparseStage:
+    link = {"stage": "sparse", "epochs": 1, "batch_size": 3, "lr": 0.01, "density": 0.1}
+    inputs = {"start": "dense", "moved": "dense", "target": "teacher"}
+    given = {"inputs": inputs, "loss": {"pair_mse": {}}, "optim": {"weight_decay": 0.0}}
+    settings = known_stages()["sparse"].model_validate(link | given | keys)
+    return SparseStage(start, settings, 10, folders={"moved": moved})
+
+
+def pushed(folder: Path, place: Path) -> Path:
+    """An encoder all of whose entries have moved a little."""
+    model = load_folder(folder)
+    for parameter in model.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    save_folder(model, place)
+    return place
+
+
+def test_rows_that_are_not_trained_count_and_keep_their_places(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    """K is a share of all entries, and positions are those of the whole word table."""
+    moved = pushed(encoder_folder, tmp_path / "moved")
+    model = load_folder(encoder_folder)
+    occurs = torch.arange(backbone_of(model).config.vocab_size) % 3 == 1
+    whole = WholeTable.take_out(backbone_of(model), occurs)
+    assert whole is not None
+    stage = stage_of(model, moved)
+    weights = weights_of(load_folder(encoder_folder))
+    count = math.floor(0.1 * sum(weight.numel() for weight in weights.values()))
+    assert sum(int(mask.sum()) for mask in stage.buffers() if mask.dtype == torch.bool) == count
+    for number, parameter in enumerate(stage._maskable.values()):
+        parameter.data[getattr(stage, f"mask{number}")] += 1.0
+    whole.put_back()
+    found = stage.difference()
+    assert found.count == count
+    for name, entries in found.changed.items():
+        before = weights[name].detach()
+        wanted = before.view(-1)[entries.index] + 1.0
+        assert torch.equal(entries.values, wanted), name
+        if len(before) == len(occurs):
+            assert (
+                occurs[entries.index // before.shape[1]]
+                .logical_or(
+                    entries.index // before.shape[1] == 0  # the padding row is always there
+                )
+                .all()
+            )
+    assert found.base == weights_fingerprint(weights.items())
+
+
+def test_layernorms_are_frozen_if_that_is_asked(encoder_folder: Path, tmp_path: Path) -> None:
+    moved = pushed(encoder_folder, tmp_path / "moved")
+    for frozen in (False, True):
+        stage = stage_of(load_folder(encoder_folder), moved, freeze_layernorm=frozen)
+        read = weights_of(stage.model)  # but for BERT's pooler
+        still = {name for name, parameter in read.items() if not parameter.requires_grad}
+        norms = {name for name in read if "LayerNorm" in name}
+        assert still == (norms if frozen else set())
+
+
+def test_a_training_of_other_codes_is_no_training_of_the_start(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    source = load_folder(encoder_folder)
+    frequency = torch.ones(backbone_of(source).config.vocab_size)
+    init = InitConfig(source="teacher", layers="ends", embedding="kmeans")
+    size = StudentConfig(bottleneck=None, codes=4, layers=2, recurrence=1)
+    student = build_student(source, size, init, frequency, 16)
+    for name in ("own", "other"):
+        save_folder(student, tmp_path / name)
+        for codes in codes_of(student).values():
+            codes.copy_(codes.flip(0))
+    moved = [pushed(tmp_path / name, tmp_path / f"moved-{name}") for name in ("own", "other")]
+    assert stage_of(load_folder(tmp_path / "own"), moved[0]).difference().count == 0
+    for other in (moved[1], pushed(encoder_folder, tmp_path / "plain")):
+        with pytest.raises(UserError, match="no training of start: it has other codes"):
+            stage_of(load_folder(tmp_path / "own"), other)
 
 
 @pytest.mark.slow
