@@ -3,6 +3,7 @@
     python tests/mutation.py                          # all rooms: some hours on one processor
     python tests/mutation.py mlkd/losses/mcl.py       # some files
     python tests/mutation.py --every 3 mlkd/data/plan.py    # every third mutant
+    python tests/mutation.py --line 'rows is None' mlkd/stages/sparse.py    # of some lines alone
 
 Each mutant is a copy of the tree with one expression changed; a forked process, which has the heavy
 libraries already, runs the tests of its file there. A row of the table is printed after each file,
@@ -242,7 +243,7 @@ def passes(tree: Path, tests: list[str], seconds: float = 0) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def main(chosen: list[str], every: int = 1) -> int:
+def main(chosen: list[str], every: int = 1, part: str = "") -> int:
     """Print a line for each mutant that lives and the table; 1 if one should not."""
     tests = {path.relative_to(ROOT): t for glob, t in TESTS.items() for path in ROOT.glob(glob)}
     files = sorted(path for path in tests if not chosen or str(path) in chosen)
@@ -268,7 +269,8 @@ def main(chosen: list[str], every: int = 1) -> int:
             if not passes(tree, tests[path]):
                 raise SystemExit(f"{path}: its tests fail as it is")
             limit = 60 + TIMES * (time.monotonic() - start)
-            for number, (line, code) in enumerate(tqdm(every_one[::every], desc=str(path))):
+            some = [mutant for mutant in every_one if part in mutant[0]][::every]
+            for number, (line, code) in enumerate(tqdm(some, desc=str(path))):
                 (tree / path).write_text(code)
                 os.utime(tree / path, (number, number))  # bytecode is known by its time and size
                 lives = passes(tree, tests[path], limit)
@@ -288,6 +290,7 @@ def main(chosen: list[str], every: int = 1) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="run every n-th mutant")
+    parser.add_argument("--line", default="", help="run those whose changed line has this part")
     parser.add_argument("files", nargs="*")
     given = parser.parse_args()
-    sys.exit(main(given.files, given.every))
+    sys.exit(main(given.files, given.every, given.line))
