@@ -127,6 +127,13 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "persistent=True": "in checkpoints as well",
         "pass  # super().on_after_backward()": "no group of these stages waits for its turn",
     },
+    "mlkd/stages/task.py": {
+        "get_embedding_dimension() or 1": "there is one",
+        "loss.soft is not None or self.soft is not None": "both are there or none",
+        "vectors[batch.translation]": "a text to classify is both sides",
+        "self.head is None and self.task is None": "there is a task",
+        "pass  # vectors = vectors.to(self.device)": "one device",
+    },
     "mlkd/student/codes.py": {
         "pass  # bar.update()": "shown alone",
         "pass  # bar.close()": "shown alone",

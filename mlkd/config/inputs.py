@@ -116,7 +116,8 @@ class CorpusConfig(Section):
     @model_validator(mode="after")
     def _every_key_is_read(self) -> CorpusConfig:
         for key in sorted(set().union(*_KEYS.values())):
-            is_set = getattr(self, key) != type(self).model_fields[key].default
+            value = getattr(self, key)
+            is_set = value is not False and value != type(self).model_fields[key].default
             if is_set and key not in _KEYS[self.format]:
                 allowed = ", ".join(sorted(name for name, keys in _KEYS.items() if key in keys))
                 raise ValueError(

@@ -114,7 +114,8 @@ class LabelledConfig(Section):
         unread = set().union(*_KEYS.values()) - _KEYS[self.format]
         unread |= {"scores" if self.kind == "classification" else "labels"}
         for key in sorted(unread):
-            if getattr(self, key) != type(self).model_fields[key].default:
+            value = getattr(self, key)
+            if value is not False and value != type(self).model_fields[key].default:
                 where = f"of kind {self.kind}" if key in ("scores", "labels") else self.format
                 raise ValueError(f"{key} is not read of labelled text {where}")
         if self.format != "demo" and not self.path:

@@ -29,7 +29,7 @@ _DRAWN = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000
 # sentence, but is none by itself.
 _PLACEHOLDER = re.compile(
     r"%(?:\(\w+\)|\d+\$)?[-+#0 ]?[\d.*]*(?:hh?|ll?|[qLjzt])?(?:[a-zA-Z](?![a-zA-Z])|@)"
-    r"|\$?\{\{?\s*[\w$.:,#-]*\s*\}?\}"
+    r"|\$?\{\{?\s*(?:[\w$.:,#-]+\s*)?\}?\}"
 )
 
 

@@ -245,9 +245,8 @@ def _key(config: DataConfig, sources: list[CorpusPart], *excluded: set[str]) -> 
 
 
 def _shown(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without a column of domains that there is not; no header is one that is not there."""
-    shown = {k: v for k, v in settings.items() if k != "domain_column" or v is not None}
-    return shown | {"header": bool(settings["header"])}
+    """Without what stores of text without a column of domains do not have."""
+    return {k: v for k, v in settings.items() if k != "domain_column" or v is not None}
 
 
 def _write(

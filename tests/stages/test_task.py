@@ -227,8 +227,29 @@ def test_dev_scores_are_those_of_all_rows_together(encoder_folder: Path, kind: s
     else:
         assert logged["dev/spearman"] == pytest.approx(spearmanr(scores, gold)[0], abs=1e-6)
     assert {"dev/loss", "dev/gold"} < logged.keys()
+    batch.value = found[1].argmax(1).float() if kind == "classification" else found[1]
+    stage.validation_step(batch, 0)
+    stage.on_validation_epoch_end()  # of these rows alone
+    score = "dev/accuracy" if kind == "classification" else "dev/spearman"
+    assert logged[score] == pytest.approx(1.0, abs=1e-5)
     by_loss = stage_for(encoder_folder, task, select="loss")
     assert (by_loss.selects, by_loss.selects_largest) == ("dev/loss", False)
+
+
+def test_what_a_task_reads_and_hands_over(encoder_folder: Path, tmp_path: Path) -> None:
+    head = write_head(tmp_path / "given")
+    stage = stage_for(encoder_folder, Task("classification", LABELS), head, loss={"soft": {}})
+    assert stage.signals(stage.settings).live == {"target"}
+    assert stage.may_collapse
+    assert stage.outputs().keys() == {"head"}
+    (tmp_path / "head").mkdir()
+    stage.outputs()["head"](tmp_path / "head")
+    assert stage.head is not None
+    assert load_head(tmp_path / "head", 16).labels == LABELS
+    stage = stage_for(encoder_folder, Task("similarity"))
+    assert stage.signals(stage.settings).live == set()
+    assert not stage.may_collapse
+    assert stage.outputs() == {}
 
 
 def test_a_head_that_does_not_fit_is_refused(encoder_folder: Path, tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import html
 import re
 
-GAP = "\0"
-"""Stands for an inline element that left no text; :func:`close_gaps` makes white space of it."""
+GAP, BREAK = "\0", "\1"
+"""Stand for an inline element that left no text, and for where a block or a key ends;
+:func:`close_gaps` makes white space of them."""
 
 # Scripts that are written without spaces: Thai to Myanmar, Khmer, CJK.
 _NO_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
     "\U00020000-\U0003ffff]"
 )
-_ENDS = ".!?:;,…)”»"
+_STARTS, _ENDS = "([{“„«", ".!?:;,…)]}”»"
 
 _NAME = r"[A-Za-z][\w:.-]*"
 _TAG = re.compile(
@@ -24,8 +25,10 @@ _TAG = re.compile(
 ENTITY = r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
 """A character by its name or number, as in HTML."""
 _ENTITY = re.compile(ENTITY)
-_AGAIN = re.compile(rf"</({_NAME})>(?=<\1[\s>])")
-"""Between two elements of one name, such as keys (Ctrl, E) and cells."""
+_AGAIN = re.compile(
+    r"</(key|keycap|kbd|gui|guibutton|guilabel|guimenu|guisubmenu|guimenuitem|cell)>(?=<\1[\s>])"
+)
+"""Between two keys, menus or cells, which stand apart; ``<b>bold</b><b>ly</b>`` is one word."""
 _BLOCKS = set(
     "p br hr li ul ol dl dt dd div table tr td th h1 h2 h3 h4 h5 h6 img para title listitem "
     "itemizedlist orderedlist simplelist member entry row note tip warning important".split()
@@ -54,7 +57,7 @@ def without_markup(text: str) -> str:
     if "<" in text:
         names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
         closed = {name for name, close in names if close} & {n for n, close in names if not close}
-        text = _AGAIN.sub(rf"\g<0>{GAP}", text)
+        text = _AGAIN.sub(rf"\g<0>{BREAK}", text)
         text = close_gaps(_TAG.sub(lambda match: _instead(match, closed), text))
     return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
@@ -67,17 +70,27 @@ def _instead(match: re.Match[str], closed: set[str]) -> str:
     is_tag = name in closed or match["empty"] or match["attributes"] or tag in _VOID
     if not is_tag:
         return match[0]
-    return GAP if tag in _BLOCKS or (match["empty"] and name not in closed) else ""
+    if tag in _BLOCKS:
+        return BREAK
+    return GAP if match["empty"] and name not in closed else ""
 
 
 def close_gaps(text: str) -> str:
-    """One space for an element without text between two words, nothing before punctuation."""
-    return re.sub(f"{GAP}+", _gap, text)
+    """One space for an element without text between two words, nothing before punctuation.
+
+    Blocks and keys stand apart from whatever is beside them.
+    """
+    return re.sub(f"[{GAP}{BREAK}]+", _gap, text)
 
 
 def _gap(match: re.Match[str]) -> str:
     text = match.string
     before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
-    if not after.isalpha() or not (before.isalpha() or (before and before in _ENDS)):
+    if BREAK in match[0]:
+        apart = before and after and not (before.isspace() or before in _STARTS)
+        apart = apart and not (after.isspace() or after in _ENDS)
+    else:
+        apart = after.isalpha() and (before.isalpha() or (before and before in _ENDS))
+    if not apart:
         return ""
     return "" if _NO_SPACES.match(before) and _NO_SPACES.match(after) else " "

@@ -18,10 +18,11 @@ _MARKS = {
 }
 _MOST = 3
 """A text with more such signs is no label."""
-_ASIDE = {sign: re.compile(rf"\s*[(（]{sign}\w[)）]") for sign in "&_~"}
+_ASIDE = {sign: re.compile(rf"(?<!\s)\s*[(（]{sign}[^\W_][)）]") for sign in "&_~"}
 """As Chinese and Japanese have it: ``文件(&F)``."""
-_ASIDE_ALONE = {sign: re.compile(rf"(?<=[\u2e80-\uffef]){p.pattern}") for sign, p in _ASIDE.items()}
-"""The same behind one of their letters, where it is no call of a function: ``foo(&x)``."""
+_CAPITAL_ASIDE = {sign: re.compile(rf"(?<!\s)\s*[(（]{sign}[A-Z0-9][)）]") for sign in "&_"}
+"""Behind their letters it needs no mark on the other side; ``foo(&x)`` is a call of a function."""
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = re.compile(r"[\w&]+")
 _TILDE = re.compile(r"(?<![~/.\d])~(?=[^\W\d_])(?!\w+/)")
 """What may be a mark of LibreOffice, and no address, number or folder of a user."""
@@ -62,7 +63,9 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     if is_symbolic(one):
         return Reject("symbolic id", place, one)
     found = Pair(without_markup(one), without_markup(two), place)
-    return found if has_letters(found.source) else Reject("no words", place, one)
+    if not (has_letters(found.source) or has_letters(found.target)):
+        return Reject("no words", place, one)
+    return found
 
 
 def without_marks(source: str, target: str) -> tuple[str, str]:
@@ -96,8 +99,10 @@ def _without_tildes(source: str, target: str) -> tuple[str, str]:
 
 def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) -> str:
     other_marked = pattern.search(other) is not None
-    aside = (_ASIDE if other_marked else _ASIDE_ALONE)[sign]
-    if aside.search(text) and not aside.search(other):
+    aside, capital = _ASIDE[sign], _CAPITAL_ASIDE[sign]
+    if (match := capital.search(text)) and _CJK.search(text, 0, match.start()):
+        return capital.sub("", text)
+    if other_marked and aside.search(text) and not aside.search(other):
         return aside.sub("", text)
     found = list(pattern.finditer(text))
     if len(found) > _MOST or (sign == "_" and text.count("_") != 1):

@@ -178,7 +178,13 @@ def cleaned(source: str, target: str) -> tuple[str, str]:
         ("_Open", "打开(_O)", ("Open", "打开")),
         ("Open", "打开(_O)", ("Open", "打开")),
         ("Open File", "ファイルを開く (&O)", ("Open File", "ファイルを開く")),
+        ("Save As...", "另存为...(&A)", ("Save As...", "另存为...")),
+        ("Save as PDF", "保存为 PDF(_P)", ("Save as PDF", "保存为 PDF")),
+        ("打开(_O)", "開く(_O)", ("打开", "開く")),
         ("call foo(&s) now", "foo rufen", ("call foo(&s) now", "foo rufen")),
+        ("call foo(&S) now", "foo rufen", ("call foo(&S) now", "foo rufen")),
+        ("Dunder (__)", "双下划线(__)", ("Dunder (__)", "双下划线(__)")),
+        ("Bitwise and", "按位与(&a)", ("Bitwise and", "按位与(&a)")),
         ("&File...", "ファイル(&F)...", ("File...", "ファイル...")),
         ("&File", "&Datei", ("File", "Datei")),
         ("E&xit", "B&eenden", ("Exit", "Beenden")),
@@ -221,7 +227,11 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("<para>One.</para><para>Two.</para>", "One. Two."),
         ("one<br>two<br/>three", "one two three"),
         ("Use <keyseq><key>Ctrl</key><key>E</key></keyseq> or E.", "Use Ctrl E or E."),
-        ("<cell>a</cell><cell>b</cell><b>c</b>", "a bc"),
+        ("<cell>1</cell><cell>2</cell><b>c</b>", "1 2c"),
+        ("<key>F10</key><key>%s</key>, <key>Ctrl</key><key>←</key>", "F10 %s, Ctrl ←"),
+        ("<td>10</td><td>20</td>x (<p>y</p>)", "10 20 x (y)"),
+        ("<para>一。</para><para>二</para>", "一。二"),
+        ("<b>bold</b><b>ly</b> <i>un</i><i>do</i>", "boldly undo"),
         ("<b>bold</b>ly", "boldly"),
         ("open <file> or <user@host>", "open <file> or <user@host>"),
         ("a < b and c > d", "a < b and c > d"),
@@ -241,13 +251,15 @@ def test_markup(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["a", "<a ", "<!--", ":a", "`a", "[b]", "**a", "{a", "_a", "&a", "%1"]
+    "part",
+    ["a", "<a ", "<!--", ":a", "`a", "[b]", "**a", "{a", "_a", "&a", "%1", " ", "\u3000", "字 "],
 )
 def test_hostile_text_takes_no_time(part: str) -> None:
-    start = time.process_time()
-    for length in (4_900, 200_000):
-        sentence_pair(part * (length // len(part)), "x", "x:1")
-    assert time.process_time() - start < 0.5
+    for first in ("", "{{", "_a", "字_a"):
+        start = time.process_time()
+        for length in (4_900, 200_000):
+            sentence_pair(first + part * (length // len(part)), "x", "x:1")
+        assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -299,8 +311,8 @@ def test_messages_with_selectors_are_left_out() -> None:
 @pytest.mark.parametrize("source", ["3.5", "%s: %d", "×", "<media src='a.png'/>", "→ {0}"])
 def test_messages_without_words(source: str) -> None:
     assert sentence_pair(source, source, "x:1") == Reject("no words", "x:1", source)
-    damaged = sentence_pair("What?", "???", "x:1")
-    assert isinstance(damaged, Pair)  # which cleaning rejects as a bad row
+    for damaged in (("What?", "???"), ("?????", "Was?"), ("<b></b>", "Was?")):
+        assert isinstance(sentence_pair(*damaged, "x:1"), Pair)  # cleaning rejects them as bad rows
 
 
 def test_reasons_of_catalogues_are_not_bad_rows(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from corpora import found, pairs, reasons, refused
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data.pairs import prepare_pairs
 from mlkd.data.rows import Row
+from mlkd.output.errors import UserError
 
 TABLE = pd.DataFrame(
     {
@@ -121,6 +122,23 @@ def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> Non
         assert read(header=True) == [("Rain", "Regen")]
         first = tuple(x.strip('"') if kind == "csv" else x for x in header)
         assert read(header=False) == [first, ("Rain", "Regen")]
+
+
+def test_a_denied_header_says_nothing_of_other_formats_and_files(tmp_path: Path) -> None:
+    assert CorpusConfig(format="demo", targets=["de"], header=False).header is False
+    with pytest.raises(ValueError, match="header is not read in the format demo"):
+        CorpusConfig(format="demo", targets=["de"], header=True)
+    (tmp_path / "x.tsv").write_text("en\tde\n" + "".join(f"a {i}\tein {i}\n" for i in range(99)))
+    for header in (False, None):  # pairs that were read once do not hide what is refused
+        corpus = {"format": "tsv", "path": "x.tsv", "targets": ["de"], "header": header}
+        config = DataConfig.model_validate(
+            {"root": str(tmp_path), "corpora": {"c": corpus}, "dev_fraction": 0.2}
+        )
+        if header is None:
+            with pytest.raises(UserError, match="looks like the names of the columns"):
+                prepare_pairs(config, set(), tmp_path / "cache")
+        else:
+            prepare_pairs(config, set(), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
