@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from mlkd.config.versions import code_versions
 
 RECORD = Path(__file__).with_name("versions.json")
 PACKAGE = Path(__file__).parents[1] / "mlkd"
+_FORMAT = re.compile(r"^_FORMAT = (\d+)$", re.MULTILINE)
 SOURCES = {
     "PairMSEConfig": ["losses/pair_mse.py"],
     "MCLConfig": ["losses/mcl.py", "losses/gather.py"],
-    "SentenceSettings": ["stages/sentence.py"],
-    "EmbeddingSettings": ["stages/embedding.py", "stages/sentence.py"],
+    "SentenceSettings": ["stages/sentence.py", "losses/__init__.py", "losses/vectors.py"],
+    "EmbeddingSettings": ["stages/embedding.py", "stages/sentence.py", "losses/__init__.py"],
     "HiddenConfig": ["losses/hidden.py"],
     "AttentionConfig": ["losses/attention.py"],
     "LayersSettings": ["stages/layers.py", "stages/layer_terms.py"],
@@ -41,11 +43,26 @@ SOURCES = {
                     "training/guard.py", "student/table.py", "encoders/forward.py"],
     "StudentConfig": ["student/start.py", "student/initialise.py", "student/narrow.py",
                       "student/trim.py", "student/codes.py", "encoders/coded.py",
-                      "encoders/bottleneck.py", "encoders/backbone.py"],
+                      "encoders/bottleneck.py", "encoders/backbone.py", "encoders/compact.py",
+                      "encoders/words.py"],
     "DataConfig": ["data/plan.py", "data/module.py", "data/tokens.py", "data/shares.py",
                    "training/reads.py", "encoders/frozen.py", "targets/cache.py",
                    "targets/live.py"],
 }  # fmt: skip
+STORES = {
+    "data/pairs.py": ["data/pairs.py", "data/cleaning.py", "data/collect.py", "data/compact.py",
+                      "data/distinct.py", "data/labelled.py", "data/readers.py", "data/rows.py",
+                      "data/formats/*.py"],
+    "data/tokens.py": ["data/tokens.py"],
+    "encoders/frozen.py": ["encoders/frozen.py", "encoders/forward.py", "encoders/compact.py",
+                           "targets/cache.py"],
+    "recipes/inputs.py": ["recipes/inputs.py", "student/vocabulary.py", "student/wordpiece.py",
+                          "student/word_alignment.py"],
+    "metrics/evaluation.py": ["metrics/evaluation.py", "metrics/scoring.py", "metrics/bitext.py",
+                              "metrics/classification.py", "metrics/similarity.py",
+                              "metrics/set_files.py", "metrics/sets.py", "metrics/sides.py"],
+}  # fmt: skip
+"""Modules whose ``_FORMAT`` is part of what a cache is found by, and what makes its content."""
 
 
 def meaning(path: Path) -> str:
@@ -64,14 +81,19 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def present() -> dict[str, object]:
-    """Version and sources of each section."""
-    versions = code_versions()
+    """Version and sources of each section and each store."""
+    formats = {name: _FORMAT.search((PACKAGE / name).read_text()) for name in STORES}
+    versions = code_versions() | {name: int(x[1]) for name, x in formats.items() if x}
     return {
         name: {
             "version": versions[name],
-            "sources": {source: meaning(PACKAGE / source) for source in sources},
+            "sources": {
+                str(path.relative_to(PACKAGE)): meaning(path)
+                for source in sources
+                for path in sorted(PACKAGE.glob(source))
+            },
         }
-        for name, sources in SOURCES.items()
+        for name, sources in (SOURCES | STORES).items()
     }
 
 
@@ -82,8 +104,9 @@ def test_every_version_names_its_sources() -> None:
 def test_a_change_of_code_raises_its_version() -> None:
     recorded, now = json.loads(RECORD.read_text()), present()
     assert now == recorded, (
-        "code that decides what is trained has changed: raise `version` of the settings named here "
-        "if results change, then run python tests/test_versions.py"
+        "code that decides what is trained or cached has changed: raise `version` of the settings, "
+        "or `_FORMAT` of the module, named here if results change, then run "
+        "python tests/test_versions.py"
     )
 
 

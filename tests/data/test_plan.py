@@ -12,7 +12,7 @@ import pytest
 
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data.pairs import prepare_pairs
-from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, group_shares, labels
+from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, _walk, group_shares, labels
 from mlkd.data.tokens import pad
 from mlkd.output.errors import UserError
 
@@ -379,3 +379,15 @@ def test_what_the_first_step_needs_is_made_once(monkeypatch: pytest.MonkeyPatch)
         drawn = [plan.batch(step) for step in range(steps)]
         assert used.tolist() == np.unique(np.concatenate(drawn)).tolist()
         assert made == [2, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("laps", [1, 3])
+def test_a_walk_is_the_same_in_steps_of_any_size(laps: int) -> None:
+    members = np.array([7, 3, 5, 11])
+    whole = _walk(members, 0, 30, (1, 2), laps)
+    assert len(whole) == 30
+    for lap in range(7):
+        assert sorted(whole[4 * lap : 4 * lap + 4]) == [3, 5, 7, 11]
+    for size in (1, 2, 5):
+        steps = [_walk(members, at, size, (1, 2), laps) for at in range(0, 30, size)]
+        assert np.concatenate(steps).tolist() == whole.tolist()
