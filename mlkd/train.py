@@ -62,9 +62,6 @@ def start() -> None:
 
             sweep(rest)
         return
-    with reporting(TrainConfig):
-        if any(word.lstrip("+").startswith("hydra.mode=") for word in rest):
-            raise UserError("hydra.mode: -m starts a sweep, nothing else does")
     run("train", TrainConfig, main)
 
 

@@ -172,15 +172,17 @@ TABLES = {
 def record(name: str, settings: list[str]) -> None:
     """Run what a table is of and write its files."""
     table = TABLES[name]
+    alone = [word for word in settings if not word.startswith("hydra/")]  # those of sweeps
     if table.assistant:
-        alone = [word for word in settings if not word.startswith("hydra/")]  # those of sweeps
         ready = _run(["mlkd.train", *table.assistant.split(), *alone])
-        settings = [*settings, f"assistant.encoder.path={ready}"]
+        settings, alone = (
+            [*words, f"assistant.encoder.path={ready}"] for words in (settings, alone)
+        )
     with tempfile.TemporaryDirectory() as scratch:
         if table.module == "mlkd.baselines":
             for number, line in enumerate(table.commands):
                 output = f"output={scratch}/table-{number}.json"
-                _run([table.module, *line.split(), output, *settings])
+                _run([table.module, *line.split(), output, *alone])
         else:
             trained = [_run([table.module, *line.split(), *settings]) for line in table.commands]
             _run(["mlkd.report", *trained, f"output={scratch}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 
 Config = TypeVar("Config", bound=BaseModel)
 register()
+_OF_SWEEPS = re.compile(r"-m$|--mu|hydra[./](launcher|sweep|sweeper)\b")
 _REPLACED = {"teacher", "encoder", "corpora", "sets"}
 """Sections that values replace as a whole."""
 
@@ -58,7 +60,22 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
             return main(validate(composed, schema))
 
     with reporting(schema), stored_defaults(), quick_hydra():
+        _refuse_sweep(name, sys.argv[1:])
         job()
+
+
+def _refuse_sweep(name: str, words: Sequence[str]) -> None:
+    """Refuse what only the sweeps of ``mlkd.train -m`` read, which do not come here.
+
+    Raises:
+        UserError: It is among the words of a command line.
+    """
+    for word in words:
+        key, given, _ = word.lstrip("+~").partition("=")
+        if given and key in ("hydra", "hydra.mode"):
+            raise UserError(f"{key}: -m starts a sweep, nothing else does")
+        if name != "train" and _OF_SWEEPS.match(key):
+            raise UserError(f"{key}: mlkd.{name} runs once; python -m mlkd.train -m sweeps")
 
 
 def configured(

@@ -76,7 +76,7 @@ def read_request(overrides: Sequence[str]) -> Request:
         value = "" if override.is_delete() else override.get_value_string().strip("'\"")
         if key == "hydra/launcher" and value not in _LAUNCHERS:
             raise UserError(f"{override.input_line}: allowed: {', '.join(_LAUNCHERS)}")
-        if re.match(r"hydra[./](mode|sweep|sweeper)\b", key):
+        if re.match(r"hydra(?:$|[./](mode|sweep|sweeper)\b)", key):
             raise UserError(
                 f"{override.input_line}: mlkd plans its sweeps itself; of hydra's own settings -m "
                 "reads hydra/launcher and hydra.launcher.*"
@@ -103,7 +103,8 @@ def read_request(overrides: Sequence[str]) -> Request:
         raise UserError("-m sweeps nothing: give sweep=<name>, or several values as key=a,b")
     own = ("hydra/launcher=", "hydra.launcher.")
     fixed = tuple(line for line in single.values() if not line.lstrip("+~").startswith(own))
-    return Request(fixed, _check(SweepConfig, settings, "sweep"), _launcher(composed))
+    keys = [override.get_key_element().lstrip("+~") for override in parsed]
+    return Request(fixed, _check(SweepConfig, settings, "sweep"), _launcher(composed, keys))
 
 
 def combinations(grid: dict[str, list[Value]]) -> Iterable[dict[str, Value]]:
@@ -156,16 +157,23 @@ def make_cells(request: Request) -> tuple[list[Cell], dict[str, str]]:
     return list(cells.values()), impossible
 
 
-def _launcher(composed: DictConfig) -> Launcher:
+def _launcher(composed: DictConfig, keys: list[str]) -> Launcher:
     """The launcher that ``hydra/launcher`` names.
 
+    Args:
+        composed: With Hydra's own configuration.
+        keys: What the command line sets.
+
     Raises:
-        UserError: It has wrong settings.
+        UserError: It has wrong settings, or none that are read.
     """
     settings = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
     name = composed.hydra.runtime.choices["hydra/launcher"]
     kind = _LAUNCHERS[name]
     if kind is None:
+        unread = [key for key in keys if key.startswith("hydra.launcher.")]
+        if unread:
+            raise UserError(f"{unread[0]}: not read; give hydra/launcher=local or slurm")
         return None
     checked: LocalConfig | SlurmConfig = _check(kind, settings, "hydra.launcher")
     return checked

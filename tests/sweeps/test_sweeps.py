@@ -318,6 +318,8 @@ def test_launchers_are_settings() -> None:
         (["seed=0,1", "hydra/launcher=joblib"], "joblib: allowed: basic, local, slurm"),
         (["seed=0,1", "hydra/launcher=local,slurm"], "slurm: allowed: basic, local, slurm"),
         (["seed=0,1", "~hydra/launcher"], "allowed: basic, local, slurm"),
+        (["seed=0,1", "+hydra.launcher.foo=1"], "hydra.launcher.foo: not read; give"),
+        (["seed=0,1", "hydra={mode: RUN}"], "mlkd plans its sweeps itself"),
         (["seed=0,1", "hydra/sweeper=basic"], "mlkd plans its sweeps itself"),
         (["seed=0,1", "hydra.sweep.dir=here"], "mlkd plans its sweeps itself"),
         (["seed=0,1", "--cfg", "job"], "-m plans a sweep and takes no option beside it; leave out"),
@@ -339,11 +341,21 @@ def test_a_wrong_sweep_is_refused_in_a_line(
     [
         ("hydra/launcher=slurm", "hydra/launcher=slurm starts the cells of a sweep; give -m"),
         ("hydra.mode=MULTIRUN", "hydra.mode: -m starts a sweep, nothing else does"),
+        ("hydra={mode: MULTIRUN}", "hydra: -m starts a sweep, nothing else does"),
     ],
 )
 def test_words_of_a_sweep_need_its_flag(word: str, message: str, command: Command) -> None:
     done = command("mlkd.train", word)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n"), done.stdout
+
+
+@pytest.mark.parametrize("word", ["-m", "--multirun", "hydra/launcher=slurm"])
+@pytest.mark.parametrize("module", ["evaluate", "export", "pairs"])
+def test_other_commands_run_once(word: str, module: str, command: Command) -> None:
+    done = command(f"mlkd.{module}", word, "model=a,b")
+    named = word.partition("=")[0]
+    message = f"error: {named}: mlkd.{module} runs once; python -m mlkd.train -m sweeps\n"
+    assert (done.returncode, done.stderr) == (2, message), done.stdout
 
 
 @pytest.fixture
