@@ -58,7 +58,11 @@ TESTS: dict[str, list[str]] = {
     ],
     "mlkd/student/start.py": ["tests/student", "tests/stages"],
     "mlkd/stages/*.py": ["tests/encoders/test_fast_paths.py", "tests/stages"],
-    "mlkd/stages/base.py": ["tests/stages/test_stages.py", "tests/stages/test_outside.py"],
+    "mlkd/stages/base.py": [
+        "tests/stages/test_base.py",
+        "tests/stages/test_stages.py",
+        "tests/stages/test_outside.py",
+    ],
     "mlkd/stages/domains.py": ["tests/stages/test_domains.py"],
     "mlkd/stages/domains_task.py": ["tests/stages/test_domains_task.py"],
     "mlkd/stages/embedding.py": ["tests/stages/test_sentence.py"],
@@ -98,6 +102,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "own = torch.arange(len(source), device=translation.device)": "one device",
         "F.normalize(left, dim=1) @ F.normalize(right, dim=-1).T": "2-d",
         "F.normalize(left, dim=-1) @ F.normalize(right, dim=1).T": "2-d",
+    },
+    "mlkd/stages/domains.py": {
+        "_asks_target = True": "computes more",
+        "param_groups[1]": "matrices and vectors have one rate",
     },
     "mlkd/stages/domains_task.py": {
         "get_embedding_dimension() or 1": "there is one",

@@ -45,6 +45,7 @@ from mlkd.losses.hidden import HiddenMSE
 from mlkd.output.errors import UserError
 from mlkd.stages import stage_of
 from mlkd.stages.domains import DomainsStage
+from mlkd.stages.signals import Signals, Vectors
 from mlkd.stages.virtual import halves, response
 from mlkd.student.initialise import build_student
 from mlkd.targets.live import LiveEncoder
@@ -553,6 +554,20 @@ def outcome(folder: Path, rank: int, world: int) -> list[tuple[Tensor, dict[str,
                 value /= world
         found.append((stage._ratios(stage.sums(batch)).detach(), values))
     return found
+
+
+def test_student_and_graph_take_turns(parts: tuple[SentenceTransformer, LiveEncoder]) -> None:
+    student, graph = stage_for(parts, graph={"update": "alternate"}).parameter_groups()
+    assert [student.turn(step) for step in range(4)] == [True, False, True, False]
+    assert [graph.turn(step) for step in range(4)] == [False, True, False, True]
+    for update in ("joint", "frozen"):
+        groups = stage_for(parts, graph={"update": update}).parameter_groups()
+        assert [group.turn for group in groups] == [None] * (1 + (update == "joint"))
+
+
+def test_each_side_aims_at_its_own_vector(parts: tuple[SentenceTransformer, LiveEncoder]) -> None:
+    stage = stage_for(parts)
+    assert stage.signals(stage.settings) == Signals(Vectors("translation"), live={"target"})
 
 
 def stage_output(stage: DomainsStage, batch: PairBatch) -> Any:
