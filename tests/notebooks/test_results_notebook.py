@@ -180,7 +180,7 @@ def test_the_pages_draw_the_conclusions_of_five_mib(results: dict[str, Any]) -> 
     assert f"where {rival['mib']:.0f} MiB will do" in README
     part, faster = (q4[c] / rival[c] for c in ("mib", "sentences_per_s"))
     speed = f"encodes {faster:.1f} times as many sentences per second"
-    assert f"The student has {100 * part:.0f} % of that size and {speed}" in README
+    assert f"The student takes {100 * part:.0f} % of the assistant's MiB and {speed}" in README
 
     found = f"finds {student['test_bitext']:.1f} % of the translations, the assistant "
     assert f"{found}{assistant['test_bitext']:.1f} %" in DETAILS
