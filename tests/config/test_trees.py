@@ -58,8 +58,10 @@ def test_an_option_among_others_is_what_it_is_alone(group: str, name: str) -> No
     assert _options()[group][name] == _completed(group, alone)
 
 
-@pytest.mark.parametrize(("words", "times"), [(["seed=-1"], 1), (["seed=-1", "hydra.mode=RUN"], 2)])
-def test_a_command_composes_once_unless_hydras_mode_is_given(
+@pytest.mark.parametrize(
+    ("words", "times"), [(["seed=-1"], 1), (["seed=-1", "hydra.output_subdir=null"], 2)]
+)
+def test_a_command_composes_once_unless_a_setting_of_hydras_is_given(
     words: list[str], times: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed: list[Any] = []
