@@ -148,6 +148,7 @@ def test_the_snippets_run(name: str, exported: Path, monkeypatch: pytest.MonkeyP
     assert len(snippets) == {"portable": 5, "onnx_int8": 4, "compact": 3}[name]
     monkeypatch.chdir(exported / name)
     monkeypatch.syspath_prepend(str(exported / name))  # as of a script there
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder stays as it was exported
     for snippet in snippets:
         exec(snippet, {})
     sys.modules.pop("encode", None)
