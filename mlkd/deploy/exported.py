@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,11 @@ def open_onnx(folder: Path, threads: int = 0, file: str | None = None) -> Encode
     spec = importlib.util.spec_from_file_location("mlkd_exported_encode", folder / "encode.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it would name this machine
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
     chosen = (file,) if file else ()  # folders of mlkd 0.1 hold one graph and do not ask
     encode: Encode = module.Encoder(folder, threads, *chosen).encode
     return encode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -163,7 +162,6 @@ def _measure(
     scores = any(part.scored for part in kind.parts)
     for part in kind.parts:
         encode = part.open(folder)
-        shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # of encode.py
         report: Report = {"mib": (folder / part.file).stat().st_size / 2**20}
         try:
             report |= reference.compare(encode, part.tolerance, part.expected)

@@ -38,7 +38,7 @@ def encoding_mib(folder: Path, sentences: Sequence[str], threads: int) -> dict[s
         return None
     paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "mlkd.metrics.memory", str(folder), str(threads)],
+        [sys.executable, "-B", "-m", "mlkd.metrics.memory", str(folder), str(threads)],
         input=json.dumps(list(sentences)),
         capture_output=True,
         text=True,

@@ -20,6 +20,7 @@ from mlkd.config.commands import EvaluateConfig
 from mlkd.config.inputs import EvalConfig
 from mlkd.deploy.exported import FP32, INT8, open_onnx
 from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.metrics.memory import encoding_mib
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import load_sets
 
@@ -167,6 +168,17 @@ def test_nothing_that_leaves_the_machine_says_whose_it_is(
         content = file.read_bytes()
         assert not [trace for trace in traces if trace.encode() in content], file
         assert file.stat().st_mode & 0o044 == 0o044 & ~_umask(), file
+
+
+def test_whoever_opens_an_export_leaves_no_bytecode_in_it(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    open_onnx(exported / "portable")
+    assert not sys.dont_write_bytecode
+    encoding_mib(exported / "portable", ["Where is it?"], 1)
+    assert not [*exported.rglob("__pycache__")]
 
 
 def _umask() -> int:
