@@ -240,6 +240,16 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "loss@stages.bottleneck.loss: not read, the link bottleneck needs a student.bottleneck",
         ),
         (
+            "recipe=hrkd student.recurrence=2 stages.domains.map=first",
+            "stages.domains.map: not read, pass n of N aims at layer n L / N of L where "
+            "student.recurrence is above 1",
+        ),
+        (
+            "recipe=hrkd_task stages.domains.loss.hidden=null stages.domains.loss.attention=null "
+            "stages.domains.graph=null stages.domains.map=first",
+            "stages.domains.map: not read, loss.hidden and loss.attention are null",
+        ),
+        (
             "recipe=layerwise student.recurrence=2 stages.layers.map=first",
             "stages.layers.map: not read, pass n of N aims at layer n L / N of L where "
             "student.recurrence is above 1",

@@ -112,18 +112,21 @@ def gradients(stage: Any, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("task", [CLASSES, GRADED], ids=lambda task: task.kind)
+@pytest.mark.parametrize("terms", [("hidden", "attention", "soft"), ("soft",)], ids="-".join)
 def test_even_ratios_give_the_mean_over_domains_of_the_loss_of_a_task(
-    parts: Any, head: Path, task: Task
+    parts: Any, head: Path, task: Task, terms: tuple[str, ...]
 ) -> None:
     """Each domain as the stage ``task`` has it, with the domain's own heads on both sides."""
-    stage = stage_for(parts, task, head, graph=None)
+    loss = {name: LOSS[name] if name in terms else None for name in LOSS}
+    stage = stage_for(parts, task, head, graph=None, loss=loss)
     batch = batch_for(parts[0], task, DOMAIN)
     output = stage.objective(batch)
-    assert output.logs.keys() == {"hidden", "attention", "soft"}
+    assert output.logs.keys() == set(terms)
     found = gradients(stage, output.loss)
     losses, expected, heads = [], dict[str, Tensor](), []
     for number, name in enumerate(NAMES):
-        plain = stage_for(parts, task, head, "task")
+        one_map = {} if "hidden" in terms else {"map": None}
+        plain = stage_for(parts, task, head, "task", loss=loss | {"gold": None}, **one_map)
         if stage.heads is not None:
             rows = slice(3 * number, 3 * number + 3)
             plain.head.weight.data = stage.heads.weight.data[rows].clone()
@@ -344,6 +347,10 @@ def test_domains_of_labelled_text_decide_the_link_that_reads_them(
         (["~stages.domains.inputs.target_head"], "loss.soft needs inputs.target_head"),
         (["stages.domains.labelled=[film]"], "labelled: no film in data.labelled; it has"),
         (["~stages.domains.inputs.target"], "the stage domains_task reads: start, target"),
+        (
+            ["stages.domains.loss.hidden=null", "stages.domains.loss.attention=null"],
+            "graph weighs loss.hidden and loss.attention; give one, or graph: null",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(

@@ -10,6 +10,7 @@ from mlkd.config.section import Fraction, Positive, Section
 from mlkd.config.stages.base import GroupingConfig
 from mlkd.config.stages.layers import LayerTermsConfig, LayerwiseSettings
 from mlkd.config.stages.task import HeadSettings, SoftConfig, SoftLossConfig
+from mlkd.config.student import StudentConfig
 
 
 class DomainGraphConfig(Section):
@@ -85,7 +86,7 @@ class DomainsSettings(LayerwiseSettings):
 
 
 class DomainsTaskLossConfig(LayerTermsConfig, SoftLossConfig):
-    """Layers, which count by the ratios, and what the target says of a text."""
+    """Layers, which count by the ratios, and what the target says of a text, which may be alone."""
 
     soft: SoftConfig = SoftConfig()
 
@@ -101,3 +102,19 @@ class DomainsTaskSettings(DomainsSettings, HeadSettings):
 
     stage: Literal["domains_task"]  # type: ignore[assignment]  # a stage of its own
     loss: DomainsTaskLossConfig = DomainsTaskLossConfig()  # type: ignore[assignment]  # its own
+
+    @model_validator(mode="after")
+    def _graph_has_layers(self) -> DomainsTaskSettings:
+        if self.graph is not None and not self._compares_layers:
+            reason = "graph weighs loss.hidden and loss.attention"
+            raise ValueError(f"{reason}; give one, or graph: null")
+        return self
+
+    def unread(self, student: StudentConfig) -> dict[str, str]:
+        """The map, where no layer is compared."""
+        reason = "loss.hidden and loss.attention are null"
+        return super().unread(student) | ({} if self._compares_layers else {"map": reason})
+
+    @property
+    def _compares_layers(self) -> bool:
+        return self.loss.hidden is not None or self.loss.attention is not None

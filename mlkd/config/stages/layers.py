@@ -30,18 +30,18 @@ class LayerTermsConfig(Section):
     hidden: HiddenConfig | None = HiddenConfig()
     attention: AttentionConfig | None = AttentionConfig()
 
-    @model_validator(mode="after")
-    def _some_layers(self) -> Self:
-        if self.hidden is None and self.attention is None:
-            raise ValueError("give at least one of hidden, attention")
-        return self
-
 
 class LayerLossConfig(LayerTermsConfig):
     """The same with sentence vectors."""
 
     pair_mse: PairMSEConfig | None = None
     """Sentence vectors as well; each side of a pair aims at its own."""
+
+    @model_validator(mode="after")
+    def _some_layers(self) -> Self:
+        if self.hidden is None and self.attention is None:
+            raise ValueError("give at least one of hidden, attention")
+        return self
 
 
 class MaskingConfig(Section):
@@ -63,6 +63,12 @@ class LayerwiseSettings(StageSettings):
     whatever the rule."""
     loss: LayerLossConfig = LayerLossConfig()
 
+    def unread(self, student: StudentConfig) -> dict[str, str]:
+        """The map, where layers run several times."""
+        if student.recurrence == 1:
+            return {}
+        return {"map": "pass n of N aims at layer n L / N of L where student.recurrence is above 1"}
+
 
 class LayersSettings(LayerwiseSettings):
     """Token states and attention of every layer aim at those of a frozen encoder."""
@@ -79,9 +85,3 @@ class LayersSettings(LayerwiseSettings):
         if self.masking is not None and self.loss.pair_mse is not None:
             raise ValueError("masking and loss.pair_mse exclude each other: its targets read all")
         return self
-
-    def unread(self, student: StudentConfig) -> dict[str, str]:
-        """The map, where layers run several times."""
-        if student.recurrence == 1:
-            return {}
-        return {"map": "pass n of N aims at layer n L / N of L where student.recurrence is above 1"}
