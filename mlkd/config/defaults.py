@@ -8,16 +8,37 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from mlkd.config.inputs import DataConfig, EvalConfig
+from mlkd.config import commands
+from mlkd.config.inputs import CorpusConfig, DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.losses import LossConfig
 from mlkd.config.schema import TrainConfig
-from mlkd.config.section import Section
+from mlkd.config.section import Section, schemas_in
 from mlkd.config.stages import known_stages
-from mlkd.config.student import InitConfig, StudentConfig
+from mlkd.config.student import (
+    AssistantConfig,
+    InitConfig,
+    StudentConfig,
+    TrimConfig,
+    VocabularyConfig,
+)
+from mlkd.config.sweeps import LocalConfig, OptunaConfig, SlurmConfig
 from mlkd.config.training import LoggerConfig, OptimConfig, TrainerConfig
 
 OPTION = "schema"
 """The option of a group that holds what its schema says where nothing else is said."""
+_COMMANDS: dict[str, type[Section]] = {
+    "train": TrainConfig,
+    "baselines": commands.BaselinesConfig,
+    "evaluate": commands.EvaluateConfig,
+    "export": commands.ExportConfig,
+    "mine": commands.MineConfig,
+    "pairs": commands.PairsConfig,
+    "report": commands.ReportConfig,
+    "runs": commands.RunsConfig,
+}
 _GROUPS: dict[str, type[Section]] = {
+    "teacher": EncoderConfig,
+    "assistant": AssistantConfig,
     "student": StudentConfig,
     "init": InitConfig,
     "data": DataConfig,
@@ -26,6 +47,17 @@ _GROUPS: dict[str, type[Section]] = {
     "logger": LoggerConfig,
     "eval": EvalConfig,
 }
+_BLOCKS: dict[str, type[Section]] = {
+    "encoder": EncoderConfig,
+    "vocabulary": VocabularyConfig,
+    "trim": TrimConfig,
+    "corpus": CorpusConfig,
+    "optuna": OptunaConfig,
+    "local": LocalConfig,
+    "slurm": SlurmConfig,
+    **{term: schemas_in(field.annotation)[0] for term, field in LossConfig.model_fields.items()},
+}
+"""What stands in a section of some option: ``/schema@<section>: <name>`` in its list."""
 
 
 @contextmanager
@@ -47,7 +79,12 @@ def stored_defaults() -> Iterator[None]:
 
 def _entries() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Group, option and content of each."""
-    yield "", f"train_{OPTION}", _defaults(TrainConfig)
+    for name, section in _COMMANDS.items():
+        yield "", f"{name}_{OPTION}", _defaults(section)
+    for name, section in _BLOCKS.items():
+        yield OPTION, name, _defaults(section)
+    # An encoder whose folder is to be given; ??? in a file would leave the null as it is.
+    yield OPTION, "folder", _defaults(EncoderConfig) | {"path": "???"}
     for group, section in _GROUPS.items():
         yield group, OPTION, _defaults(section)
     # A link has the optimiser of the chain unless it says otherwise.

@@ -101,7 +101,7 @@ def _deciding(value: Any, also: Collection[Decides]) -> Any:
     return value
 
 
-def undecided(schema: type[BaseModel], also: Collection[Decides] = ()) -> set[str]:
+def undecided(schema: type[Section], also: Collection[Decides] = ()) -> set[str]:
     """Dotted keys of a schema whose mark says that they do not decide what is trained.
 
     Below free names, as those of corpora, the key has an asterisk.
@@ -130,9 +130,14 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
     )
 
 
-def _sections(annotation: Any, name: str) -> list[tuple[type[BaseModel], str]]:
-    """Schemas that a field may hold, each with its place."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def schemas_in(annotation: Any) -> list[type[Section]]:
+    """Schemas that a field of this type may hold."""
+    return [schema for schema, _ in _sections(annotation, "")]
+
+
+def _sections(annotation: Any, name: str) -> list[tuple[type[Section], str]]:
+    """The same, each with its place."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return [(annotation, name)]
     inner = f"{name}.*" if get_origin(annotation) is dict else name
     return [found for kind in get_args(annotation) for found in _sections(kind, inner)]

@@ -127,11 +127,11 @@ def test_a_package_that_is_not_there_is_said(name: str) -> None:
 
 
 def test_legal_keys_that_no_file_sets_are_said_to_need_a_plus(command: Command) -> None:
-    done = command("mlkd.train", "data=tsv", "data.corpora.pairs.subset=x")
+    done = command("mlkd.train", "data.corpora.demo.subset=x")
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: data.corpora.pairs.subset: not set so far; put a plus before it, as in "
-        "+data.corpora.pairs.subset=…"
+        "error: data.corpora.demo.subset: not set so far; put a plus before it, as in "
+        "+data.corpora.demo.subset=…"
     )
     configure("data=tsv", "data.corpora.pairs.header=true", "data.corpora.pairs.columns=[a,b]")
 
