@@ -137,11 +137,14 @@ class ExportConfig(Section):
             raise ValueError("web is only read by the format web")
         if self.push is not None and "web" in self.format:
             raise ValueError("push: web is a folder for a web server, no model; push onnx_int8")
-        if self.vectors and set(self.format) <= {"gguf", "asymmetric"} and self.trim is None:
-            read = sorted(set(get_args(ExportFormat)) - {"gguf", "asymmetric"})
-            raise ValueError(
-                f"vectors is not read in the format {self.format[0]}, but in: {', '.join(read)}"
-            )
+        without = {"vectors": {"gguf", "asymmetric"}}
+        without["max_loss"] = without["vectors"] | {"compact", "sparse"}
+        for key, formats in without.items():
+            usual = type(self).model_fields[key].get_default(call_default_factory=True)
+            if getattr(self, key) != usual and set(self.format) <= formats and self.trim is None:
+                read = ", ".join(sorted({*get_args(ExportFormat)} - formats))
+                reason = f"not read in the format {self.format[0]}, but in: {read}"
+                raise ValueError(f"{key} is {reason}")
         if twice := [name for name in self.format if self.format.count(name) > 1]:
             raise ValueError(f"format: {twice[0]} is named twice")
         if self.push is not None and len(self.format) != 1:
@@ -154,17 +157,9 @@ class ExportConfig(Section):
 
 
 CaseName = Literal[
-    "minilm",
-    "multilingual",
-    "vocabulary",
-    "bottleneck",
-    "targets",
-    "busy",
-    "chain",
-    "pairs",
-    "start",
-    "profile",
-]
+    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "busy", "chain", "pairs",
+    "start", "profile",
+]  # fmt: skip
 
 
 class CasesConfig(Section):
@@ -247,6 +242,10 @@ class ReportConfig(Section):
             raise ValueError(
                 "select needs budget_mib=<MiB>, as in: python -m mlkd.report select budget_mib=20"
             )
+        if self.entity is not None and self.action != "dashboard":
+            raise ValueError("entity is only read by the action dashboard")
+        if self.output is not None and self.action == "select":
+            raise ValueError("output is not read by select, which prints what it finds")
         return self
 
 
@@ -291,3 +290,9 @@ class RunsConfig(Section):
     output_dir: Folder = "outputs"
     ask: bool = True
     """Before anything is removed."""
+
+    @model_validator(mode="after")
+    def _prune_asks(self) -> RunsConfig:
+        if not self.ask and self.action != "prune":
+            raise ValueError("ask is only read by prune")
+        return self

@@ -153,6 +153,14 @@ def composing() -> Iterator[None]:
         instances.update(before)
 
 
+def compose_option(group: str, name: str) -> dict[str, Any]:
+    """What an option of a group sets, of those groups whose options need no others."""
+    with composing():
+        values = OmegaConf.to_container(compose_tree("train", [f"{group}={name}"])[group])
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
 def compose_recipe(name: str) -> dict[str, Any]:
     """``recipe``, ``stage`` and ``stages`` of a recipe as it comes."""
     with composing():

@@ -13,6 +13,7 @@ class TermConfig(Section):
     """One term of a loss; a subclass has the version of its code."""
 
     weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """0 = the term is only logged."""
 
 
 class PairMSEConfig(TermConfig):

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mlkd.config.commands import EvaluateConfig
-from mlkd.config.compose import CONF_DIR
+from mlkd.config.compose import compose_option
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
@@ -236,8 +234,7 @@ def _teacher(config: EvaluateConfig, record: dict[str, Any]) -> EncoderConfig:
     if config.teacher is not None:
         return config.teacher
     own = section_of(record, "teacher", EncoderConfig, f"model={config.model}")
-    packaged = OmegaConf.load(CONF_DIR / "teacher" / "minilm.yaml")
-    return own or EncoderConfig.model_validate(packaged)
+    return own or EncoderConfig.model_validate(compose_option("teacher", "minilm"))
 
 
 def _max_tokens(config: EvaluateConfig, record: dict[str, Any]) -> int:

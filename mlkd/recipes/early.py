@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlkd.config.schema import TrainConfig
@@ -12,7 +12,7 @@ from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import source_files
 from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
-from mlkd.recipes.recipe import Link, New, links
+from mlkd.recipes.recipe import Link, links
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,13 @@ class _Unread:
 
 
 def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
-    """Settings of links that a chain does not read."""
+    """Settings that a chain does not read, of its links and of all of them."""
     found = [word.partition("=")[::2] for word in words]
+    chain = {link.name: link for link in links(config)} if found else {}
+    yield from _unread_by_all(config, chain.values(), [key for key, _ in found])
     of_links = [
         (key, value, place) for key, value in found if (place := _of_link(key, config)) is not None
     ]
-    chain = {link.name: link for link in links(config)} if of_links else {}
     for key, value, (name, setting) in of_links:
         settings = config.stages[name]
         if reason := settings.useless(config.student):
@@ -142,6 +143,23 @@ def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
             reason := settings.unread(config.student).get(setting)
         ):
             yield _Unread(key, reason, refused=True)
+
+
+def _unread_by_all(
+    config: TrainConfig, chain: Collection[Link], keys: Iterable[str]
+) -> Iterator[_Unread]:
+    """Settings of all links that none of a chain reads."""
+    mixed = any(link.settings.grouping is None for link in chain)
+    for key in keys:
+        name = key.lstrip("+~")
+        if name.split(".")[0] in ("student", "init") and not any(
+            link.trains_student for link in chain
+        ):
+            yield _Unread(key, f"stage={config.stage} trains no student", refused=False)
+        elif name in ("data.mixing", "data.temperature") and not mixed:
+            yield _Unread(key, "no link of the chain has mixed batches", refused=True)
+        elif name == "assistant.seed" and all(link.settings.seed is None for link in chain):
+            yield _Unread(key, "no link of the chain has a seed of its own", refused=True)
 
 
 def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:
@@ -178,5 +196,5 @@ def refuse_beside_budget(config: TrainConfig, words: Iterable[str]) -> None:
             raise UserError(f"budget_mib: compares starts; init.{key}={given} has none to compare")
     if config.trainer.processes > 1:
         raise UserError("budget_mib: searches in one process; give several the student it finds")
-    if not any(isinstance(link.inputs["start"], New) for link in links(config)):
+    if not any(link.trains_student for link in links(config)):
         raise UserError(f"budget_mib: not read, stage={config.stage} trains no student")

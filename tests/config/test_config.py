@@ -20,6 +20,7 @@ from mlkd.config.commands import (
     EvaluateConfig,
     ExportConfig,
     PairsConfig,
+    RunsConfig,
 )
 from mlkd.config.compose import composing, configured
 from mlkd.config.explain import _unknown
@@ -178,12 +179,27 @@ def test_a_wrong_text_is_answered_with_words(words: tuple[str, ...], message: st
         configured("evaluate", EvaluateConfig, ["model=x", "+teacher={path:x}", *words])
 
 
-@pytest.mark.parametrize("formats", ["gguf", "asymmetric", "[gguf,asymmetric]"])
-def test_vectors_that_no_format_scores_are_refused(formats: str) -> None:
-    message = "vectors is not read in the format .*, but in: compact, onnx_int8, onnx_q4, portable"
-    asked = ["run=x", f"format={formats}", "vectors=[64]"]
-    with pytest.raises(UserError, match=message):
-        configured("export", ExportConfig, asked)
+@pytest.mark.parametrize(
+    ("formats", "setting", "read"),
+    [
+        ("gguf", "vectors=[64]", "compact, onnx_int8, onnx_q4, portable, sparse, web"),
+        ("asymmetric", "vectors=[64]", "compact, onnx_int8"),
+        ("[gguf,asymmetric]", "vectors=[64]", "compact, onnx_int8"),
+        ("[compact,gguf]", "max_loss=2", "onnx_int8, onnx_q4, portable, web"),
+        ("asymmetric", "max_loss=0", "onnx_int8, onnx_q4, portable, web"),
+    ],
+)
+def test_settings_that_no_format_reads_are_refused(formats: str, setting: str, read: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(UserError, match=f"{key} is not read in the format .*, but in: {read}"):
+        configured("export", ExportConfig, ["run=x", f"format={formats}", setting])
+    configured("export", ExportConfig, ["run=x", "format=[portable,gguf]", setting])
+
+
+def test_ask_is_for_prune() -> None:
+    with pytest.raises(UserError, match="ask is only read by prune"):
+        configured("runs", RunsConfig, ["ask=false"])
+    assert not configured("runs", RunsConfig, ["action=prune", "ask=false"]).ask
 
 
 def test_evaluation_sets_follow_the_languages_of_the_data() -> None:

@@ -116,7 +116,7 @@ def test_an_export_scores_as_many_pairs_as_its_evaluation(
 ) -> None:
     few, scored = settings | {"max_pairs": 3}, []
     for number, asked in enumerate((few, settings)):
-        out = export(run, tmp_path / str(number), "compact", max_loss=100.0, eval=asked)
+        out = export(run, tmp_path / str(number), "compact", eval=asked)
         report = json.loads((out / "compact/export.json").read_text())["parts"]
         scored.append(report["model.safetensors"]["scores"]["mean"])
     found = evaluate(run, few, tmp_path / "e.json")
@@ -124,7 +124,7 @@ def test_an_export_scores_as_many_pairs_as_its_evaluation(
 
 
 def test_a_card_says_nothing_of_what_was_not_measured(run: Path, tmp_path: Path) -> None:
-    out = export(run, tmp_path / "out", "compact", max_loss=100.0)
+    out = export(run, tmp_path / "out", "compact")
     assert "Shorter vectors" not in (out / "compact/README.md").read_text()
     report = json.loads((out / "compact/export.json").read_text())["parts"]["model.safetensors"]
     assert "vectors" not in report

@@ -285,6 +285,14 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stages.domains.inputs.source: not read, init.source=base says what the student copies",
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
+        (
+            "recipe=hrkd stage=domains assistant=teacher data.mixing=uniform",
+            "data.mixing: not read, no link of the chain has mixed batches",
+        ),
+        (
+            "assistant.train=false assistant.seed=3",
+            "assistant.seed: not read, no link of the chain has a seed of its own",
+        ),
         ("recipe=bistil_pairs stages.layers.enabled=false", "a new student is not kept"),
         ("recipe=null", "null: no option of a group"),
         ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
@@ -319,6 +327,13 @@ def test_settings_of_links_that_are_left_out_are_named(
         "stages.bottleneck.lr: not read, the link bottleneck is not in this chain",
         "loss@stages.contrastive.loss: not read, the link contrastive is not in this chain",
         "~stages.contrastive.dropout: not read, the link contrastive is not in this chain",
+    ]
+    caplog.clear()
+    words = ["stage=assistant", "student=minilm_tiny", "init.layers=last", "student.layers=1"]
+    refuse_unread(configure(*words), words)
+    assert caplog.messages == [
+        f"{key}: not read, stage=assistant trains no student"
+        for key in ("student", "init.layers", "student.layers")
     ]
     caplog.clear()
     for ablation in sorted(path.stem for path in (CONF_DIR / "ablation").glob("*.yaml")):

@@ -479,6 +479,8 @@ def test_wrong_input_is_refused_in_a_line(tmp_path: Path, command: Command) -> N
         (["select"], "select needs budget_mib="),
         (["budget_mib=20"], "select needs budget_mib="),
         (["select", "budget_mib=0"], "budget_mib=0: input should be greater than 0"),
+        (["select", "budget_mib=5", "output=there"], "output is not read by select"),
+        (["entity=me"], "entity is only read by the action dashboard"),
         ([str(tmp_path)], "no runs and no sweeps in it"),
     ]:
         done = command("mlkd.report", *words)
