@@ -36,6 +36,7 @@ def language_code(written: object) -> str:
         raise ValueError(f"YAML reads {'on' if written else 'no'} as {written}; put it in quotes")
     locale, _, modifier = str(written).partition("@")
     language, *rest = re.split("[-_]", locale)
+    rest = [part[1:] if re.fullmatch("r[A-Z]{2}", part) else part for part in rest]  # Android's
     if modifier:
         rest.append(_MODIFIERS.get(modifier, modifier))
     rest.sort(key=lambda part: not (len(part) == 4 and part.isalpha()))  # a script comes first
@@ -59,6 +60,8 @@ def spellings(code: str) -> list[str]:
     modifiers = {script: name for name, script in _MODIFIERS.items()}
     locale = "_".join(filter(None, (language.language, language.territory)))
     found = [code, code.replace("-", "_"), code.lower(), code.lower().replace("-", "_")]
+    if language.territory:
+        found.append(f"{language.language}-r{language.territory}")  # values-pt-rBR of Android
     if language.script in modifiers:
         found.append(f"{locale}@{modifiers[language.script]}")
     with suppress(LookupError):

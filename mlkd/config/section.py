@@ -18,7 +18,7 @@ def _delimiter(written: object) -> object:
 
 
 def _several(given: object) -> object:
-    return [given] if isinstance(given, str | float) or type(given) is int else given
+    return [given] if isinstance(given, str | float | int) else given
 
 
 def matching(pattern: str, words: str) -> AfterValidator:

@@ -16,7 +16,8 @@ from mlkd.config.inputs import DataConfig
 from mlkd.data.account import direction_of
 from mlkd.data.cleaning import normal_form
 from mlkd.data.identify import can_tell, other_languages
-from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.pairs import prepare_pairs
+from mlkd.data.store import PairStore
 from mlkd.output.errors import UserError
 from mlkd.output.progress import progress
 from mlkd.storage.files import replacing
@@ -106,7 +107,7 @@ def look_at(
 ) -> Look:
     """Read and clean the pairs as a training would, and look at them.
 
-    A corpus with too many bad rows, at which a training would stop, is looked at nevertheless.
+    Too many bad rows or too few pairs, at which a training would stop, are looked at nevertheless.
 
     Args:
         config: Corpora, cleaning and splits.
@@ -125,7 +126,7 @@ def look_at(
         store = prepare_pairs(config, exclude, cache, allow_download=allow_download)
     except UserError as error:
         lenient = config.model_copy(update={"max_rejected": 1.0})
-        store = prepare_pairs(lenient, exclude, cache, allow_download=allow_download)
+        store = prepare_pairs(lenient, exclude, cache, allow_download=allow_download, few=True)
         stops = str(error)
     groups, shown = [], []
     bar = progress("look at the text", total=len(store.groups), unit=" groups")

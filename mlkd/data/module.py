@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from mlkd.data.pairs import PairStore
 from mlkd.data.plan import BatchPlan, labels
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import TokenStore
 
 

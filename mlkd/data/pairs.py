@@ -1,147 +1,42 @@
-"""Pair store: cleaned, split, deduplicated parallel pairs in memory-mapped files."""
+"""Pairs of a configuration: read, cleaned, split and deduplicated once, then opened."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlkd.config.inputs import DataConfig
-from mlkd.config.labelled import LabelledConfig, Task, task_of
+from mlkd.config.labelled import LabelledConfig, task_of
 from mlkd.data.account import check_left, several_sources, tell, too_small_for_mixing
 from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, CorpusPart
 from mlkd.data.compact import compact
 from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import left_out, source_files
+from mlkd.data.store import PairGroup, PairStore
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, file_sha256, known_sha256, write_json
 from mlkd.storage.seals import sealed
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 5
+_FORMAT = 6
 """Version of the files; a change makes every store anew."""
 _ANY_LENGTH = 1 << 20
 """Characters of labelled text: long ones are cut at ``data.max_tokens``."""
-_ARRAYS = ("source", "translation", "group", "domain", "dev", "offsets", "language")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Pairs of one corpus in one language direction."""
-
-    corpus: str
-    source_lang: str
-    target_lang: str
-
-
-class PairStore:
-    """Pairs over a table of distinct sentences; every array is memory-mapped.
-
-    Attributes:
-        folder: Where the files are.
-        fingerprint: SHA-256 of the content but for the domains,
-        domain_hash: and of these.
-        languages: Language codes.
-        groups: Corpora in one language direction each.
-        domains: Names of the domains.
-        counts: What became of the rows of each group.
-        source: Sentence index of each pair's source ``(n,)``.
-        translation: Sentence index of its translation ``(n,)``.
-        group: Index into ``groups`` ``(n,)``.
-        domain: Index into ``domains`` ``(n,)``.
-        dev: Whether the pair is held out ``(n,)``.
-        offsets: Start of each sentence's UTF-8 bytes, and the end of the last.
-        language: Index into ``languages`` of each sentence ``(n_sentences,)``.
-        task: What labelled text teaches; None of parallel pairs.
-        value: Index of its label, or score from 0 to 1, of each row ``(n,)``; None of pairs.
-    """
-
-    source: np.ndarray
-    translation: np.ndarray
-    group: np.ndarray
-    domain: np.ndarray
-    dev: np.ndarray
-    offsets: np.ndarray
-    language: np.ndarray
-
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
-        """Map the files of a complete folder; users call :meth:`open`."""
-        self.folder = folder
-        self.fingerprint: str = meta["fingerprint"]
-        self.domain_hash: str = meta["domain_hash"]
-        self.languages: list[str] = meta["languages"]
-        self.domains: list[str] = meta["domains"]
-        self.groups = [Group(**group) for group in meta["groups"]]
-        self.counts: list[dict[str, Any]] = meta["counts"]
-        for name in _ARRAYS:
-            setattr(self, name, np.load(folder / f"{name}.npy", "r", allow_pickle=False))
-        task: dict[str, Any] | None = meta.get("task")
-        self.task: Task | None = None
-        self.value: np.ndarray | None = None
-        if task is not None:
-            self.task = Task(task["kind"], tuple(task["labels"]))
-            self.value = np.load(folder / "value.npy", "r", allow_pickle=False)
-        # Plain views: items and slices of np.memmap itself are several times as slow.
-        self._text = np.asarray(np.memmap(folder / "text.bin", np.uint8, mode="r"))
-        self._offsets = np.asarray(self.offsets)
-
-    @classmethod
-    def open(cls, folder: Path) -> PairStore:
-        """Open a folder written by :func:`prepare_pairs`.
-
-        Raises:
-            UserError: The folder is incomplete.
-        """
-        try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            for name, size in meta["sizes"].items():
-                if (folder / name).stat().st_size != size:
-                    raise ValueError(f"{name} is not {size} bytes long")
-            return cls(folder, meta)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder}: not a complete pair store ({error})") from None
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def n_sentences(self) -> int:
-        """Number of distinct sentences."""
-        return len(self.language)
-
-    def train_pairs(self) -> np.ndarray:
-        """Indices of the training pairs."""
-        return np.flatnonzero(~self.dev)
-
-    def dev_pairs(self) -> np.ndarray:
-        """Indices of the held-out pairs."""
-        return np.flatnonzero(self.dev)
-
-    def text(self, index: int) -> str:
-        """One sentence."""
-        start, end = self._offsets[index], self._offsets[int(index) + 1]
-        return self._text[start:end].tobytes().decode()
-
-    def texts(self, indices: np.ndarray) -> list[str]:
-        """Sentences of some indices."""
-        starts = self.offsets[indices].tolist()
-        ends = self.offsets[np.asarray(indices, np.int64) + 1].tolist()
-        return [
-            self._text[start:end].tobytes().decode()
-            for start, end in zip(starts, ends, strict=True)
-        ]
 
 
 def prepare_pairs(
-    config: DataConfig, exclude: Collection[str], cache: Path, *, allow_download: bool = False
+    config: DataConfig,
+    exclude: Collection[str],
+    cache: Path,
+    *,
+    allow_download: bool = False,
+    few: bool = False,
 ) -> PairStore:
     """Open the pair store of a data configuration, or make it.
 
@@ -150,6 +45,7 @@ def prepare_pairs(
         exclude: Evaluation sentences; pairs with one of them on either side are removed.
         cache: Folder of all caches.
         allow_download: Whether hub datasets may be downloaded.
+        few: Whether a split may be empty.
 
     Raises:
         UserError: A corpus is missing, too dirty or empty, or a split is.
@@ -160,6 +56,8 @@ def prepare_pairs(
     store = PairStore.open(
         sealed(folder, lambda part: _write(config, sources, (excluded, excluded), part, cache))
     )
+    if not few:
+        check_left(config, store.counts)
     tell(config, store.counts)
     for line in too_small_for_mixing(config, store.counts):
         log.warning("pairs of %s", line)
@@ -268,14 +166,15 @@ def _write(
     codes = [x.source_lang for x in sources] + [x.target_lang for x in sources]
     languages = list(dict.fromkeys(codes))
     train, dev = compact(folder, sources, languages)
-    groups = [asdict(Group(x.corpus, x.source_lang, x.target_lang)) for x in sources]
+    groups = [asdict(PairGroup(x.corpus, x.source_lang, x.target_lang)) for x in sources]
     counts = [
         group
         | {"rows": x.rows, "train": int(t), "dev": int(d)}
         | {"rejected": x.rejected, "dropped": x.dropped}
         for group, x, t, d in zip(groups, sources, train, dev, strict=True)
     ]
-    check_left(config, counts)
+    if labelled or not any(count["train"] + count["dev"] for count in counts):
+        check_left(config, counts)
     domains = list(collector.domains)
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".npy", ".bin"})
     content = {name: file_sha256(folder / name) for name in names}

@@ -16,7 +16,7 @@ import numpy as np
 from mlkd.output.errors import UserError
 
 if TYPE_CHECKING:
-    from mlkd.data.pairs import PairStore
+    from mlkd.data.store import PairStore
 
 _POOL = 64
 """Batches that are sorted by length together."""

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from mlkd.data.sniff import START, refuse_packed, refuse_wide
+from mlkd.data.sniff import START, refuse_misnamed, refuse_packed, refuse_wide
 from mlkd.output.errors import UserError
 
 _MAX_LINE = 1 << 20
@@ -166,6 +166,9 @@ def open_file(path: Path) -> BufferedReader:
     Raises:
         UserError: It is packed otherwise than its name says, or no text.
     """
+    if path.suffix in _OPEN:
+        with path.open("rb") as raw:
+            refuse_misnamed(raw.read(START), path)
     file = cast(BufferedReader, _OPEN.get(path.suffix, Path.open)(path, "rb"))
     try:
         refuse_packed(file.peek(START), path)

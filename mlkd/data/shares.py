@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 
 
 def share(pairs: PairStore, rows: np.ndarray, fraction: float) -> np.ndarray:

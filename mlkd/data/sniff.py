@@ -52,7 +52,25 @@ def refuse_packed(start: bytes, path: Path) -> None:
     """
     for magic, name in _PACKED.items():
         if start.startswith(magic):
+            if b"[Content_Types].xml" in start or b"mimetype" in start:
+                raise OtherFile(f"{path}: an office document; save its text as CSV")
             raise OtherFile(f"{path}: {name}", _FORMATS.get(magic))
+
+
+def refuse_misnamed(start: bytes, path: Path) -> None:
+    """Stop at a file that is packed otherwise than its name says, or not at all.
+
+    Args:
+        start: Its first bytes.
+        path: Its name, which ends as packed files do.
+
+    Raises:
+        UserError: It is one; the line says which.
+    """
+    magic = next(magic for magic, name in _PACKED.items() if name.endswith(f" {path.suffix}"))
+    if start and not start.startswith(magic):
+        refuse_packed(start, path)
+        raise UserError(f"{path}: not packed; leave {path.suffix} out of its name")
 
 
 def refuse_wide(start: bytes, path: Path) -> None:

@@ -87,4 +87,5 @@ def _below(wanted: Wanted, folder: Path) -> Choice:
     if module.NAMED is None:
         return Choice(files, [])
     all_asked = not module.NAMED or "{target}" in wanted.corpus.path
-    return choose(files, folder, wanted.target, all_asked=all_asked)
+    languages = wanted.target, wanted.source
+    return choose(files, folder, *languages, module.SAID, all_asked=all_asked)

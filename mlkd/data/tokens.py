@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.output.progress import progress
 from mlkd.storage.files import digest, new_array, write_json
 from mlkd.storage.lock import Lock

@@ -16,7 +16,7 @@ from mlkd.deploy.snippets import other_tools, use
 from mlkd.deploy.source import Source, languages_of
 from mlkd.metrics.scoring import HEADLINE
 from mlkd.metrics.table import grid_to_markdown, kinds_grid, sides_grid
-from mlkd.storage.files import default_prompt
+from mlkd.storage.files import default_prompt, prompts_of
 
 _LIBRARY = {
     "portable": "sentence-transformers",
@@ -159,7 +159,7 @@ def _origin(
     if teacher is not None:
         name = teacher.name or teacher.package or Path(teacher.path or "").name
         revision = f" at {teacher.revision}" if teacher.revision else ""
-        read = teacher.prompt or teacher.prompt_name
+        read = _prompt_of(teacher)
         prompt = f", read with the prompt {read!r}" if read else ""
         lines.append(f"- Teacher: {name}{revision}{prompt} (licence: {teacher_license(teacher)})")
     if languages:
@@ -173,6 +173,21 @@ def _origin(
             )
     lines.append(f"- Licence of the student: {config.license or 'not stated'}")
     return "\n".join([lines[0], "", *lines[1:]])
+
+
+def _prompt_of(teacher: EncoderConfig) -> str | None:
+    """What it put before each sentence; its name where the folder is no longer there."""
+    from mlkd.config.backbone import encoder_folder
+    from mlkd.output.errors import UserError
+
+    if teacher.prompt is not None:
+        return teacher.prompt
+    try:
+        folder = encoder_folder(teacher)
+        prompts, default = ({}, None) if folder is None else prompts_of(folder)
+    except UserError:
+        return teacher.prompt_name
+    return prompts.get(teacher.prompt_name or default or "", teacher.prompt_name)
 
 
 def teacher_license(teacher: EncoderConfig) -> str:

@@ -15,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig
 from mlkd.config.student import TrimConfig
-from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.pairs import prepare_pairs
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
 from mlkd.deploy.source import Source

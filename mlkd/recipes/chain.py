@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.schema import TrainConfig
 from mlkd.config.student import InitConfig, StudentConfig
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.machine import ranks
 from mlkd.metrics.evaluation import Evaluation
 from mlkd.metrics.sets import first_pairs

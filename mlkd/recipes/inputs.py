@@ -15,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from mlkd.config.backbone import check_widths, source_folder
 from mlkd.config.languages import split_pair
 from mlkd.config.schema import TrainConfig
-from mlkd.data.pairs import PairStore, prepare_labelled, prepare_pairs
+from mlkd.data.pairs import prepare_labelled, prepare_pairs
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import tokenizer_fingerprint
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder

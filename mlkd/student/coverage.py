@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 
 _MEASURED = 2000
 """Sentences of a language that are measured."""

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.student import InitConfig, StudentConfig
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mlkd.config.student import TrimConfig
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, longest_input
 from mlkd.encoders.coded import CodedEmbedding

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlkd.data.module import PairBatch
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.machine import ranks
 from mlkd.output.errors import UserError
 from mlkd.storage.files import write_json

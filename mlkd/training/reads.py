@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from mlkd.config.inputs import DataConfig
 from mlkd.config.stages import StageSettings
 from mlkd.config.training import TrainerConfig
-from mlkd.data.pairs import PairStore
 from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, labels
 from mlkd.data.shares import share
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.output.errors import UserError

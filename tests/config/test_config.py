@@ -228,7 +228,7 @@ def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
     with pytest.raises(UserError, match="'xxq' is no language"):
         configure("data.languages=xxq")
     for word, message in [
-        ("data.languages=true", "data.languages=True: input should be a valid list"),
+        ("data.languages=true", "data.languages.0: YAML reads on as True; put it in quotes"),
         ("data.languages=5", "data.languages.0: 5 is no language"),
         ("eval.sets.sts_dev.languages=null", "eval.sets.sts_dev.languages=None: input should"),
     ]:

@@ -10,7 +10,8 @@ import pytest
 
 from mlkd.config.inputs import DataConfig
 from mlkd.data.account import account, too_small_for_mixing
-from mlkd.data.pairs import PairStore, prepare_pairs
+from mlkd.data.pairs import prepare_pairs
+from mlkd.data.store import PairStore
 from mlkd.output.errors import UserError
 
 LINES = [f"The cat number {i}.\tDie Katze Nummer {i}." for i in range(200)]

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.config.labelled import LabelledConfig
 from mlkd.data import collect
-from mlkd.data.pairs import PairStore, prepare_labelled, prepare_pairs
+from mlkd.data.pairs import prepare_labelled, prepare_pairs
 from mlkd.data.rows import Row
+from mlkd.data.store import PairStore
 from mlkd.output.errors import UserError
 
 ROWS = [

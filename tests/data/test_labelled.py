@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from mlkd.config.inputs import DataConfig
 from mlkd.config.labelled import LabelledConfig, Task, task_of
 from mlkd.data.module import PairSource
-from mlkd.data.pairs import PairStore, prepare_labelled
+from mlkd.data.pairs import prepare_labelled
 from mlkd.data.shares import share
+from mlkd.data.store import PairStore
 from mlkd.data.tokens import TokenStore
 from mlkd.output.errors import UserError
 

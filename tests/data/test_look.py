@@ -181,6 +181,13 @@ def test_a_group_of_which_nothing_is_left(tmp_path: Path) -> None:
     assert [pair.corpus for pair in found.sample] == ["c"] * 3
 
 
+def test_too_few_pairs_to_train_are_shown(tmp_path: Path) -> None:
+    write(tmp_path, "de", ["A small house", "Rain"], ["Ein kleines Haus", "Regen"])
+    found = look(tmp_path, "de", show=5, dev_fraction=1e-9)
+    assert found.stops is not None and found.stops.startswith("data: 2 training and 0 dev pairs")
+    assert {pair.target for pair in found.sample} == {"Ein kleines Haus", "Regen"}
+
+
 @pytest.mark.parametrize("name", ["out/pairs.tsv", "pairs.tsv.gz"])
 def test_the_cleaned_pairs_are_a_corpus_again(tmp_path: Path, name: str) -> None:
     write(tmp_path, "de", [f"  {text}  " for text in TEXTS["en"]], TEXTS["de"])

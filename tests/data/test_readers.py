@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,13 @@ def test_broken_gzip_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.tsv.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "page.tsv.gz").write_bytes(b"<html>404</html>")
     (tmp_path / "crc.tsv.gz").write_bytes(whole[:-8] + b"12345678")
-    for name in ("cut", "page", "crc"):
-        assert f"{name}.tsv.gz: cannot be read" in refused(
-            tmp_path, format="tsv", path=f"{name}.tsv.gz"
-        )
+    (tmp_path / "xz.tsv.gz").write_bytes(lzma.compress(b"one\teins\n"))
+    for name, words in {
+        "cut": "cannot be read", "crc": "cannot be read",
+        "page": "not packed; leave .gz out of its name", "xz": "packed with xz; call it .xz",
+    }.items():  # fmt: skip
+        message = refused(tmp_path, format="tsv", path=f"{name}.tsv.gz")
+        assert f"{name}.tsv.gz: {words}" in message
 
 
 def test_rows_are_counted_before_reading(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_files_that_write_a_language_otherwise(
     (tmp_path / file).write_text("Rain\tX\n")
     corpus = {"format": "tsv", "path": "{source}-{target}.tsv"}
     assert refused(tmp_path, target, **corpus) == (
-        f"data.corpora.c.codes: no en-{target}.tsv; data.corpora.c.codes={codes} finds the one "
+        f"data.corpora.c.codes: no en-{target}.tsv; '+data.corpora.c.codes={codes}' finds the one "
         "that is there"
     )
     given = dict(item.split(":") for item in codes.strip("{}").split(","))

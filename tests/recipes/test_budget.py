@@ -8,7 +8,7 @@ from conftest import Command, stored_tokens
 from students import TEXTS
 
 from mlkd.config.student import InitConfig
-from mlkd.data.pairs import PairStore
+from mlkd.data.store import PairStore
 from mlkd.deploy.onnx_encoder import write_onnx
 from mlkd.encoders.folder import load_folder
 from mlkd.output.errors import UserError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from mlkd.data.formats.xml import Element, children, local_name, units
 from mlkd.data.rows import Pair, Reject
 
 TWO_FILES = True
+_REFERENCE = re.compile(r"@[*+]?(?:[\w.]+:)?string/")
+"""To another message, of the app or of Android."""
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """Pairs by name, plurals by quantity, arrays by index."""
     source, fixed = _messages(files[0])
-    target, _ = _messages(files[1])
-    for key in dict.fromkeys(fixed):  # a name may stand there several times
-        yield Reject("not translatable", f"{files[0]}:{key}", source.pop(key))
+    target, also = _messages(files[1])
+    for key in dict.fromkeys([*fixed, *also]):  # a name may stand there several times
+        yield Reject("not translatable", f"{files[0]}:{key}", source.pop(key, ""))
         target.pop(key, None)
     yield from pairs_by_key(source, target, files[1])
 
@@ -31,7 +34,7 @@ def _messages(path: Path) -> tuple[dict[str, str], list[str]]:
     for element, _ in units(path, names, set()):
         for key, item in _items(element):
             found[key] = _text(item)
-            if element.get("translatable") == "false" or found[key].startswith("@string/"):
+            if element.get("translatable") == "false" or _REFERENCE.match(found[key]):
                 fixed.append(key)
     return found, fixed
 

@@ -112,7 +112,9 @@ class Wanted:
             if codes := self._other_codes(template, root):
                 shown = ",".join(f"{code}:{written}" for code, written in codes.items())
                 key = f"data.corpora.{self.name}.codes"
-                raise UserError(f"{key}: no {path}; {key}={{{shown}}} finds the one that is there")
+                raise UserError(
+                    f"{key}: no {path}; '+{key}={{{shown}}}' finds the one that is there"
+                )
             self.some([], str(path))
         return path
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
-from mlkd.data.formats.codes import language_names
+from mlkd.data.formats.codes import language_names, related
 from mlkd.data.rows import Reject
 
 _HEADER_WORDS = {
     "source", "target", "src", "tgt", "trg", "text", "translation", "translated", "original",
     "sentence", "sentences", "sent", "english", "non", "id", "lang", "language", "segment",
     "string", "foreign", "query", "question", "passage", "answer", "anchor", "positive",
-    "premise", "hypothesis", "label", "score", "sentiment", "similarity",
+    "premise", "hypothesis", "label", "score", "sentiment", "similarity", "mt", "ref", "reference",
+    "term", "msgid", "msgstr", "input", "output", "col", "column", "prediction", "candidate",
 }  # fmt: skip
+_CALLED_THERE = {
+    "ar": "العربية", "cs": "čeština", "da": "dansk", "de": "deutsch", "el": "ελληνικά",
+    "es": "español castellano", "fi": "suomi", "fr": "français", "hi": "हिन्दी", "hu": "magyar",
+    "it": "italiano", "ja": "日本語", "ko": "한국어", "nl": "nederlands", "no": "norsk norwegian",
+    "nb": "norsk norwegian", "pl": "polski", "pt": "português", "ro": "română", "ru": "русский",
+    "sv": "svenska", "tr": "türkçe", "uk": "українська",
+    "zh": "中文 chinese simplified traditional",
+}  # fmt: skip
+"""What languages are called in themselves, and names that codes of theirs do not lead to."""
 _LOOK_AHEAD = 100
 """Lines that a quoted cell may go on for."""
 
@@ -96,15 +107,24 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
         return
     if wanted.corpus.domain_column is not None:
         texts = texts[:-1]  # whatever the column of the domain is called
-    words = _HEADER_WORDS | language_names(wanted.source) | language_names(wanted.target)
-    parts = [re.findall(r"[^\W\d_]+", text.strip('"').lower()) for text in texts]
     alike = len({tuple(re.findall(r"\w+", text.lower())) for text in texts}) == 1
-    if not alike and all(part and set(part) <= words for part in parts):
+    codes = [wanted.source, wanted.target]  # "German" and "Deutsch" are a pair, and no header
+    named = any(all(map(_is_name, texts, cycle(order))) for order in (codes, codes[::-1]))
+    if not alike and named:
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
             f"{wanted.section}.{wanted.name}.header=true, or header=false if it is none",
             ".header",
         )
+
+
+def _is_name(text: str, language: str) -> bool:
+    """Whether a cell is the code of its language, or made of words that name columns."""
+    own = _CALLED_THERE.get(language.partition("-")[0], "").split()
+    words = _HEADER_WORDS.union(language_names(language), own)
+    text = text.strip().strip('"')
+    parts = re.findall(r"[^\W\d_]+", text.lower())
+    return (bool(parts) and words.issuperset(parts)) or related(text, language)
 
 
 class _Quoted:

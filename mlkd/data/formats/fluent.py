@@ -13,6 +13,8 @@ from mlkd.data.sniff import refuse_wide
 from mlkd.output.errors import UserError
 
 TWO_FILES = True
+_NO_TEXT = {"accesskey", "commandkey", "key", "keycode", "modifiers", "style"}
+"""Attributes that hold keys and style sheets."""
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
@@ -51,7 +53,9 @@ def _messages(path: Path) -> tuple[dict[str, str | None], list[str]]:
             if entry.value is not None:
                 found[key] = _text(entry.value)
             for attribute in entry.attributes:
-                found[f"{key}.{attribute.id.name}"] = _text(attribute.value)
+                name = attribute.id.name
+                text = "" if name in _NO_TEXT else _text(attribute.value)
+                found[f"{key}.{name}"] = text
     return found, junk
 
 

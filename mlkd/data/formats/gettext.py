@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.codes import is_language, related
 from mlkd.data.formats.plurals import MANY, ONE, gettext_form
 from mlkd.data.formats.sentences import is_symbolic, sentence_pair
-from mlkd.data.rows import Pair, Reject, open_file
+from mlkd.data.rows import PACKED, Pair, Reject, content, open_file
 from mlkd.data.sniff import START, refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
 SUFFIXES = (".mo", ".po")
 NAMED = True
+SAID = re.compile(r"^(?:msgstr )?\"?Language: *([\w@-]+)", re.MULTILINE)
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
@@ -37,12 +40,18 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
 def _load(path: Path) -> Any:
     import polib
 
+    plain = path.with_suffix("") if path.suffix in PACKED else path
     try:
         with open_file(path) as file:
-            if path.suffix == ".po":
+            if plain.suffix == ".po":
                 refuse_wide(file.peek(START), path)
-        load = polib.mofile if path.suffix == ".mo" else polib.pofile
-        return load(str(path))
+        load = polib.mofile if plain.suffix == ".mo" else polib.pofile
+        if plain == path:
+            return load(str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = Path(folder) / plain.name
+            unpacked.write_bytes(content(path))
+            return load(str(unpacked))
     except (OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable catalogue ({reason_of(error)})") from None
 

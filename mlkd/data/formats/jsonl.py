@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
 from mlkd.data.rows import Pair, Reject, checked, count_lines, in_domain, lines
+from mlkd.output.errors import UserError
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
@@ -42,6 +43,8 @@ def _objects(path: Path) -> Iterator[tuple[str, str, object]]:
         if isinstance(line, Reject):
             yield place, "", line
             continue
+        if line.strip() == "[":
+            raise UserError(f"{place}: the file is an array; give format=json")
         try:
             yield place, line, json.loads(line)
         except (ValueError, RecursionError):

@@ -22,7 +22,7 @@ def pairs_by_key(
     for key, text in source.items():
         place = f"{path}:{key}"
         translation = target.get(key, "")
-        if not translation.strip() or translation.split() == text.split():
+        if not text.strip() or not translation.strip() or translation.split() == text.split():
             yield Reject("untranslated", place, text)
         else:
             yield sentence_pair(text, translation, place)

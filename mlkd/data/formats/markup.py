@@ -15,8 +15,9 @@ _NO_SPACES = re.compile(
     "\U00020000-\U0003ffff]"
 )
 _STARTS, _ENDS = "([{“„«", ".!?:;,…)]}”»"
+_HOLE = re.compile(rf" {GAP}+(?=[ {re.escape(_ENDS)}])")
 
-_NAME = r"[A-Za-z][\w:.-]*"
+_NAME = r"[A-Za-z_][\w:.-]*"
 _TAG = re.compile(
     rf"<!--.*?-->|<(?P<close>/)?(?P<name>{_NAME})"
     r"(?P<attributes>(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(?P<empty>/)?>",
@@ -34,13 +35,17 @@ _BLOCKS = set(
     "itemizedlist orderedlist simplelist member entry row note tip warning important".split()
 )
 _VOID = {"br", "hr", "img", "p", "li"}
+_KINDS = "annotation|constant|constructor|enum|member|method|operator|param|signal|theme_item"
+"""What Godot's references name."""
 _DOCUMENTS = [
     (re.compile(r":[\w:+-]{1,40}:`([^`<]+?)(?:\s*<[^`>]*>)?`"), r"\1"),  # reST :ref:`text <place>`
+    (re.compile(r"`([^`<>]+)`__?(?!\w)"), r"\1"),  # reST `text`_
     (re.compile(r"`([^`<]+?)\s*<[^`>]+>`__?"), r"\1"),  # reST `text <address>`_
     (re.compile(r"``([^`]+)``"), r"\1"),
     (re.compile(r"!?\[([^\[\]]+)\]\((?:https?:|[./#])[^()\s]*\)"), r"\1"),  # [text](address)
     (re.compile(r"(?<![\w*])\*\*(\S(?:[^*]*\S)?)\*\*(?![\w*])"), r"\1"),
     (re.compile(r"\[(\w+)(?:[ =][^\[\]]*)?\]([^\[\]]*)\[/\1\]"), r"\2"),  # BBCode [b]text[/b]
+    (re.compile(rf"\[(?:{_KINDS}) ([\w.@/]+)\]"), r"\1"),  # Godot's [method Node.add_child]
 ]
 """Inline markup of documentation beside tags."""
 
@@ -54,6 +59,7 @@ def without_markup(text: str) -> str:
     if "`" in text or "*" in text or "[" in text:
         for pattern, kept in _DOCUMENTS:
             text = pattern.sub(kept, text)
+        text = text.replace("\\ ", "")  # reST has it where no white space is meant
     if "<" in text:
         names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
         closed = {name for name, close in names if close} & {n for n, close in names if not close}
@@ -80,7 +86,7 @@ def close_gaps(text: str) -> str:
 
     Blocks and keys stand apart from whatever is beside them.
     """
-    return re.sub(f"[{GAP}{BREAK}]+", _gap, text)
+    return re.sub(f"[{GAP}{BREAK}]+", _gap, _HOLE.sub("", text))
 
 
 def _gap(match: re.Match[str]) -> str:

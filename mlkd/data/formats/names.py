@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
+from locale import locale_alias
 from pathlib import Path
 from typing import NamedTuple
 
-from mlkd.data.formats.codes import best, speaks
+from mlkd.data.formats.codes import best, is_language, related, speaks
+from mlkd.data.rows import BROKEN, PACKED, open_file
 
-_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3}))*(?:@[A-Za-z]+)?"
+_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{4}|[A-Za-z]{2}|\d{3}))*(?:@[A-Za-z]+)?"
 _WHOLE = re.compile(_CODE)
-_AFTER = re.compile(rf"[-._]({_CODE})")
+_AT_END = re.compile(rf"[-._](?=({_CODE})$)")
+_HEAD = 1 << 18
+"""Bytes at whose start a file says its language."""
 
 
 @cache
@@ -23,25 +28,33 @@ def _known() -> frozenset[str]:
     return frozenset(re.split("[_@]", code)[0] for code in languages) | {"iw", "in", "sh"}
 
 
-def is_code(name: str, asked: str | None = None) -> bool:
-    """Whether a name is a language code, as ``de``, ``pt_BR``, ``sr@latin``."""
-    language = re.split("[-_@]", name)[0]
+def is_code(name: str, asked: str | None = None, source: str | None = None) -> bool:
+    """Whether a name is a language code, as ``de``, ``pt_BR``, ``pt-br``, ``sr@latin``.
+
+    Small letters are a region where there is such a locale, unless the two are a pair of languages
+    (``en-de`` with English sources).
+    """
+    if not _WHOLE.fullmatch(name):
+        return False
+    language, *rest = re.split("[-_]", name.partition("@")[0])
+    regions = [part for part in rest if part.islower() and len(part) == 2]
+    if regions and (language == source or f"{language}_{regions[-1]}" not in locale_alias):
+        return False
     known = language in _known() or (asked is not None and language == asked.split("-")[0])
-    return bool(_WHOLE.fullmatch(name)) and known
+    return known and (not rest or is_language(name))
 
 
-def language_of_name(path: Path, asked: str | None = None) -> str | None:
+def language_of_name(path: Path, asked: str | None = None, source: str | None = None) -> str | None:
     """The language at the end of a file's name: ``de.po``, ``shop-pt_BR.po``, ``app.de.xlf``."""
-    stem = path.name.split(".", 1)[0] if path.name.startswith(".") else path.stem
-    if is_code(stem, asked):
+    plain = _plain(path)
+    stem = plain.name.split(".", 1)[0] if plain.name.startswith(".") else plain.stem
+    if is_code(stem, asked, source):
         return stem
-    for match in _AFTER.finditer(stem):
-        if match.end() == len(stem) and is_code(match[1], asked):
-            return match[1]
-    return None
+    ends = (match[1] for match in _AT_END.finditer(stem))
+    return next((code for code in ends if is_code(code, asked, source)), None)
 
 
-def language_of(path: Path, folder: Path, asked: str) -> str | None:
+def language_of(path: Path, folder: Path, asked: str, source: str | None = None) -> str | None:
     """The language of a file somewhere below a folder, by its names.
 
     ``<language>/LC_MESSAGES/…/x.po`` comes first, then ``<language>/x.po``, ``<language>.po``, a
@@ -52,12 +65,35 @@ def language_of(path: Path, folder: Path, asked: str) -> str | None:
     if "LC_MESSAGES" in parts:
         place = len(parts) - 1 - parts[::-1].index("LC_MESSAGES")
         return parts[place - 1] if place else None
-    if below and is_code(below[-1], asked):
+    if below and is_code(below[-1], asked, source):
         return below[-1]
-    if is_code(path.stem, asked):
-        return path.stem
-    further = next((part for part in reversed(below) if is_code(part, asked)), None)
-    return further or language_of_name(path, asked)
+    if is_code(_plain(path).stem, asked, source):
+        return _plain(path).stem
+    further = next((part for part in reversed(below) if is_code(part, asked, source)), None)
+    return further or language_of_name(path, asked, source)
+
+
+def _plain(path: Path) -> Path:
+    """Without the ending of packed files."""
+    return path.with_suffix("") if path.suffix in PACKED else path
+
+
+def said_within(path: Path, pattern: re.Pattern[str]) -> str | None:
+    """The language that a file says at its start; None if it says none, or several.
+
+    Args:
+        path: The file, plain or packed.
+        pattern: Its first group is a code.
+    """
+    try:
+        with open_file(path) as file:
+            start = file.read(_HEAD)
+    except BROKEN:
+        return None
+    wide = b"\0" in start[:4]
+    text = start.decode("utf-16" if wide else "latin-1", errors="replace")
+    codes = {match[1] for match in pattern.finditer(text) if is_language(match[1])}
+    return codes.pop() if len(codes) == 1 else None
 
 
 class Choice(NamedTuple):
@@ -65,38 +101,54 @@ class Choice(NamedTuple):
 
     files: list[Path]
     left: list[Path]
-    """Files whose names say no language, or the language in another region than those chosen."""
+    """Files that say no language, another one than their names, or another region."""
 
     def words(self) -> str:
         """What is left out."""
         shown = ", ".join(path.name for path in self.left[:3])
         more = ", …" if len(self.left) > 3 else ""
         return (
-            f"{len(self.left)} left out, whose names say no language or another region: "
-            f"{shown}{more}"
+            f"{len(self.left)} left out, which say no language, another one than their names, or "
+            f"another region: {shown}{more}"
         )
 
 
-def choose(files: list[Path], folder: Path, asked: str, *, all_asked: bool) -> Choice:
+def choose(
+    files: Iterable[Path],
+    folder: Path,
+    asked: str,
+    source: str,
+    said: re.Pattern[str],
+    *,
+    all_asked: bool,
+) -> Choice:
     """The files of a language, each catalogue once: the exact code before a regional one.
+
+    What a file says itself counts where its names say another language or none.
 
     Args:
         files: All files below the folder.
         folder: Where they were looked for.
         asked: The language.
-        all_asked: Whether a file whose name says no language may be in that language.
+        source: Language of the source side.
+        said: How a file says its language (see :func:`said_within`).
+        all_asked: Whether a file that says no language may be in that language.
     """
     catalogues: dict[str, dict[str, Path]] = defaultdict(dict)
     chosen: list[Path] = []
     left: list[Path] = []
     for path in files:
-        code = language_of(path, folder, asked)
+        named, within = language_of(path, folder, asked, source), said_within(path, said)
+        differs = within is not None and not (named is not None and related(named, within))
+        code = within if differs else named
         if code is None:
             (chosen if all_asked else left).append(path)
-        else:
-            name = str(path.relative_to(folder))
-            key = re.sub(rf"(?<![A-Za-z]){re.escape(code)}(?![A-Za-z])", "*", name)
-            catalogues[key].setdefault(code, path)
+            continue
+        if differs and named is not None and speaks(named, asked) and not speaks(code, asked):
+            left.append(path)
+        name = str(path.relative_to(folder))
+        key = re.sub(rf"(?<![A-Za-z]){re.escape(code)}(?![A-Za-z])", "*", name)
+        catalogues[key].setdefault(code, path)
     for forms in catalogues.values():
         code = best(forms, asked)
         if code is not None:

@@ -17,8 +17,11 @@ _QT = {
     "ga": (3, "n==1 ? 0 : n==2 ? 1 : 2"),
     "lv": (3, "n%10==1 && n%100!=11 ? 0 : n!=0 ? 1 : 2"),
     "mk": (3, "n%10==1 ? 0 : n%10==2 ? 1 : 2"),
+    **dict.fromkeys(("fil", "tl"), (3, "n<=1 ? 0 : n%10==4 || n%10==6 || n%10==9 ? 1 : 2")),
 }
 """Rules of Qt Linguist that differ from those of gettext."""
+_CALLED = {"no": "nb", "tl": "fil", "zh": "zh_CN"}
+"""Languages under the names that translate-toolkit has for them."""
 
 
 def gettext_form(header: str | None, language: str, forms: int, number: int) -> int | None:
@@ -37,18 +40,27 @@ def gettext_form(header: str | None, language: str, forms: int, number: int) -> 
     found = _HEADER.search(header or "")
     if found:
         return _form(int(found[1]), found[2], forms, number)
-    return _form(*_rule(language), forms, number) if forms <= 2 else None
+    if forms == 1:
+        return 0
+    return _form(*_rule(language), forms, number) if forms == 2 else None
 
 
 def qt_form(language: str, forms: int, number: int) -> int | None:
-    """The same for a message of Qt Linguist, which has one rule a language."""
+    """The same for a message of Qt Linguist, which has one rule a language.
+
+    Languages with a single form there have two in gettext: Turkish, Hungarian, Persian, Georgian.
+    """
+    if forms == 1:
+        return 0
     rule = _QT.get(re.split("[-_]", language)[0].lower()) or _rule(language)
     return _form(*rule, forms, number)
 
 
 def _rule(language: str) -> tuple[int, str]:
     locale = language.replace("-", "_")
-    known = languages.get(locale) or languages.get(locale.partition("_")[0])
+    language = locale.partition("_")[0]
+    names = (locale, language, _CALLED.get(language, language))
+    known = next((languages[name] for name in names if name in languages), None)
     return (known[1], known[2]) if known else (0, "0")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlkd.data.rows import Pair, Reject
 
 SUFFIXES = (".ts",)
 NAMED = False
+SAID = re.compile(r"""<TS\b[^>]*\blanguage\s*=\s*["']([\w@-]+)""")
 
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:

@@ -34,7 +34,7 @@ _CREDITS = {
     "translator-credits", "translator_credits", "translators-credits", "translator credits",
     "name of translators", "names of translators", "email of translators",
     "emails of translators", "your names", "your emails", "your name", "your email",
-    "roles_of_translators", "credit_for_translators",
+    "roles_of_translators", "credit_for_translators", "translated by", "translation credits",
 }  # fmt: skip
 _MAIL = re.compile(r"[\w.+-]{1,64}(?:@|\s?\(at\)\s?|\s?\[at\]\s?)[\w-]+(?:\.[\w-]+)+")
 _CONTEXT = re.compile(r"^_: ?[^\n]*\n")
@@ -44,6 +44,7 @@ _NO_ID = re.compile(
     r"png|po|py|svg|tar|txt|xml|ya?ml|zip)$",
     re.IGNORECASE,
 )
+_IN_CODE = re.compile(r"(?:^|[._:-])[a-z]|[a-z][A-Z]|::|_")
 _SELECTOR = re.compile(r"\{\s*[\w.]+\s*,\s*(?:plural|select|selectordinal|choice)\s*,")
 
 
@@ -55,7 +56,7 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     if max(len(pair.source), len(pair.target)) > _LONG:
         return pair
     one, two = _CONTEXT.sub("", pair.source, count=1), pair.target
-    if one.strip().lower() in _CREDITS or (_has_mail(two) and not _has_mail(one)):
+    if _is_credits(one.strip().lower()) or (_has_mail(two) and not _has_mail(one)):
         return Reject("translators' credits", place, "")
     if _SELECTOR.search(one) or _SELECTOR.search(two):
         return Reject("selectors", place, one)
@@ -63,7 +64,8 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     if is_symbolic(one):
         return Reject("symbolic id", place, one)
     found = Pair(without_markup(one), without_markup(two), place)
-    if not (has_letters(found.source) or has_letters(found.target)):
+    sides = found.source.strip(), found.target.strip()
+    if not any(map(has_letters, sides)) or all(len(side) == 1 for side in sides):
         return Reject("no words", place, one)
     return found
 
@@ -120,7 +122,13 @@ def _is_mark(text: str, at: int, other: str, other_marked: bool) -> bool:
     word = next(match[0] for match in _WORD.finditer(text) if at < match.end())
     if word.isupper() or any(char.isdigit() for char in word) or word in _WORD.findall(other):
         return False
+    if before.isalnum() and before.islower() and text[at + 1].isupper():
+        return False  # Copy&Paste
     return other_marked or (text[at] == "&" and len(word) > 3 and text[at + 1].islower())
+
+
+def _is_credits(source: str) -> bool:
+    return source in _CREDITS or source.endswith(("-translator-credits", " translator credits"))
 
 
 def _has_mail(text: str) -> bool:
@@ -131,4 +139,5 @@ def _has_mail(text: str) -> bool:
 def is_symbolic(source: str) -> bool:
     """Whether a source is the name of a message rather than a message: ``app.title``."""
     text = source.strip()
-    return bool(_ID.fullmatch(text)) and not _NO_ID.search(text)
+    is_id = bool(_ID.fullmatch(text)) and not _NO_ID.search(text)
+    return is_id and _IN_CODE.search(text) is not None  # Dr.Who and U.S. are none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mlkd.data.rows import Pair, Reject
 
 SUFFIXES = (".xlf", ".xliff", ".sdlxliff", ".mxliff", ".mqxliff")
 NAMED = False
+SAID = re.compile(r"""\b(?:target-language|trgLang)\s*=\s*["']([\w@-]+)""")
 _FINISHED = {"final", "translated", "signed-off", "reviewed"}
 _SDL = "{http://sdl.com/FileTypes/SdlXliff/1.0}"
 _SDL_FINISHED = {"Translated", "ApprovedTranslation", "ApprovedSignOff"}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polib
 import pytest
 from corpora import found, pairs, reasons, refused
 
@@ -131,6 +136,53 @@ def test_regions(tmp_path: Path) -> None:
     assert "pt_BR.po, pt_PT.po" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "others"),
+    [
+        ("pt-br.po", "pt-BR", ["br"]), ("es-ar.po", "es", ["ar"]), ("x_pt_br.po", "pt-BR", ["br"]),
+        ("shop.zh-hans.po", "zh-Hans", []), ("zh-cn/x.po", "zh-Hans", []),
+        ("pt_br/messages/x.po", "pt-BR", ["br"]), ("fr-ca/LC_MESSAGES/x.po", "fr", ["ca"]),
+        ("x.en-de.po", "de", []), ("x-en-be.po", "be", []), ("sign-in-de.po", "de", ["id"]),
+    ],
+)  # fmt: skip
+def test_regions_in_small_letters(tmp_path: Path, name: str, asked: str, others: list[str]) -> None:
+    catalogue(tmp_path / name, "there")
+    assert texts(tmp_path, asked) == ["there"]
+    for other in others:
+        assert "data.corpora.c: no" in refused(
+            tmp_path, other, format="gettext", path=".", targets=[other]
+        )
+
+
+def test_what_a_catalogue_says_comes_before_a_name_of_another_language(tmp_path: Path) -> None:
+    for name in ("sign-in.po", "it/app.po", "hr/contract.po", "x-id.po"):
+        catalogue(tmp_path / name, name, "de")
+    catalogue(tmp_path / "zh_TW/x.po", "traditional", "zh")  # less than its name says
+    assert texts(tmp_path, "de") == ["hr/contract.po", "it/app.po", "sign-in.po", "x-id.po"]
+    assert texts(tmp_path, "zh") == ["traditional"]
+    assert "no zh-Hans.po" in refused(
+        tmp_path, "zh-Hans", format="gettext", path=".", targets=["zh-Hans"]
+    )
+    catalogue(tmp_path / "shop-de.po", "boutique", "fr")
+    line = left_out(
+        "c", CorpusConfig(format="gettext", path=".", targets=["de"]), "de", str(tmp_path)
+    )
+    assert line is not None and line.startswith("data.corpora.c: 4 files for de; 1 left out")
+    assert line.endswith(": shop-de.po")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_packed_catalogues(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    end = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}[pack.__module__]
+    catalogue(tmp_path / "de.po", "there")
+    polib.pofile(str(tmp_path / "de.po")).save_as_mofile(str(tmp_path / "it.mo"))
+    for name in ("de.po", "it.mo"):
+        (tmp_path / f"{name}{end}").write_bytes(pack((tmp_path / name).read_bytes()))
+        (tmp_path / name).unlink()
+        language = name[:2]
+        assert texts(tmp_path, language) == texts(tmp_path, language, f"{name}{end}") == ["there"]
+
+
 def test_files_of_no_language_are_named(tmp_path: Path) -> None:
     for name in ("de.po", "messages.po", "web/other.po"):
         catalogue(tmp_path / name, f"in {name[:-3]}")
@@ -193,6 +245,8 @@ def cleaned(source: str, target: str) -> tuple[str, str]:
         ("R&D", "F&E", ("R&D", "F&E")),
         ("Bro&wse...", "参照...", ("Browse...", "参照...")),
         ("by drag&drop", "mit drag&drop", ("by drag&drop", "mit drag&drop")),
+        ("Drag&Drop mode", "Zieh&Ablege-Modus", ("Drag&Drop mode", "Zieh&Ablege-Modus")),
+        ("Smith&Sons &Ltd", "Schmidt&Söhne &AG", ("Smith&Sons Ltd", "Schmidt&Söhne AG")),
         ("Set file_name", "Dateinamen setzen", ("Set file_name", "Dateinamen setzen")),
         ("AT&T and R&D", "AT&T und R&D", ("AT&T and R&D", "AT&T und R&D")),
         ("Use snake_case", "Nutze snake_case", ("Use snake_case", "Nutze snake_case")),
@@ -243,7 +297,10 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("Read `the guide <https://x.org>`_, ``a*b*c``.", "Read the guide, a*b*c."),
         ("A **bold** word, 2 ** 3 ** 4", "A bold word, 2 ** 3 ** 4"),
         ("A [link](https://x.org/a) and [x](y)", "A link and [x](y)"),
-        ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x [method a.b]"),
+        ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x a.b"),
+        ("an [optional] word, [param times]", "an [optional] word, times"),
+        ("under a <_:link-1/>, or <_:media-1/> here", "under a, or here"),
+        ("\\ :ref:`Signal<class_Signal>`\\ s of `Node`_", "Signals of Node"),
     ],
 )
 def test_markup(text: str, expected: str) -> None:
@@ -271,6 +328,8 @@ def test_hostile_text_takes_no_time(part: str) -> None:
         ("Your emails", "erika@example.org"),
         ("_: EMAIL OF TRANSLATORS\nYour emails", "erika@example.org"),
         ("Translated by", "Erika (at) example.org"),
+        ("Translated by", "Erika Mustermann"),
+        ("mate-translator-credits", "Erika Mustermann"),
         ("CREDIT_FOR_TRANSLATORS", "<para>Erika Mustermann</para>"),
     ],
 )
@@ -280,7 +339,9 @@ def test_credits_are_left_out_with_their_names(source: str, target: str) -> None
     assert cleaned("Mail a@b.org", "Mail an a@b.org") == ("Mail a@b.org", "Mail an a@b.org")
 
 
-@pytest.mark.parametrize("source", ["app.title", "error_not_found", "MSG_OPEN", "a::b", "x.y-z"])
+@pytest.mark.parametrize(
+    "source", ["app.title", "error_not_found", "MSG_OPEN", "a::b", "x.y-z", "MainWindow.Title"]
+)
 def test_symbolic_ids(source: str) -> None:
     item = sentence_pair(source, "Nicht gefunden", "x:1")
     assert isinstance(item, Reject)
@@ -288,7 +349,18 @@ def test_symbolic_ids(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["README.md", "Node.js", "e-mail", "File/Folder", "www.x.org", "OK"]
+    "source",
+    [
+        "README.md",
+        "Node.js",
+        "e-mail",
+        "File/Folder",
+        "www.x.org",
+        "OK",
+        "Dr.Who",
+        "U.S.A",
+        "Fig.2",
+    ],
 )
 def test_words_that_are_no_ids(source: str) -> None:
     assert cleaned(source, "x") == (source, "x")
@@ -311,6 +383,7 @@ def test_messages_with_selectors_are_left_out() -> None:
 @pytest.mark.parametrize("source", ["3.5", "%s: %d", "×", "<media src='a.png'/>", "→ {0}"])
 def test_messages_without_words(source: str) -> None:
     assert sentence_pair(source, source, "x:1") == Reject("no words", "x:1", source)
+    assert sentence_pair("_Q", "_B", "x:1") == Reject("no words", "x:1", "Q")  # a key
     for damaged in (("What?", "???"), ("?????", "Was?"), ("<b></b>", "Was?")):
         assert isinstance(sentence_pair(*damaged, "x:1"), Pair)  # cleaning rejects them as bad rows
 
@@ -337,6 +410,6 @@ def test_what_a_folder_leaves_out_is_said_when_it_is_read(
         prepare_pairs(config, set(), tmp_path / "cache")
     (line,) = [record.message for record in caplog.records if "left out" in record.message]
     assert line == (
-        "data.corpora.c: 1 files for de; 2 left out, whose names say no language or another "
-        "region: de_AT.po, messages.po"
+        "data.corpora.c: 1 files for de; 2 left out, which say no language, another one than their "
+        "names, or another region: de_AT.po, messages.po"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import plistlib
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def test_android(tmp_path: Path) -> None:
         '<string name="pair">Tom &amp; <b>Jerry</b></string>',
         '<string name="id" translatable="false">Shop</string>',
         '<string name="same">@string/pair</string>',
+        '<string name="ok">@*android:string/ok</string>',
+        '<string name="there">Some text</string>',
         '<string name="hi">Hello, <xliff:g id="name">%1$s</xliff:g>!</string>',
         r'<string name="escaped">It\'s \"here\"\n  and\u0020there</string>',
         '<string name="cdata"><![CDATA[<b>Bold</b> &amp; it]]></string>',
@@ -55,6 +58,8 @@ def test_android(tmp_path: Path) -> None:
         '<string name="pair"><b>Tom</b> &amp; Jerry</string>',
         '<string name="id">Laden</string>',
         '<string name="same">Gleich</string>',
+        '<string name="ok">Gut</string>',
+        '<string name="there">@com.example:string/other</string>',
         r'<string name="escaped">"Er\'s  "hier</string>',
         '<string name="cdata">Fett</string>',
         '<string name="old">Alt</string>',
@@ -69,7 +74,7 @@ def test_android(tmp_path: Path) -> None:
         ("Tuesday", "Dienstag"),
         ("%d files", "%d Dateien"),
     ]
-    assert reasons(items) == {"not translatable": 2, "untranslated": 3, "obsolete": 1}
+    assert reasons(items) == {"not translatable": 4, "untranslated": 3, "obsolete": 1}
 
 
 def test_android_names_may_stand_there_twice(tmp_path: Path) -> None:
@@ -133,6 +138,9 @@ def test_strings_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x.de").write_text("")
     corpus = {"format": "strings", "path": "x.en", "target_path": "x.de"}
     assert refused(tmp_path, **corpus) == 'x.en:2: no message; expected "key" = "text";'
+    for kind in (plistlib.FMT_XML, plistlib.FMT_BINARY):
+        (tmp_path / "x.en").write_bytes(plistlib.dumps({"a": "b"}, fmt=kind))
+        assert refused(tmp_path, **corpus).startswith("x.en: a property list; write it as text")
 
 
 def catalogue(strings: dict[str, Any], source: str = "en") -> str:
@@ -198,6 +206,7 @@ hello = Hello, { $name }!
 save = Save
     .title = Save the { -brand }
     .accesskey = S
+    .style = width: 40em
 only-attributes =
     .label = Label
 files = { $n ->
@@ -221,6 +230,8 @@ only-attributes =
     .label = Schild
 save = Sichern
     .title = { -brand } sichern
+    .accesskey = i
+    .style = width: 55em
 hello = Hallo, { $name }!
 this is junk
 """
@@ -230,4 +241,4 @@ this is junk
         ("Save the { -brand }", "{ -brand } sichern"), ("Label", "Schild"),
         ("A {brace}", "Eine {Klammer"), ("One\ntwo", "Eins\nzwei"),
     ]  # fmt: skip
-    assert reasons(items) == {"selectors": 2, "untranslated": 2, "no message": 1}
+    assert reasons(items) == {"selectors": 2, "untranslated": 3, "no message": 1}

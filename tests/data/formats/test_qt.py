@@ -53,6 +53,10 @@ def test_qt_messages(tmp_path: Path) -> None:
     [
         ("de", ["Datei", "Dateien"], "Dateien"),
         ("ja", ["ファイル"], "ファイル"),
+        ("tr", ["dosya"], "dosya"),
+        ("zh_Hans", ["文件"], "文件"),
+        ("no", ["fil", "filer"], "filer"),
+        ("fil", ["file", "file na", "mga file"], "mga file"),
         ("ru", ["файл", "файла", "файлов"], "файлов"),
         ("lv", ["fails", "faili", "failu"], "faili"),
         ("lt", ["failas", "failai", "failų"], "failai"),
@@ -75,3 +79,16 @@ def test_qt_plurals_without_a_rule_are_left_out(tmp_path: Path) -> None:
 def test_qt_of_another_language(tmp_path: Path) -> None:
     qt(tmp_path, "fr", message("Rain", "Pluie"))
     assert "its languages are fr" in refused(tmp_path, format="qt", path="x.ts")
+
+
+@pytest.mark.parametrize("name", ["log_in.ts", "it/a.ts", "tr/app_pt-br.ts", "app.id.ts"])
+def test_what_a_file_of_qt_says_comes_before_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(
+        '<TS version="2.1" sourcelanguage="en" language="pt_BR"><context><name>Main</name>'
+        f"{message('Rain', 'Chuva')}</context></TS>"
+    )
+    items = found(tmp_path, "pt-BR", format="qt", path=".", targets=["pt-BR"])
+    assert [(item.source, item.target) for item in items if isinstance(item, Row)] == [
+        ("Rain", "Chuva")
+    ]

@@ -110,7 +110,9 @@ def test_a_first_row_of_words_that_are_alike_is_a_pair(tmp_path: Path) -> None:
     "header",
     [("english", "german"), ("en", "de"), ("Source", "Target"), ("sentence1", "sentence2"),
      ("text_en", "text_de"), ("src", "tgt"), ('"English"', '"German"'), ("deu", "eng"),
-     ("sent_en", "sent_de"), ("question", "translation"), ("anchor", "positive")],
+     ("sent_en", "sent_de"), ("question", "translation"), ("anchor", "positive"),
+     ("English", "Deutsch"), ("en_US", "de_DE"), ("eng_Latn", "deu_Latn"), ("src", "mt"),
+     ("source_sentence", "reference_translation"), ("msgid", "msgstr"), ("col0", "col1")],
 )  # fmt: skip
 def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> None:
     (tmp_path / "x.tsv").write_text(f"{header[0]}\t{header[1]}\nRain\tRegen\n")

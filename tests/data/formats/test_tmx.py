@@ -95,7 +95,7 @@ def test_tmx_in_other_encodings_and_packed(tmp_path: Path, encoding: str) -> Non
     [
         ('Press <bpt i="1">&lt;b&gt;</bpt>OK<ept i="1">&lt;/b&gt;</ept>.', "Press OK."),
         ('one<ph x="1">&lt;br/&gt;</ph>two', "one two"),
-        ('one <ph x="1">{1}</ph> two', "one  two"),
+        ('one <ph x="1">{1}</ph> two', "one two"),
         ('one<ph x="1"/><it pos="begin">x</it>two', "one two"),
         ('one<ph x="1"/>, two', "one, two"),
         ('one<ph x="1"/>', "one"),

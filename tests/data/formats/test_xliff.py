@@ -145,23 +145,24 @@ def test_xliff_2(tmp_path: Path) -> None:
         return f"<segment{state}><source>{source}</source>{translated}</segment>"
 
     segments = [
-        segment("A", "a", "translated"), segment("B", "b", "reviewed"), segment("C", "c", "final"),
+        segment("A1", "a1", "translated"), segment("B1", "b1", "reviewed"),
+        segment("C1", "c1", "final"),
         "<ignorable><source> </source><target> </target></ignorable>",
-        segment("D", "d", "initial"), segment("Radio", "Radio"), segment("E", "e"),
-        segment("F", None), segment("Taxi", "Taxi", "final"),
-        segment('<pc id="1">b<mrk id="m">ol</mrk>d</pc> x<ph id="2"/>y <sm id="n"/>t<em/>', "G",
+        segment("D1", "d1", "initial"), segment("Radio", "Radio"), segment("E1", "e1"),
+        segment("F1", None), segment("Taxi", "Taxi", "final"),
+        segment('<pc id="1">b<mrk id="m">ol</mrk>d</pc> x<ph id="2"/>y <sm id="n"/>t<em/>', "G1",
                 "final"),
     ]  # fmt: skip
     (tmp_path / "x.xlf").write_text(
         '<xliff version="2.1" srcLang="en-US" trgLang="de-DE" xmlns="urn:oasis:names:tc:xliff:'
         f'document:2.0"><file id="f"><unit id="1">{"".join(segments)}</unit>'
-        f'<group id="g" translate="no"><unit id="2">{segment("H", "h", "final")}</unit>'
-        f'<unit id="3" translate="yes">{segment("I", "i", "final")}</unit></group></file></xliff>'
+        f'<group id="g" translate="no"><unit id="2">{segment("H1", "h1", "final")}</unit>'
+        f'<unit id="3" translate="yes">{segment("I1", "i1", "final")}</unit></group></file></xliff>'
     )
     items = found(tmp_path, format="xliff", path="x.xlf")
     assert [(item.source, item.target) for item in items if isinstance(item, Row)] == [
-        ("A", "a"), ("B", "b"), ("C", "c"), ("E", "e"), ("Taxi", "Taxi"), ("bold x y t", "G"),
-        ("I", "i"),
+        ("A1", "a1"), ("B1", "b1"), ("C1", "c1"), ("E1", "e1"), ("Taxi", "Taxi"),
+        ("bold x y t", "G1"), ("I1", "i1"),
     ]  # fmt: skip
     assert reasons(items) == {"unfinished": 1, "untranslated": 2, "not translatable": 1}
 
@@ -177,3 +178,16 @@ def test_a_large_job_leaves_nothing_in_memory(tmp_path: Path) -> None:
             assert len(before) <= 1
             assert not any(len(other) for other in before)
     assert number == 200
+
+
+def test_what_a_job_says_comes_before_its_name(tmp_path: Path) -> None:
+    """Names as sign-in and id are no languages where the file says one."""
+    names = ["sign-in.xlf", "id.xlf", "intro.en.xlf", "it/handbook.xlf", "hr/x.xlf", "x.de.xlf"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(xliff(trans("Rain", f"Regen {name}", "final")))
+    wide = xliff(trans("Rain", "Regen w", "final")).encode("utf-16")
+    (tmp_path / "is.xlf").write_bytes(wide)
+    items = found(tmp_path, format="xliff", path=".")
+    translations = {item.target for item in items if isinstance(item, Row)}
+    assert translations == {f"Regen {name}" for name in names} | {"Regen w"}
