@@ -146,7 +146,8 @@ def test_missing_and_broken_files(root: Path) -> None:
     (root / "cut.tsv.gz").write_bytes(gzip.compress(EN.encode())[:-9])
     assert refused(root, path="cut.tsv.gz", pairs=["en-en"]).startswith("cut.tsv.gz: cannot be")
     (root / "plain.tsv.gz").write_text(EN)
-    assert refused(root, path="plain.tsv.gz", pairs=["en-en"]).startswith("plain.tsv.gz: not packed")
+    message = refused(root, path="plain.tsv.gz", pairs=["en-en"])
+    assert message.startswith("plain.tsv.gz: not packed")
 
 
 def test_files_that_do_not_zip(root: Path) -> None:
