@@ -183,9 +183,9 @@ def _training(
     data = given.pop("data", {})
     if not isinstance(data, Mapping) or "corpora" in data:
         raise UserError("data: an option or corpora of it and pairs exclude each other")
-    given["data"] = {**data, "corpora": corpora(pairs)}
+    given["data"] = {**data, "corpora": (known := corpora(pairs))}
     if "eval" not in given:
-        given["eval"] = in_languages(configure("eval=demo").eval, set(pairs))
+        given["eval"] = in_languages(configure("eval=demo").eval, known)
     return configure("data=base", **given)
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlkd.config.compose import CONF_DIR, composing
 from mlkd.config.quoting import quoted
+from mlkd.config.resolvers import resolving
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides, is_below, undecided
 from mlkd.config.trees import compose_tree
@@ -105,7 +106,8 @@ def _composed(*overrides: str) -> str:
     """``conf/train.yaml`` with overrides, as JSON; missing values are ``"???"``."""
     with composing():
         tree = compose_tree("train", overrides)
-    return json.dumps(OmegaConf.to_container(tree, resolve=True, throw_on_missing=False))
+        values = OmegaConf.to_container(tree, resolve=True, throw_on_missing=False)
+    return json.dumps(values)
 
 
 @functools.cache
@@ -120,7 +122,7 @@ def _options() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with composing():
         tree = compose("train", lines, return_hydra_config=True)
-    with open_dict(tree):
+    with open_dict(tree), resolving():
         for group in _GROUPS:
             default, usual = tree.hydra.runtime.choices[group], tree[group]
             found[group] = {}

@@ -27,7 +27,7 @@ from mlkd.config.backbone import check_backbone
 from mlkd.config.defaults import stored_defaults
 from mlkd.config.explain import explained, one_line
 from mlkd.config.quoting import quoted
-from mlkd.config.resolvers import register
+from mlkd.config.resolvers import resolving
 from mlkd.config.schema import TrainConfig
 from mlkd.config.trees import compose_tree, keeping, quick_hydra
 from mlkd.output.errors import Interrupted, UserError
@@ -40,7 +40,6 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 """The configuration tree: a wheel brings it inside the package, in a checkout it lies beside it."""
 
 Config = TypeVar("Config", bound=BaseModel)
-register()
 _OF_SWEEPS = re.compile(r"-m$|--mu|hydra[./](launcher|sweep|sweeper)\b")
 _REPLACED = {"teacher", "encoder", "corpora", "sets"}
 """Sections that values replace as a whole."""
@@ -59,7 +58,7 @@ def run(name: str, schema: type[Config], main: Callable[[Config], Any]) -> None:
         with reporting(schema):  # here too, because Hydra would add a line of its own
             return main(validate(composed, schema))
 
-    with reporting(schema), stored_defaults(), quick_hydra():
+    with reporting(schema), stored_defaults(), resolving(), quick_hydra():
         _refuse_sweep(name, sys.argv[1:])
         job()
 
@@ -142,6 +141,7 @@ def composing() -> Iterator[None]:
     try:
         with (
             stored_defaults(),
+            resolving(),
             quick_hydra(),
             keeping(),
             initialize_config_dir(str(CONF_DIR), version_base="1.3"),
@@ -219,7 +219,8 @@ def validate(composed: DictConfig, schema: type[Config]) -> Config:
         UserError: A key is unknown, a value out of range, or a combination impossible.
     """
     try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        with resolving():
+            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…") from None
     assert isinstance(values, dict)

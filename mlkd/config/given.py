@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlkd.config.inputs import EvalConfig
+from mlkd.config.languages import split_pair
 from mlkd.config.paths import user_path
 from mlkd.output.errors import UserError
 
@@ -55,18 +56,23 @@ def _corpus(language: str, given: Any) -> dict[str, Any]:
     return {"format": _FORMATS[plain.suffix], "path": str(path.absolute()), "targets": [language]}
 
 
-def in_languages(demo: EvalConfig, languages: set[str]) -> dict[str, Any]:
-    """The demo's evaluation sets in English and in those languages.
+def in_languages(demo: EvalConfig, pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """The demo's evaluation sets in the languages of pairs, sources included.
+
+    Args:
+        demo: All of them.
+        pairs: As :func:`corpora` gives them.
 
     Raises:
         UserError: The demo has no sets in one of them.
     """
+    languages = {*pairs, *(corpus.get("source", "en") for corpus in pairs.values())}
     known = {language for one in demo.sets.values() for language in one.languages}
     if missing := sorted(languages - known):
         raise UserError(f"eval: the demo has no sets in {missing[0]}; give sets of your own")
     sets = {}
     for name, one in demo.sets.items():
-        spoken = [x for x in one.languages if x in languages | {"en"}]
-        pairs = one.pairs and [p for p in one.pairs if set(p.split("-")) <= languages | {"en"}]
-        sets[name] = one.model_copy(update={"languages": spoken, "pairs": pairs}).model_dump()
+        spoken = [x for x in one.languages if x in languages]
+        among = one.pairs and [p for p in one.pairs if {*split_pair(p)} <= languages]
+        sets[name] = one.model_copy(update={"languages": spoken, "pairs": among}).model_dump()
     return {"sets": sets}

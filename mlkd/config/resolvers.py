@@ -1,8 +1,9 @@
-"""What ``conf/`` computes: the languages of evaluation sets where a training has fewer."""
+"""What ``conf/`` computes: the languages of evaluation sets where a training has others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +12,9 @@ from mlkd.config.languages import language_code, split_pair
 
 
 def spoken(languages: Sequence[str], *, _root_: Any) -> list[str]:
-    """Those of English and ``data.languages``; all where these are not set, or name none of them.
+    """Those of ``data.languages`` and the sources of the corpora.
+
+    All where ``data.languages`` is not set, or names none of them.
 
     Args:
         languages: Codes.
@@ -19,7 +22,9 @@ def spoken(languages: Sequence[str], *, _root_: Any) -> list[str]:
     known = _codes(OmegaConf.select(_root_, "data.languages"))
     if not known.intersection(languages):
         return [*languages]
-    return [language for language in languages if language in known | {"en"}]
+    corpora = OmegaConf.select(_root_, "data.corpora") or {}
+    sources = _codes([corpus.get("source", "en") for corpus in corpora.values()]) or {"en"}
+    return [language for language in languages if language in known | sources]
 
 
 def among(pairs: Sequence[str], languages: Any) -> list[str] | None:
@@ -42,7 +47,17 @@ def _codes(languages: Any) -> set[str]:
         return set()
 
 
-def register() -> None:
-    """Let OmegaConf find them as ``${mlkd.spoken:…}`` and ``${mlkd.among:…}``."""
-    for resolver in (spoken, among):
-        OmegaConf.register_new_resolver(f"mlkd.{resolver.__name__}", resolver, replace=True)
+@contextmanager
+def resolving() -> Iterator[None]:
+    """Let OmegaConf find them as ``${mlkd.spoken:…}`` and ``${mlkd.among:…}`` for a while."""
+    resolvers = {f"mlkd.{resolver.__name__}": resolver for resolver in (spoken, among)}
+    new = {
+        name: resolver for name, resolver in resolvers.items() if not OmegaConf.has_resolver(name)
+    }
+    for name, resolver in new.items():
+        OmegaConf.register_new_resolver(name, resolver)
+    try:
+        yield
+    finally:
+        for name in new:
+            OmegaConf.clear_resolver(name)

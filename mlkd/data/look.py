@@ -32,7 +32,7 @@ TSV_HEADER = ("source", "target", "source_lang", "target_lang", "corpus", "domai
 
 
 @dataclass(frozen=True)
-class Side:
+class SideLook:
     """The sentences of one language in a group.
 
     Attributes:
@@ -71,7 +71,7 @@ class GroupLook:
     """
 
     count: dict[str, Any]
-    sides: tuple[Side, Side] | None
+    sides: tuple[SideLook, SideLook] | None
     equal: float
 
 
@@ -203,11 +203,11 @@ def _look_at_group(store: PairStore, number: int, drawn: np.ndarray) -> GroupLoo
     return GroupLook(count, (source, target), float(equal))
 
 
-def _side(language: str, texts: list[str]) -> Side:
+def _side(language: str, texts: list[str]) -> SideLook:
     middle, long = np.percentile([len(text) for text in texts], (50, 95)).astype(int).tolist()
     judged, others = other_languages(texts, language) if can_tell(language) else (0, Counter[str]())
     share = others.total() / judged if judged else None
-    return Side(language, (middle, long), share, others)
+    return SideLook(language, (middle, long), share, others)
 
 
 def _warnings(group: GroupLook) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from mlkd.data.account import by_reason, direction_of, left, rejected
-from mlkd.data.look import GroupLook, Look, Side
+from mlkd.data.look import GroupLook, Look, SideLook
 
 _COLUMNS = (
     *("corpus", "pair", "rows", "rejected", "unfinished", "duplicates", "left out", "left"),
@@ -46,7 +46,7 @@ def cells(look: Look, group: GroupLook) -> list[str]:
     return [*row, chars, f"{100 * group.equal:.1f}", otherwise]
 
 
-def _otherwise(side: Side) -> str:
+def _otherwise(side: SideLook) -> str:
     """Share of another language, and which one it is mostly."""
     if side.otherwise is None:
         return f"{side.language} -"

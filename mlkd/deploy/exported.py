@@ -22,7 +22,7 @@ _BLOCKS = {"words": "embedding", "projection": "embedding", "positions": "embedd
 
 
 @dataclass(frozen=True)
-class Graph:
+class ExportedGraph:
     """A graph of an exported folder.
 
     Attributes:
@@ -41,7 +41,7 @@ class Graph:
         return KINDS.get(self.file, "fp32")
 
 
-def exported(model: Path) -> Graph | None:
+def exported(model: Path) -> ExportedGraph | None:
     """The graph that a path names: a ``.onnx`` file, or the one that ``encode.py`` chooses.
 
     Returns:
@@ -54,12 +54,12 @@ def exported(model: Path) -> Graph | None:
         folder = model.absolute().parents[1]
         if not (model.is_file() and (folder / "encode.py").is_file()):
             raise UserError(f"{model}: no graph of an exported folder, with encode.py above it")
-        return Graph(folder, model.absolute().relative_to(folder).as_posix())
+        return ExportedGraph(folder, model.absolute().relative_to(folder).as_posix())
     files = [file for file in (INT8, Q4, FP32, "model.onnx") if (model / file).is_file()]
-    return Graph(model, files[0]) if files and (model / "encode.py").is_file() else None
+    return ExportedGraph(model, files[0]) if files and (model / "encode.py").is_file() else None
 
 
-def stored_parameters(graph: Graph) -> dict[str, int]:
+def stored_parameters(graph: ExportedGraph) -> dict[str, int]:
     """Stored parameters of a graph, by block as in :func:`mlkd.metrics.size.parameters`.
 
     Scales of int8 and 4 bits are not counted.
@@ -106,7 +106,7 @@ def open_onnx(folder: Path, threads: int = 0, file: str | None = None) -> Encode
     return encode
 
 
-def open_graph(graph: Graph) -> Encode:
+def open_graph(graph: ExportedGraph) -> Encode:
     """``encode`` of the folder's own ``encode.py``.
 
     Raises:
@@ -119,7 +119,7 @@ def open_graph(graph: Graph) -> Encode:
 
 
 def measure(
-    evaluation: Any, graph: Graph, encode: Remembered, head: Path | None = None
+    evaluation: Any, graph: ExportedGraph, encode: Remembered, head: Path | None = None
 ) -> dict[str, Any]:
     """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder.
 

@@ -41,7 +41,7 @@ class Operand:
 
 
 @dataclass
-class Graph:
+class GraphBuilder:
     """Nodes and weights so far; each method adds something and returns the name of its result.
 
     Attributes:

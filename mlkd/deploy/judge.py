@@ -14,7 +14,7 @@ from mlkd.config.compose import compose_option
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
-from mlkd.deploy.exported import Graph, exported, measure, open_graph
+from mlkd.deploy.exported import ExportedGraph, exported, measure, open_graph
 from mlkd.deploy.race import race_of, racers
 from mlkd.deploy.source import run_of, section_of
 from mlkd.deploy.uses import beside, open_documents, remembered
@@ -172,7 +172,7 @@ def _check_graph(config: EvaluateConfig) -> None:
     need(["onnx", "onnxruntime"], "export", f"model={config.model}")
 
 
-def _who(folder: Path, graph: Graph | None = None) -> dict[str, str]:
+def _who(folder: Path, graph: ExportedGraph | None = None) -> dict[str, str]:
     """Which encoder it was: where it lies, and a hash of all that decides its vectors."""
     if graph is None:
         found = encoder_fingerprint(folder)

@@ -43,7 +43,7 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Side:
+class DistinctLines:
     """What is compared of a text: each distinct line once.
 
     Attributes:
@@ -67,7 +67,7 @@ class Side:
 class Mined:
     """What was compared, and how many pairs were written."""
 
-    sides: tuple[Side, Side]
+    sides: tuple[DistinctLines, DistinctLines]
     pairs: int
 
 
@@ -107,7 +107,7 @@ def mine(config: MineConfig) -> Mined:
     return Mined((first, second), len(order))
 
 
-def read(path: Path) -> Side:
+def read(path: Path) -> DistinctLines:
     """The distinct lines of a text file.
 
     Raises:
@@ -126,7 +126,7 @@ def read(path: Path) -> Side:
             duplicates += 1
     if not places:
         raise UserError(f"{path}: no lines to compare ({empty} empty, {unreadable} unreadable)")
-    return Side(list(places), list(places.values()), number, empty, duplicates, unreadable)
+    return DistinctLines(list(places), list(places.values()), number, empty, duplicates, unreadable)
 
 
 def open_encoder(model: str) -> Encode:

@@ -20,7 +20,7 @@ from torch import nn
 from mlkd.config.formats import Q4Config
 from mlkd.deploy.dense import longest
 from mlkd.deploy.gate import Refused
-from mlkd.deploy.graph import GELU_MIN, Graph
+from mlkd.deploy.graph import GELU_MIN, GraphBuilder
 from mlkd.deploy.quantise import Weights
 from mlkd.encoders.backbone import (
     Backbone,
@@ -75,7 +75,7 @@ def build(model: SentenceTransformer, kind: Weights, q4: Q4Config | None = None)
         raise Refused(f"onnx: a graph reads sentences as they are, not behind {prompt!r}")
     if q4 is not None and isinstance(backbone_of(model).get_input_embeddings(), CodedEmbedding):
         raise UserError("q4.table: the student's word table was trained in codes and keeps them")
-    graph = Graph(kind, q4 or Q4Config())
+    graph = GraphBuilder(kind, q4 or Q4Config())
     hidden, vectors = _sentence_vector(graph, model)
     widths = {"last_hidden_state": backbone_of(model).config.hidden_size}
     widths["sentence_embedding"] = int(model.get_embedding_dimension() or 0)
@@ -96,7 +96,7 @@ def build(model: SentenceTransformer, kind: Weights, q4: Q4Config | None = None)
     return proto
 
 
-def _sentence_vector(graph: Graph, model: SentenceTransformer) -> tuple[str, str]:
+def _sentence_vector(graph: GraphBuilder, model: SentenceTransformer) -> tuple[str, str]:
     """Nodes of the whole encoder; its last hidden states and its vector."""
     backbone = backbone_of(model)
     check_supported(backbone)
@@ -120,7 +120,7 @@ def _end_of_text(tokenizer: Any) -> int | None:
     return last if last in tokenizer.all_special_ids else None
 
 
-def _ended(graph: Graph, end: int | None) -> str:
+def _ended(graph: GraphBuilder, end: int | None) -> str:
     """The ids with the end token as the last of each text, where it is already, or was cut off.
 
     Tools that cut after the end token is added, as Transformers.js does, would give a text that is
@@ -134,12 +134,12 @@ def _ended(graph: Graph, end: int | None) -> str:
     return str(graph.op("Where", last, graph.number(end, np.int64), "input_ids"))
 
 
-def _unit(graph: Graph, x: str) -> str:
+def _unit(graph: GraphBuilder, x: str) -> str:
     """``(..., d)`` with rows of length 1."""
     return str(graph.op("LpNormalization", x, axis=-1, p=2))
 
 
-def _embeddings(graph: Graph, tokens: str, backbone: Backbone, max_tokens: int) -> str:
+def _embeddings(graph: GraphBuilder, tokens: str, backbone: Backbone, max_tokens: int) -> str:
     """Word, position and type vectors, normalised: ``(batch, length, d)``."""
     parts, words = backbone.embeddings, backbone.get_input_embeddings()
     if isinstance(words, BottleneckEmbedding):
@@ -167,7 +167,7 @@ def _embeddings(graph: Graph, tokens: str, backbone: Backbone, max_tokens: int) 
     return graph.norm(x, "embeddings.norm", parts.LayerNorm)
 
 
-def _layer(graph: Graph, x: str, read: str, name: str, layer: Any, config: Any) -> str:
+def _layer(graph: GraphBuilder, x: str, read: str, name: str, layer: Any, config: Any) -> str:
     """One Transformer layer with the norms after the sums (BERT, XLM-R)."""
     attention, out = layer.attention.self, layer.attention.output
     parts = (attention.query, attention.key, attention.value)
@@ -184,7 +184,7 @@ def _layer(graph: Graph, x: str, read: str, name: str, layer: Any, config: Any) 
 
 
 def _feed_forward(
-    graph: Graph, x: str, name: str, first: nn.Linear, second: nn.Linear, config: Any
+    graph: GraphBuilder, x: str, name: str, first: nn.Linear, second: nn.Linear, config: Any
 ) -> str:
     """``second(activation(first(x)))``."""
     # The tanh form of GELU differs by less than an int8 step and takes two thirds of the time.
@@ -200,7 +200,7 @@ def _feed_forward(
     return str(graph.op("Add", y, bias))
 
 
-def _activation(graph: Graph, x: str, name: str) -> str:
+def _activation(graph: GraphBuilder, x: str, name: str) -> str:
     if name not in _ACTIVATIONS:
         allowed = ", ".join(_ACTIVATIONS)
         raise Refused(f"onnx: activation {name} is not supported; allowed: {allowed}")
@@ -208,7 +208,7 @@ def _activation(graph: Graph, x: str, name: str) -> str:
     return str(graph.op(kind, x, **attributes))
 
 
-def _tail(graph: Graph, x: str, mask: str, name: str, module: Any) -> str:
+def _tail(graph: GraphBuilder, x: str, mask: str, name: str, module: Any) -> str:
     """What follows the backbone: pooling, dense heads, normalisation."""
     kind = type(module).__name__
     if kind == "Pooling":
@@ -222,7 +222,7 @@ def _tail(graph: Graph, x: str, mask: str, name: str, module: Any) -> str:
     raise Refused(f"onnx: module {kind} is not supported; allowed: Pooling, Dense, Normalize")
 
 
-def _pooling(graph: Graph, x: str, mask: str, module: Any) -> str:
+def _pooling(graph: GraphBuilder, x: str, mask: str, module: Any) -> str:
     """``(batch, length, d)`` to ``(batch, d)``."""
     mode = module.pooling_mode
     if mode == "cls":

@@ -240,7 +240,7 @@ def _run_cells(folders: Iterable[Path]) -> list[ReportCell]:
         if len(asked) > 1 and folder in followed and not record.get("references"):
             continue
         config = record.get("config") or {}
-        link = record.get("link", folder.name.rpartition("-")[0])
+        link = record.get("link", folder.name)
         status, error = _status(record)
         stops = status == "finished" and "references" not in record
         if stops and config.get("stage", link) != link:

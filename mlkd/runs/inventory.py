@@ -115,7 +115,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 def _entry(folder: Path, record: dict[str, Any] | None) -> RunState:
     status = _status(folder, record)
     record = record or {}
-    link = str(record.get("link", folder.name.rpartition("-")[0]))
+    link = str(record.get("link", folder.name))
     config = record.get("config") or {}
     means = _means(record)
     # References are there once a chain ended here, also if it was begun as a part of another one.

@@ -244,13 +244,12 @@ def _link_before(folder: Path, records: Mapping[Path, dict[str, Any]]) -> Path |
 
 
 def link_of(folder: Path) -> str:
-    """The name of the link whose run a folder is; where its record is damaged, of the folder."""
-    name = folder.name.rpartition("-")[0]
+    """The name of the link whose run a folder is; where its record is damaged, the folder's."""
     try:
-        return str(read_record(folder).get("link", name))
+        return str(read_record(folder).get("link", folder.name))
     except UserError as error:
         warn_once(str(error))
-        return name
+        return folder.name
 
 
 @cache

@@ -220,6 +220,10 @@ def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
     assert named["sts_dev"] == (["en", "tr"], ["en-en", "tr-tr", "en-tr"])
     assert named["sts_test"] == german
     assert sets("eval.sets.sts_dev.languages=[EN,DE]")["sts_dev"] == german
+    from_german = ("data=tsv", "data.corpora.pairs.source=de", "data.corpora.pairs.targets=[fr]")
+    assert sets(*from_german, "data.languages=[fr]")["sts_dev"] == (
+        ["de", "fr"], ["de-de", "fr-fr", "de-fr"]
+    )  # fmt: skip
     # Of a language that no set has, all that there are.
     words = ("data=tsv", "data.corpora.pairs.targets=[pl]", "data.languages=[pl]")
     assert sets(*words) == whole

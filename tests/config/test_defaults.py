@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import configure
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from mlkd.config.commands import BenchmarkConfig
@@ -103,3 +104,4 @@ def test_the_store_is_afterwards_what_it_was(tmp_path: Path) -> None:
                 pass
             assert f"{next(iter(known_stages()))}_schema.yaml" in store.list("stages")
         assert {*store.list(""), *store.list("hydra")} == before
+    assert not OmegaConf.has_resolver("mlkd.spoken")

@@ -270,7 +270,7 @@ def test_int8_products_of_each_row_have_a_scale_of_their_own(lowest: float) -> N
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    from mlkd.deploy.graph import Graph
+    from mlkd.deploy.graph import GraphBuilder
 
     generator = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(6, 32, generator=generator), torch.randn(6, generator=generator)
@@ -278,7 +278,7 @@ def test_int8_products_of_each_row_have_a_scale_of_their_own(lowest: float) -> N
     x[1] *= 1000  # an outlier costs the other rows nothing
     x = x.clamp_min(-lowest) if lowest else x
     x[2] = -lowest  # nothing above the lowest value: a row of zeros where that is 0
-    graph = Graph("int8")
+    graph = GraphBuilder("int8")
     y, added = graph.product(graph.operand("x", lowest=lowest), "matrix", weight, bias)
     y = graph.op("Add", y, added)
     stored = [numpy_helper.from_array(array, name) for name, array in graph.weights.items()]

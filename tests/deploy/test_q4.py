@@ -19,7 +19,7 @@ from mlkd.config.formats import Q4Config
 from mlkd.deploy import graph as module
 from mlkd.deploy.exported import FP32, Q4, exported, open_graph, open_onnx, stored_parameters
 from mlkd.deploy.formats import FORMATS
-from mlkd.deploy.graph import Graph
+from mlkd.deploy.graph import GraphBuilder
 from mlkd.deploy.mining import open_encoder
 from mlkd.deploy.quantise import BLOCK, quantise_4bit
 from mlkd.deploy.snippets import other_tools
@@ -52,7 +52,7 @@ def restored(packed: np.ndarray, scale: np.ndarray, width: int) -> np.ndarray:
     return rows
 
 
-def run(graph: Graph, result: str, name: str, value: np.ndarray) -> np.ndarray:
+def run(graph: GraphBuilder, result: str, name: str, value: np.ndarray) -> np.ndarray:
     """What ONNX Runtime makes of nodes."""
     kind = TensorProto.INT64 if value.dtype == np.int64 else TensorProto.FLOAT
     stored = [numpy_helper.from_array(array, name) for name, array in graph.weights.items()]
@@ -86,7 +86,7 @@ def test_onnx_runtime_multiplies_by_what_is_stored(width: int) -> None:
     weight = draw.standard_normal((6, width)).astype(np.float32)
     x = draw.integers(-127, 128, (3, 4, width)).astype(np.float32)
     x[..., ::BLOCK] = 127  # so that rounding a block to int8 changes nothing
-    graph = Graph("q4")
+    graph = GraphBuilder("q4")
     y, added = graph.product(graph.operand("x"), "matrix", torch.from_numpy(weight), None)
     assert added == ""
     found = run(graph, y, "x", x)
@@ -102,7 +102,7 @@ def test_onnx_runtime_multiplies_by_what_is_stored(width: int) -> None:
 @pytest.mark.parametrize("width", [4, 7, 32, 50])
 def test_onnx_runtime_finds_rows_of_4_bits(width: int) -> None:
     table = np.random.default_rng(0).standard_normal((9, width)).astype(np.float32)
-    graph = Graph("q4", Q4Config(table="int4"))
+    graph = GraphBuilder("q4", Q4Config(table="int4"))
     rows = graph.rows("ids", "words", torch.from_numpy(table))
     ids = np.array([[3, 0], [8, 3]])
     found = run(graph, rows, "ids", ids)
@@ -114,7 +114,7 @@ def test_onnx_runtime_finds_rows_of_4_bits(width: int) -> None:
 @pytest.mark.parametrize(("codes", "parts"), [(None, 3), (6, 6), (12, 12)])
 def test_codes_with_a_centroid_a_row_are_the_table(codes: int | None, parts: int) -> None:
     table = np.random.default_rng(0).integers(-100, 100, (200, 12)).astype(np.float32)
-    graph = Graph("q4", Q4Config(table="pq", codes=codes))
+    graph = GraphBuilder("q4", Q4Config(table="pq", codes=codes))
     rows = graph.rows("ids", "words", torch.from_numpy(table))
     ids = np.array([[3, 0], [199, 3]])
     assert (run(graph, rows, "ids", ids) == table[ids]).all()  # float16 holds these numbers
@@ -128,7 +128,7 @@ def test_codes_are_the_same_for_the_same_table() -> None:
     table = np.random.default_rng(0).standard_normal((600, 4)).astype(np.float32)
     stored = []
     for _ in range(2):
-        graph = Graph("q4", Q4Config(table="pq", codes=2))
+        graph = GraphBuilder("q4", Q4Config(table="pq", codes=2))
         graph.rows("ids", "words", torch.from_numpy(table))
         stored.append(graph.weights)
     assert (stored[0]["words.codes"] == stored[1]["words.codes"]).all()

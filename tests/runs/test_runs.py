@@ -132,7 +132,7 @@ def test_prune_leaves_running_and_damaged_runs(output: Path) -> None:
     assert names() == {("assistant", 3)}  # what is running may be about to need the others
     lock.unlink()
     (recurrent / "run.json").write_text("{")
-    assert {e.status for e in inventory(output) if e.link == "recurrent"} == {"damaged"}
+    assert {e.status for e in inventory(output) if e.folder == recurrent} == {"damaged"}
     assert recurrent not in {e.folder for e, _ in prunable(output, inventory(output))}
 
 
