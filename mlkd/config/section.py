@@ -18,6 +18,8 @@ def _delimiter(written: object) -> object:
 
 
 def _several(given: object) -> object:
+    if isinstance(given, bool):
+        raise ValueError(f"{given} is no valid list; YAML reads no, on and off as such: quote them")
     return [given] if isinstance(given, str | float | int) else given
 
 

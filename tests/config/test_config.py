@@ -232,7 +232,7 @@ def test_evaluation_sets_follow_the_languages_of_the_data() -> None:
     with pytest.raises(UserError, match="'xxq' is no language"):
         configure("data.languages=xxq")
     for word, message in [
-        ("data.languages=true", "data.languages.0: YAML reads on as True; put it in quotes"),
+        ("data.languages=true", "data.languages: True is no valid list; YAML reads no, on"),
         ("data.languages=5", "data.languages.0: 5 is no language"),
         ("eval.sets.sts_dev.languages=null", "eval.sets.sts_dev.languages=None: input should"),
     ]:
