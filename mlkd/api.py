@@ -243,14 +243,11 @@ def export(
     from mlkd.config.commands import ExportConfig
     from mlkd.config.compose import configured
     from mlkd.config.given import sections
-    from mlkd.deploy.source import check_inputs, check_packages, open_source, target_folder
+    from mlkd.deploy.source import checked
 
     given = sections({"run": run, "output": output, **settings})
     config = configured("export", ExportConfig, overrides, given)
-    source = open_source(config.run)
-    target = target_folder(config, source)
-    check_packages(config.format)
-    check_inputs(config, source)
+    source, target = checked(config)
 
     from mlkd.deploy import package
     from mlkd.machine.host import unchanged

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from hydra.core.hydra_config import HydraConfig
+
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.config.compose import run
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
+from mlkd.recipes.early import refuse_unread
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -15,6 +18,7 @@ def main(config: BenchmarkConfig) -> None:
         UserError: The peer's trainer lacks ``accelerate``, which is an extra, or would use several
             GPUs; a GPU's work is to be measured in CPU time.
     """
+    refuse_unread(config, HydraConfig.get().overrides.task)
     need(["accelerate"], "benchmark", "sentence-transformers' trainer, the peer,")
     import torch
     from rich.console import Console

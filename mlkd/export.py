@@ -6,15 +6,12 @@ import sys
 
 from mlkd.config.commands import ExportConfig
 from mlkd.config.compose import run
-from mlkd.deploy.source import check_inputs, check_packages, open_source, target_folder
+from mlkd.deploy.source import checked
 
 
 def main(config: ExportConfig) -> None:
     """Check the input, then write and check every format; status 1 if one was refused."""
-    source = open_source(config.run)
-    target = target_folder(config, source)
-    check_packages(config.format)
-    check_inputs(config, source)
+    source, target = checked(config)
 
     from rich.console import Console
 

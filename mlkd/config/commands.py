@@ -33,7 +33,7 @@ class EvaluateConfig(Section):
     prompt: str | None = None
     """Put before each sentence that the model reads; null = its default prompt, "" = none."""
     prompt_name: str | None = None
-    """The same by its name among the prompts of the model."""
+    """The same by its name."""
     head: Folder | None = None
     """Folder of a head for classifications; null = that of the run of the model, if it has one."""
     teacher: EncoderConfig | None = None
@@ -49,8 +49,7 @@ class EvaluateConfig(Section):
     compare: Several[str] = Field(default_factory=list)
     """More folders to time with ``latency``: sentence-transformers, or exported ONNX."""
     vectors: Several[VectorKind] = Field(default_factory=list)
-    """Also score shorter and coarser vectors of teacher, assistant and student: the first numbers,
-    ``int8``, ``binary``, or both, as ``128-int8``."""
+    """Also score shorter and coarser vectors of teacher, assistant and student."""
     documents: Several[str] = Field(default_factory=list)
     """Also score the model's queries with documents of other encoders: ``assistant``, that of its
     run; ``teacher``, which reads the source language only; runs or folders."""
@@ -63,6 +62,9 @@ class EvaluateConfig(Section):
     def _compare_is_read(self) -> EvaluateConfig:
         if self.prompt is not None and self.prompt_name is not None:
             raise ValueError("give at most one of prompt and prompt_name")
+        classifies = any(item.kind == "classification" for item in self.eval.sets.values())
+        if self.head is not None and not classifies:
+            raise ValueError("head is only read of sets of kind classification")
         if self.compare and not self.latency:
             raise ValueError("compare is only read with latency=true")
         return self
@@ -250,7 +252,7 @@ class ReportConfig(Section):
 
 
 class PairsConfig(Section):
-    """The whole of ``python -m mlkd.pairs``."""
+    """The whole of ``python -m mlkd.pairs``, which takes the ``data`` of a training as it is."""
 
     data: DataConfig
     eval: EvalConfig | None = None

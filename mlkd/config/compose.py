@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -41,6 +42,7 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 
 Config = TypeVar("Config", bound=BaseModel)
 _OF_SWEEPS = re.compile(r"-m$|--mu|hydra[./](launcher|sweep|sweeper)\b")
+_TURN = threading.RLock()
 _REPLACED = {"teacher", "encoder", "corpora", "sets"}
 """Sections that values replace as a whole."""
 
@@ -133,8 +135,14 @@ def _plain(value: Any) -> Any:
 def composing() -> Iterator[None]:
     """Open ``conf/`` for Hydra's ``compose`` and :func:`mlkd.config.trees.compose_tree`.
 
-    A program around it finds its own Hydra again.
+    A program around it finds its own Hydra again. Hydra knows one composition at a time, so that
+    threads take turns.
     """
+    with _TURN:
+        yield from _composing()
+
+
+def _composing() -> Iterator[None]:
     instances: Any = Singleton._instances
     kinds = (GlobalHydra, JobRuntime, VersionBase)
     before = {kind: instances.pop(kind) for kind in kinds if kind in instances}

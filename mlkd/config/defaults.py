@@ -82,7 +82,8 @@ def _entries() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, section in _COMMANDS.items():
         yield "", f"{name}_{OPTION}", _defaults(section)
     for name, section in _BLOCKS.items():
-        yield OPTION, name, _defaults(section)
+        # A mapping with names of its own is there once something is in it: +<section>.codes.de=ger
+        yield OPTION, name, {key: x for key, x in _defaults(section).items() if x != {}}
     # An encoder whose folder is to be given; ??? in a file would leave the null as it is.
     yield OPTION, "folder", _defaults(EncoderConfig) | {"path": "???"}
     for group, section in _GROUPS.items():

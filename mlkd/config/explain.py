@@ -109,6 +109,9 @@ def one_line(error: Exception, schema: type[BaseModel]) -> str:
             return f"{key}: not set so far; put a plus before it, as in +{key}=…"
         return _unknown(key, schema, stage)
     lines = [line for line in lines if not line.startswith(("Config search path", "provider="))]
+    taken = re.search(r"An item is already at '(.+?)'", " ".join(lines))
+    if taken:
+        return f"{taken[1]}: set already; leave the plus out"
     missing = re.search(r"Could not find '(.+)/(.*)'$", lines[0]) if lines else None
     if missing and len(lines) > 1 and lines[1].startswith("Available options"):
         group, option = missing.groups()

@@ -138,6 +138,8 @@ class CorpusConfig(Section):
 
     @model_validator(mode="after")
     def _targets_differ(self) -> CorpusConfig:
+        if self.source in self.targets and self.format == "demo":
+            raise ValueError(f"targets: {self.source} is the source; give other languages")
         columns = [column for column in self.columns or [] if isinstance(column, str)]
         places = " ".join([self.path, self.target_path or "", self.subset or "", *columns])
         several = len(set(self.targets)) > 1 and self.format not in _SAYS_LANGUAGE
@@ -175,13 +177,19 @@ class DataConfig(Section):
     """Share of the source sentences, chosen by hash, that is held out as dev."""
     max_dev_pairs: Positive = 2000
     """At most so many dev pairs are used to select."""
-    mixing: Literal["proportional", "uniform", "temperature"] = "uniform"
+    mixing: Annotated[Literal["proportional", "uniform", "temperature"], Decides.MIXING] = "uniform"
     """How (corpus, language) groups share a batch: by size, equally (Ding et al., 2022), or by
     size to the power of ``1 / temperature``."""
-    temperature: Annotated[float, Field(ge=1.0)] = 1.0
+    temperature: Annotated[float, Field(ge=1.0), Decides.MIXING] = 1.0
     """Used by ``mixing: temperature``; 1 = proportional, larger = more even."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0), Decides.PAIRS] = 1.0
     """Share of the training pairs that is used, by hash of the source side."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether there is text that is not embedded."""
+        kinds = {x.format for x in self.corpora.values()}
+        return not {*kinds, *(x.format for x in self.labelled.values())} <= {"demo"}
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> DataConfig:
@@ -280,3 +288,9 @@ class EvalConfig(Section):
     Scores of a few pairs only show that everything works. No pair of a set is trained on anyway."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""
+
+    @model_validator(mode="after")
+    def _root_is_read(self) -> EvalConfig:
+        if self.root is not None and all(x.format == "demo" for x in self.sets.values()):
+            raise ValueError(f"root={self.root} is not read, all sets are embedded ones")
+        return self

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 from mlkd.config.languages import language_code, split_pair
 
@@ -49,15 +50,16 @@ def _codes(languages: Any) -> set[str]:
 
 @contextmanager
 def resolving() -> Iterator[None]:
-    """Let OmegaConf find them as ``${mlkd.spoken:…}`` and ``${mlkd.among:…}`` for a while."""
-    resolvers = {f"mlkd.{resolver.__name__}": resolver for resolver in (spoken, among)}
-    new = {
-        name: resolver for name, resolver in resolvers.items() if not OmegaConf.has_resolver(name)
-    }
-    for name, resolver in new.items():
-        OmegaConf.register_new_resolver(name, resolver)
+    """Let OmegaConf find them as ``${mlkd.spoken:…}`` and ``${mlkd.among:…}`` for a while.
+
+    Afterwards it has the resolvers that it had, without those that Hydra sets.
+    """
+    known = BaseContainer._resolvers
+    before = dict(known)
+    for resolver in (spoken, among):
+        OmegaConf.register_new_resolver(f"mlkd.{resolver.__name__}", resolver, replace=True)
     try:
         yield
     finally:
-        for name in new:
-            OmegaConf.clear_resolver(name)
+        known.clear()
+        known.update(before)

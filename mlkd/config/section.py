@@ -66,6 +66,8 @@ class Decides(Enum):
     """Which pairs there are, and so what is trained; where they are known their content counts."""
     LABELS = "labels"
     """What is trained, where a link trains on labelled text."""
+    MIXING = "mixing"
+    """What is trained, where a link has mixed batches."""
     DOMAINS = "domains"
     """What is trained, where a link reads the domains of the pairs."""
 

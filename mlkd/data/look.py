@@ -126,8 +126,11 @@ def look_at(
         store = prepare_pairs(config, exclude, cache, allow_download=allow_download)
     except UserError as error:
         lenient = config.model_copy(update={"max_rejected": 1.0})
-        store = prepare_pairs(lenient, exclude, cache, allow_download=allow_download, few=True)
         stops = str(error)
+        try:
+            store = prepare_pairs(lenient, exclude, cache, allow_download=allow_download, few=True)
+        except UserError:
+            raise error from None
     groups, shown = [], []
     bar = progress("look at the text", total=len(store.groups), unit=" groups")
     for number in range(len(store.groups)):

@@ -16,9 +16,8 @@ from mlkd.data.cleaning import normal_form
 from mlkd.data.collect import Collector, CorpusPart
 from mlkd.data.compact import compact
 from mlkd.data.labelled import labelled_files
-from mlkd.data.sources import left_out, source_files
+from mlkd.data.sources import asked_languages, left_out, source_files
 from mlkd.data.store import PairGroup, PairStore
-from mlkd.output.errors import UserError
 from mlkd.storage.files import digest, file_sha256, known_sha256, write_json
 from mlkd.storage.seals import sealed
 
@@ -103,13 +102,7 @@ def prepare_labelled(
 
 def _sources(config: DataConfig, allow_download: bool) -> list[CorpusPart]:
     """What the configuration reads, corpus by corpus."""
-    offered = {target for corpus in config.corpora.values() for target in corpus.targets}
-    missing = [x for x in config.languages or [] if x not in offered]
-    if missing:
-        raise UserError(
-            f"data.languages: no corpus offers {missing[0]}; allowed: {', '.join(sorted(offered))}"
-        )
-    wanted = offered if config.languages is None else set(config.languages)
+    wanted = asked_languages(config)
     return [
         CorpusPart(
             name,

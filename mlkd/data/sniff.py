@@ -8,7 +8,7 @@ from mlkd.output.errors import UserError
 
 _PACKED = {
     b"\x1f\x8b\x08": "packed with gzip; call it .gz",
-    b"BZh91AY&SY": "packed with bzip2; call it .bz2",
+    **{b"BZh%d1AY&SY" % level: "packed with bzip2; call it .bz2" for level in range(1, 10)},
     b"\xfd7zXZ\0": "packed with xz; call it .xz",
     b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive; unpack it",
@@ -17,6 +17,14 @@ _PACKED = {
     b"%PDF-": "a PDF file; take its text out",
     b"SQLite format 3\0": "a database; take its text out",
 }
+_AS_NAMED: dict[str, tuple[bytes, ...]] = {
+    ".gz": (b"\x1f\x8b",),
+    ".bz2": (b"BZh",),
+    ".xz": (b"\xfd7zXZ", b"]\0\0"),
+}
+"""How packed files start, by the ends of their names; an .xz may be of the older kind, .lzma."""
+_OFFICE = (b"[Content_Types].xml", b"docProps/", b"xl/", b"word/", b"mimetype")
+"""Names of the first files in documents, which are ZIP archives."""
 _FORMATS = {b"PK\x03\x04": "moses", b"PAR1\x15": "parquet"}
 """Formats of pairs in which some of these are read."""
 _MARKS = {
@@ -52,7 +60,7 @@ def refuse_packed(start: bytes, path: Path) -> None:
     """
     for magic, name in _PACKED.items():
         if start.startswith(magic):
-            if b"[Content_Types].xml" in start or b"mimetype" in start:
+            if any(name in start for name in _OFFICE):
                 raise OtherFile(f"{path}: an office document; save its text as CSV")
             raise OtherFile(f"{path}: {name}", _FORMATS.get(magic))
 
@@ -67,8 +75,7 @@ def refuse_misnamed(start: bytes, path: Path) -> None:
     Raises:
         UserError: It is one; the line says which.
     """
-    magic = next(magic for magic, name in _PACKED.items() if name.endswith(f" {path.suffix}"))
-    if start and not start.startswith(magic):
+    if start and not start.startswith(_AS_NAMED[path.suffix]):
         refuse_packed(start, path)
         raise UserError(f"{path}: not packed; leave {path.suffix} out of its name")
 

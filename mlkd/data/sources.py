@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlkd.config.inputs import CorpusConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.names import Choice, choose
 from mlkd.data.rows import PACKED
+from mlkd.output.errors import UserError
+
+
+def asked_languages(config: DataConfig) -> set[str]:
+    """Translation languages that are read.
+
+    Raises:
+        UserError: No corpus offers one that is asked for.
+    """
+    offered = {target for corpus in config.corpora.values() for target in corpus.targets}
+    for language in config.languages or []:
+        if language not in offered:
+            allowed = ", ".join(sorted(offered))
+            raise UserError(f"data.languages: no corpus offers {language}; allowed: {allowed}")
+    return offered if config.languages is None else set(config.languages)
 
 
 def source_files(

@@ -90,6 +90,19 @@ def section_of(
         ) from None
 
 
+def checked(config: ExportConfig) -> tuple[Source, Path]:
+    """The encoder to export and the folder of the results; everything that needs no torch is right.
+
+    Raises:
+        UserError: Something is wrong or missing.
+    """
+    source = open_source(config.run)
+    target = target_folder(config, source)
+    check_packages(config.format)
+    check_inputs(config, source)
+    return source, target
+
+
 def open_source(run: str) -> Source:
     """Find the encoder of a run folder, of the ``student`` in it, or of a student folder.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ import torch
 def unchanged() -> Iterator[None]:
     """Give back threads, random numbers, kernels, signals, loggers, warnings and environment."""
     with ExitStack() as stack:
-        for remember in (_environment, _loggers, _signals, _random, _torch):
+        for remember in (_environment, _loggers, _signals, _random, _torch, _processes):
             stack.callback(remember())
         stack.enter_context(warnings.catch_warnings())
         yield
@@ -71,6 +72,13 @@ def _signals() -> Callable[[], None]:
                 signal.signal(number, handler)
 
     return restore
+
+
+def _processes() -> Callable[[], None]:
+    """How processes are started, which stays open until somebody asks for one."""
+    if multiprocessing.get_start_method(allow_none=True) is not None:
+        return lambda: None
+    return lambda: multiprocessing.set_start_method(None, force=True)
 
 
 def _random() -> Callable[[], None]:

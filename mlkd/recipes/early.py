@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages import StageSettings
 from mlkd.data.labelled import labelled_files
-from mlkd.data.sources import source_files
+from mlkd.data.sources import asked_languages, source_files
 from mlkd.metrics.sets import load_sets
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Link, links
@@ -35,9 +35,10 @@ def check_early(config: TrainConfig, words: Iterable[str]) -> None:
         for name, text in link.labelled.items():
             labelled_files(name, text, data.root)
         refuse_domains(config, link)
+    asked = asked_languages(data)
     for name, corpus in data.corpora.items():
         for target in corpus.targets:
-            if not config.allow_download and target in (data.languages or corpus.targets):
+            if not config.allow_download and target in asked:
                 source_files(name, corpus, target, data.root)
     load_sets(config.eval)
 
@@ -150,16 +151,18 @@ def _unread_by_all(
 ) -> Iterator[_Unread]:
     """Settings of all links that none of a chain reads."""
     mixed = any(link.settings.grouping is None for link in chain)
+    student = any(link.trains_student for link in chain)
+    whole = [settings for settings in config.stages.values() if settings.enabled]
     for key in keys:
         name = key.lstrip("+~")
-        if name.split(".")[0] in ("student", "init") and not any(
-            link.trains_student for link in chain
-        ):
+        if name.split(".")[0] in ("student", "init") and not student:
             yield _Unread(key, f"stage={config.stage} trains no student", refused=False)
         elif name in ("data.mixing", "data.temperature") and not mixed:
-            yield _Unread(key, "no link of the chain has mixed batches", refused=True)
+            refused = all(settings.grouping is not None for settings in whole)
+            yield _Unread(key, "no link of the chain has mixed batches", refused)
         elif name == "assistant.seed" and all(link.settings.seed is None for link in chain):
-            yield _Unread(key, "no link of the chain has a seed of its own", refused=True)
+            refused = all(settings.seed is None for settings in whole)
+            yield _Unread(key, "no link of the chain has a seed of its own", refused)
 
 
 def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:

@@ -66,7 +66,7 @@ def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, A
         "seed": link.seed,
         "inputs": {role: resolved(source) for role, source in link.inputs.items()},
         "pairs": resolver.pairs(link),
-        "data": config.data.deciding(),
+        "data": config.data.deciding({Decides.MIXING} if link.settings.grouping is None else ()),
         "trainer": config.trainer.deciding(),
     }
 

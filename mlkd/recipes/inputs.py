@@ -176,7 +176,7 @@ def _check_same_space(config: TrainConfig, pairs: PairStore, teacher: Path, base
         raise UserError(
             f"teacher and assistant have different spaces (mean cosine {cosine:.2f}); "
             "choose the teacher that the assistant was made with, or train the assistant "
-            "(assistant.train=true, stages.assistant.enabled=true)"
+            "(assistant.train=true)"
         )
 
 

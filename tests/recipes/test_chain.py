@@ -286,7 +286,8 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
         (
-            "recipe=hrkd stage=domains assistant=teacher data.mixing=uniform",
+            "recipe=hrkd stage=domains stages.mse.enabled=false assistant=teacher "
+            "data.mixing=uniform",
             "data.mixing: not read, no link of the chain has mixed batches",
         ),
         (

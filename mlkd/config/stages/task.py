@@ -29,6 +29,9 @@ class SoftConfig(TermConfig):
     """Logits of both sides are divided by it; similarities have none."""
 
 
+_USUAL = SoftConfig().temperature
+
+
 class SoftLossConfig(Section):
     """What the losses of these stages share."""
 
@@ -75,7 +78,7 @@ class HeadSettings(LabelledSettings):
             return "inputs.target_head is only read by loss.soft of a classification"
         if not classifies and self.head_rate != type(self).model_fields["head_rate"].default:
             return "head_rate is only read for a classification"
-        if not classifies and self.loss.soft is not None and self.loss.soft.temperature != 2.0:
+        if not classifies and self.loss.soft is not None and self.loss.soft.temperature != _USUAL:
             return "loss.soft.temperature is only read for a classification"
         return None
 

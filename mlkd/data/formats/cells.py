@@ -18,6 +18,7 @@ _HEADER_WORDS = {
     "string", "foreign", "query", "question", "passage", "answer", "anchor", "positive",
     "premise", "hypothesis", "label", "score", "sentiment", "similarity", "mt", "ref", "reference",
     "term", "msgid", "msgstr", "input", "output", "col", "column", "prediction", "candidate",
+    "key", "value", "phrase",
 }  # fmt: skip
 _CALLED_THERE = {
     "ar": "العربية", "cs": "čeština", "da": "dansk", "de": "deutsch", "el": "ελληνικά",

@@ -39,11 +39,11 @@ def rows(
 
 def _objects(path: Path) -> Iterator[tuple[str, str, object]]:
     """Place, line and value of each line; the value is a reject where it is no JSON."""
-    for place, line in lines(path):
+    for number, (place, line) in enumerate(lines(path)):
         if isinstance(line, Reject):
             yield place, "", line
             continue
-        if line.strip() == "[":
+        if number == 0 and line.lstrip().startswith("["):
             raise UserError(f"{place}: the file is an array; give format=json")
         try:
             yield place, line, json.loads(line)

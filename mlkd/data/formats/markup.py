@@ -57,9 +57,11 @@ def without_markup(text: str) -> str:
     one of those that HTML leaves open.
     """
     if "`" in text or "*" in text or "[" in text:
+        marked = text
         for pattern, kept in _DOCUMENTS:
             text = pattern.sub(kept, text)
-        text = text.replace("\\ ", "")  # reST has it where no white space is meant
+        if "`" in marked and text != marked:  # reST has a \\ where no white space is meant
+            text = text.replace("\\ ", "")
     if "<" in text:
         names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
         closed = {name for name, close in names if close} & {n for n, close in names if not close}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mlkd.data.formats.codes import best, is_language, related, speaks
 from mlkd.data.rows import BROKEN, PACKED, open_file
+from mlkd.output.errors import UserError
 
 _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{4}|[A-Za-z]{2}|\d{3}))*(?:@[A-Za-z]+)?"
 _WHOLE = re.compile(_CODE)
@@ -88,7 +89,7 @@ def said_within(path: Path, pattern: re.Pattern[str]) -> str | None:
     try:
         with open_file(path) as file:
             start = file.read(_HEAD)
-    except BROKEN:
+    except (*BROKEN, UserError):  # whoever reads it says what it is
         return None
     wide = b"\0" in start[:4]
     text = start.decode("utf-16" if wide else "latin-1", errors="replace")
@@ -124,7 +125,9 @@ def choose(
 ) -> Choice:
     """The files of a language, each catalogue once: the exact code before a regional one.
 
-    What a file says itself counts where its names say another language or none.
+    What a file says itself counts where its names say no language, or a language without the region
+    or script that is asked for. Where the two disagree, a file of a format that always says its
+    languages is believed, and another one is left out.
 
     Args:
         files: All files below the folder.
@@ -132,23 +135,30 @@ def choose(
         asked: The language.
         source: Language of the source side.
         said: How a file says its language (see :func:`said_within`).
-        all_asked: Whether a file that says no language may be in that language.
+        all_asked: Whether a file that says no language may be in that language; then it is also
+            believed.
     """
     catalogues: dict[str, dict[str, Path]] = defaultdict(dict)
     chosen: list[Path] = []
     left: list[Path] = []
     for path in files:
         named, within = language_of(path, folder, asked, source), said_within(path, said)
-        differs = within is not None and not (named is not None and related(named, within))
-        code = within if differs else named
+        code, shown = named, named
+        if within is not None:
+            differs = named is not None and not related(named, within)
+            if differs and (not all_asked or not speaks(within, asked)):
+                left += [path] if any(speaks(x, asked) for x in (str(named), within)) else []
+                continue
+            finer = "-" in asked and named is not None and named.isalpha()
+            code = within if named is None or differs or finer else named
+            shown = None if differs else named
         if code is None:
             (chosen if all_asked else left).append(path)
             continue
-        if differs and named is not None and speaks(named, asked) and not speaks(code, asked):
-            left.append(path)
         name = str(path.relative_to(folder))
-        key = re.sub(rf"(?<![A-Za-z]){re.escape(code)}(?![A-Za-z])", "*", name)
-        catalogues[key].setdefault(code, path)
+        if shown is not None:
+            name = re.sub(rf"(?<![A-Za-z]){re.escape(shown)}(?![A-Za-z])", "*", name)
+        catalogues[name].setdefault(code, path)
     for forms in catalogues.values():
         code = best(forms, asked)
         if code is not None:

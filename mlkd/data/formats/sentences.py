@@ -64,10 +64,20 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     if is_symbolic(one):
         return Reject("symbolic id", place, one)
     found = Pair(without_markup(one), without_markup(two), place)
-    sides = found.source.strip(), found.target.strip()
-    if not any(map(has_letters, sides)) or all(len(side) == 1 for side in sides):
+    if _has_no_words(found.source.strip(), found.target.strip()):
         return Reject("no words", place, one)
     return found
+
+
+def _has_no_words(source: str, target: str) -> bool:
+    """Whether they are signs and placeholders, or letters of keys.
+
+    A text that is empty or all question marks is damaged, which cleaning counts as a bad row.
+    """
+    if len(source) == len(target) == 1:
+        return True
+    damaged = not source or set(source) <= {"?", " "}
+    return not has_letters(source) and not (damaged and has_letters(target))
 
 
 def without_marks(source: str, target: str) -> tuple[str, str]:
@@ -140,4 +150,5 @@ def is_symbolic(source: str) -> bool:
     """Whether a source is the name of a message rather than a message: ``app.title``."""
     text = source.strip()
     is_id = bool(_ID.fullmatch(text)) and not _NO_ID.search(text)
-    return is_id and _IN_CODE.search(text) is not None  # Dr.Who and U.S. are none
+    parts = re.split(r"[._:]+", text)  # Dr.Who and U.S. are none
+    return is_id and (_IN_CODE.search(text) is not None or min(map(len, parts)) > 2)

@@ -28,7 +28,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
 def _messages(path: Path) -> dict[str, str]:
     """Messages of a file in UTF-8 or UTF-16; without a value the key is the text."""
     data = content(path)
-    if data.lstrip()[:6] in (b"bplist", b"<?xml ", b"<plist"):
+    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:6] in (b"bplist", b"<?xml ", b"<plist"):
         raise UserError(f'{path}: a property list; write it as text, "key" = "text";')
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:

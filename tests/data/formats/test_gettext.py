@@ -155,20 +155,19 @@ def test_regions_in_small_letters(tmp_path: Path, name: str, asked: str, others:
 
 
 def test_what_a_catalogue_says_comes_before_a_name_of_another_language(tmp_path: Path) -> None:
-    for name in ("sign-in.po", "it/app.po", "hr/contract.po", "x-id.po"):
+    for name in ("messages.po", "de/sign-in.po", "x-id.po", "it/app.po"):
         catalogue(tmp_path / name, name, "de")
     catalogue(tmp_path / "zh_TW/x.po", "traditional", "zh")  # less than its name says
-    assert texts(tmp_path, "de") == ["hr/contract.po", "it/app.po", "sign-in.po", "x-id.po"]
-    assert texts(tmp_path, "zh") == ["traditional"]
-    assert "no zh-Hans.po" in refused(
-        tmp_path, "zh-Hans", format="gettext", path=".", targets=["zh-Hans"]
-    )
+    catalogue(tmp_path / "web/zh.po", "simplified", "zh_CN")  # more
+    assert texts(tmp_path, "de") == ["de/sign-in.po", "messages.po"]
+    assert sorted(texts(tmp_path, "zh")) == ["simplified", "traditional"]
+    assert texts(tmp_path, "zh-Hans") == ["simplified"]
     catalogue(tmp_path / "shop-de.po", "boutique", "fr")
     line = left_out(
         "c", CorpusConfig(format="gettext", path=".", targets=["de"]), "de", str(tmp_path)
     )
-    assert line is not None and line.startswith("data.corpora.c: 4 files for de; 1 left out")
-    assert line.endswith(": shop-de.po")
+    assert line is not None and line.startswith("data.corpora.c: 2 files for de; 3 left out")
+    assert line.endswith(": app.po, shop-de.po, x-id.po")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
@@ -300,6 +299,7 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x a.b"),
         ("an [optional] word, [param times]", "an [optional] word, times"),
         ("under a <_:link-1/>, or <_:media-1/> here", "under a, or here"),
+        ("Use \\ to escape * or C:\\ [drive]", "Use \\ to escape * or C:\\ [drive]"),
         ("\\ :ref:`Signal<class_Signal>`\\ s of `Node`_", "Signals of Node"),
     ],
 )
@@ -340,7 +340,8 @@ def test_credits_are_left_out_with_their_names(source: str, target: str) -> None
 
 
 @pytest.mark.parametrize(
-    "source", ["app.title", "error_not_found", "MSG_OPEN", "a::b", "x.y-z", "MainWindow.Title"]
+    "source",
+    ["app.title", "error_not_found", "MSG_OPEN", "a::b", "x.y-z", "Login.Title", "A.B.openFile"],
 )
 def test_symbolic_ids(source: str) -> None:
     item = sentence_pair(source, "Nicht gefunden", "x:1")
@@ -384,6 +385,7 @@ def test_messages_with_selectors_are_left_out() -> None:
 def test_messages_without_words(source: str) -> None:
     assert sentence_pair(source, source, "x:1") == Reject("no words", "x:1", source)
     assert sentence_pair("_Q", "_B", "x:1") == Reject("no words", "x:1", "Q")  # a key
+    assert sentence_pair("%1 %2", "%1 Min %2", "x:1") == Reject("no words", "x:1", "%1 %2")
     for damaged in (("What?", "???"), ("?????", "Was?"), ("<b></b>", "Was?")):
         assert isinstance(sentence_pair(*damaged, "x:1"), Pair)  # cleaning rejects them as bad rows
 
