@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -31,6 +32,7 @@ def state() -> dict[str, Any]:
         "loggers": [(each.level, each.handlers[:]) for each in loggers],
         "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)],
         "random": [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()],  # noqa: NPY002
+        "processes": multiprocessing.get_start_method(allow_none=True),
         "threads": torch.get_num_threads(),
         "kernels": [kernels.cudnn_sdp_enabled(), torch.backends.cudnn.benchmark],  # type: ignore[no-untyped-call]
         "gradients": torch.is_grad_enabled(),
@@ -45,6 +47,7 @@ def caller() -> Iterator[Callable[[], Check]]:
     """A process with settings of its own; gives what remembers it, and then compares it."""
     threads, before = torch.get_num_threads(), logging.getLogger("mlkd").level
     torch.set_num_threads(3)
+    multiprocessing.set_start_method(None, force=True)  # nobody has asked for one
     logging.getLogger("mlkd").setLevel(logging.CRITICAL)
 
     def remembered() -> Check:

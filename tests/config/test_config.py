@@ -196,6 +196,12 @@ def test_settings_that_no_format_reads_are_refused(formats: str, setting: str, r
     configured("export", ExportConfig, ["run=x", "format=[portable,gguf]", setting])
 
 
+def test_a_head_is_for_classifications() -> None:
+    with pytest.raises(UserError, match="head is only read of sets of kind classification"):
+        configured("evaluate", EvaluateConfig, ["model=x", "head=y"])
+    configured("evaluate", EvaluateConfig, ["model=x", "head=y", "eval=demo_requests"])
+
+
 def test_ask_is_for_prune() -> None:
     with pytest.raises(UserError, match="ask is only read by prune"):
         configured("runs", RunsConfig, ["ask=false"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -11,6 +12,7 @@ import yaml
 from conftest import configure
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from pydantic import BaseModel
 
 from mlkd.config.commands import BenchmarkConfig
@@ -104,4 +106,23 @@ def test_the_store_is_afterwards_what_it_was(tmp_path: Path) -> None:
                 pass
             assert f"{next(iter(known_stages()))}_schema.yaml" in store.list("stages")
         assert {*store.list(""), *store.list("hydra")} == before
-    assert not OmegaConf.has_resolver("mlkd.spoken")
+
+
+def test_resolvers_of_the_caller_are_its_own_again() -> None:
+    """Also those whose names Hydra takes."""
+    known = BaseContainer._resolvers
+    before = dict(known)
+    OmegaConf.register_new_resolver("now", lambda pattern: "mine", replace=True)
+    try:
+        configure("seed=1")
+        assert not OmegaConf.has_resolver("mlkd.spoken")
+        assert OmegaConf.create({"x": "${now:%Y}"}).x == "mine"
+    finally:
+        known.clear()
+        known.update(before)
+
+
+def test_threads_take_turns() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: configure(f"seed={seed}").seed, range(8)))
+    assert found == list(range(8))

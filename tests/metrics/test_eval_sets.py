@@ -37,7 +37,8 @@ DE = "Eine Katze.\tEin Hund.\t1\nRegen.\tEs regnet.\t5.00\n"
 def load(root: Path, **one: Any) -> list[EvalSet]:
     """The set ``s`` with these values."""
     one = {"kind": "sts", "split": "test", **one}
-    return load_sets(EvalConfig.model_validate({"root": str(root), "sets": {"s": one}}))
+    read = {} if one.get("format") == "demo" else {"root": str(root)}
+    return load_sets(EvalConfig.model_validate({**read, "sets": {"s": one}}))
 
 
 def refused(root: Path, **one: Any) -> str:
@@ -246,7 +247,7 @@ def test_demo_refusals(demo: Path) -> None:
 def shipped(name: str, data: str = "+data.corpora.pairs.targets=[de]") -> EvalConfig:
     with composing():
         tree = compose(overrides=[f"+eval={name}", f"+data.root='{CORPORA}'", data])
-    values = OmegaConf.to_container(tree, resolve=True)
+        values = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(values, dict)
     return EvalConfig.model_validate(values["eval"])
 

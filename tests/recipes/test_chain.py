@@ -285,6 +285,19 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stages.domains.inputs.source: not read, init.source=base says what the student copies",
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
+        ("data.root=nowhere", "data.root=nowhere is not read, all text is embedded"),
+        ("eval.root=nowhere", "eval: root=nowhere is not read, all sets are embedded ones"),
+        ("+data.corpora.demo.source=de", "data.corpora.demo: targets: de is the source"),
+        ("data.languages=[de,pl]", "data.languages: no corpus offers pl; allowed: de, es, fr, tr"),
+        (
+            "recipe=mse loss@stages.mse.loss=translation_ranking "
+            "stages.mse.translation_target=translation",
+            "stages.mse.translation_target: not read, loss has no pair_mse",
+        ),
+        (
+            "data=tsv +data.corpora.pairs.delimiter=tab",
+            "data.corpora.pairs.delimiter: set already; leave the plus out",
+        ),
         (
             "recipe=hrkd stage=domains stages.mse.enabled=false assistant=teacher "
             "data.mixing=uniform",
