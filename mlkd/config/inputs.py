@@ -288,9 +288,3 @@ class EvalConfig(Section):
     Scores of a few pairs only show that everything works. No pair of a set is trained on anyway."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""
-
-    @model_validator(mode="after")
-    def _root_is_read(self) -> EvalConfig:
-        if self.root is not None and all(x.format == "demo" for x in self.sets.values()):
-            raise ValueError(f"root={self.root} is not read, all sets are embedded ones")
-        return self

@@ -11,6 +11,9 @@ from omegaconf.basecontainer import BaseContainer
 
 from mlkd.config.languages import language_code, split_pair
 
+_SET = ("mlkd.spoken", "mlkd.among", "hydra", "now", "python_version")
+"""Names of resolvers that compositions set, ours and Hydra's."""
+
 
 def spoken(languages: Sequence[str], *, _root_: Any) -> list[str]:
     """Those of ``data.languages`` and the sources of the corpora.
@@ -55,11 +58,14 @@ def resolving() -> Iterator[None]:
     Afterwards it has the resolvers that it had, without those that Hydra sets.
     """
     known = BaseContainer._resolvers
-    before = dict(known)
+    before = {name: known.get(name) for name in _SET}
     for resolver in (spoken, among):
         OmegaConf.register_new_resolver(f"mlkd.{resolver.__name__}", resolver, replace=True)
     try:
         yield
     finally:
-        known.clear()
-        known.update(before)
+        for name, was in before.items():
+            if was is None:
+                known.pop(name, None)
+            else:
+                known[name] = was

@@ -75,8 +75,6 @@ class TrainConfig(Section):
                     f"stages.{name}.batch_size={link.batch_size} must be a multiple of "
                     f"trainer.devices * trainer.nodes = {processes}"
                 )
-        if self.data.root not in (None, self.eval.root) and not self.data.reads_files:
-            raise ValueError(f"data.root={self.data.root} is not read, all text is embedded")
         if self.budget_mib is None and self.budget_of != "int8":
             raise ValueError(f"budget_of={self.budget_of} is only read with budget_mib")
         usual = type(self).model_fields["budget_share"].default

@@ -60,7 +60,7 @@ def refuse_packed(start: bytes, path: Path) -> None:
     """
     for magic, name in _PACKED.items():
         if start.startswith(magic):
-            if any(name in start for name in _OFFICE):
+            if start[30:].startswith(_OFFICE):  # the name of the first file
                 raise OtherFile(f"{path}: an office document; save its text as CSV")
             raise OtherFile(f"{path}: {name}", _FORMATS.get(magic))
 

@@ -100,7 +100,7 @@ def _below(wanted: Wanted, folder: Path) -> Choice:
                 found[plain.with_suffix("")] = path
     files = sorted(found.values())
     if module.NAMED is None:
-        return Choice(files, [])
+        return Choice(folder, files, [])
     all_asked = not module.NAMED or "{target}" in wanted.corpus.path
     languages = wanted.target, wanted.source
     return choose(files, folder, *languages, module.SAID, all_asked=all_asked)

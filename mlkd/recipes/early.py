@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -160,9 +161,19 @@ def _unread_by_all(
         elif name in ("data.mixing", "data.temperature") and not mixed:
             refused = all(settings.grouping is not None for settings in whole)
             yield _Unread(key, "no link of the chain has mixed batches", refused)
+        elif name == "data.root" and not _reads_root(config):
+            yield _Unread(key, "all text is embedded", refused=True)
+        elif name == "eval.root" and all(x.format == "demo" for x in config.eval.sets.values()):
+            yield _Unread(key, "all sets are embedded", refused=True)
         elif name == "assistant.seed" and all(link.settings.seed is None for link in chain):
             refused = all(settings.seed is None for settings in whole)
             yield _Unread(key, "no link of the chain has a seed of its own", refused)
+
+
+def _reads_root(config: TrainConfig) -> bool:
+    """Whether text is read from ``data.root``, or a path of another section was made with it."""
+    others = config.model_dump(mode="json", exclude={"data": {"root"}, "output_dir": True})
+    return config.data.reads_files or str(config.data.root) in json.dumps(others)
 
 
 def _of_link(key: str, config: TrainConfig) -> tuple[str, str] | None:

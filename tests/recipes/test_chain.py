@@ -285,8 +285,8 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stages.domains.inputs.source: not read, init.source=base says what the student copies",
         ),
         ("logger.tags=[one]", "tags is only read with logger=wandb"),
-        ("data.root=nowhere", "data.root=nowhere is not read, all text is embedded"),
-        ("eval.root=nowhere", "eval: root=nowhere is not read, all sets are embedded ones"),
+        ("data.root=nowhere", "data.root: not read, all text is embedded"),
+        ("eval.root=nowhere", "eval.root: not read, all sets are embedded"),
         ("+data.corpora.demo.source=de", "data.corpora.demo: targets: de is the source"),
         ("data.languages=[de,pl]", "data.languages: no corpus offers pl; allowed: de, es, fr, tr"),
         (

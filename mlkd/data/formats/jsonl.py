@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,11 +44,11 @@ def _objects(path: Path) -> Iterator[tuple[str, str, object]]:
         if isinstance(line, Reject):
             yield place, "", line
             continue
-        if number == 0 and line.lstrip().startswith("["):
-            raise UserError(f"{place}: the file is an array; give format=json")
         try:
             yield place, line, json.loads(line)
         except (ValueError, RecursionError):
+            if number == 0 and re.match(r"\s*\[\s*(\{|$)", line):
+                raise UserError(f"{place}: the file is an array; give format=json") from None
             yield place, line, Reject("invalid JSON", place, line)
 
 

@@ -10,7 +10,7 @@ from locale import locale_alias
 from pathlib import Path
 from typing import NamedTuple
 
-from mlkd.data.formats.codes import best, is_language, related, speaks
+from mlkd.data.formats.codes import best, is_language, related, speaks, standard
 from mlkd.data.rows import BROKEN, PACKED, open_file
 from mlkd.output.errors import UserError
 
@@ -65,7 +65,9 @@ def language_of(path: Path, folder: Path, asked: str, source: str | None = None)
     below = path.parent.relative_to(folder).parts
     if "LC_MESSAGES" in parts:
         place = len(parts) - 1 - parts[::-1].index("LC_MESSAGES")
-        return parts[place - 1] if place else None
+        code = parts[place - 1].partition(".")[0] if place else ""  # de_DE.UTF-8
+        if is_language(code):
+            return code
     if below and is_code(below[-1], asked, source):
         return below[-1]
     if is_code(_plain(path).stem, asked, source):
@@ -100,18 +102,26 @@ def said_within(path: Path, pattern: re.Pattern[str]) -> str | None:
 class Choice(NamedTuple):
     """The files of one language below a folder."""
 
+    folder: Path
     files: list[Path]
     left: list[Path]
     """Files that say no language, another one than their names, or another region."""
 
     def words(self) -> str:
         """What is left out."""
-        shown = ", ".join(path.name for path in self.left[:3])
+        shown = ", ".join(str(path.relative_to(self.folder)) for path in self.left[:3])
         more = ", …" if len(self.left) > 3 else ""
         return (
             f"{len(self.left)} left out, which say no language, another one than their names, or "
             f"another region: {shown}{more}"
         )
+
+
+def _agrees(path: Path, folder: Path, said: str) -> bool:
+    """Whether some part of a path names the language that the file says."""
+    parts = [*path.parent.relative_to(folder).parts, _plain(path).stem]
+    names = [*parts, *(match[1] for match in _AT_END.finditer(parts[-1]))]
+    return any(is_code(name) and related(name, said) for name in names)
 
 
 def choose(
@@ -126,8 +136,8 @@ def choose(
     """The files of a language, each catalogue once: the exact code before a regional one.
 
     What a file says itself counts where its names say no language, or a language without the region
-    or script that is asked for. Where the two disagree, a file of a format that always says its
-    languages is believed, and another one is left out.
+    or script that is asked for. Where the two disagree, a file is believed if its format always
+    says its languages, or if another part of its path agrees; else it is left out.
 
     Args:
         files: All files below the folder.
@@ -143,22 +153,29 @@ def choose(
     left: list[Path] = []
     for path in files:
         named, within = language_of(path, folder, asked, source), said_within(path, said)
-        code, shown = named, named
-        if within is not None:
-            differs = named is not None and not related(named, within)
-            if differs and (not all_asked or not speaks(within, asked)):
-                left += [path] if any(speaks(x, asked) for x in (str(named), within)) else []
-                continue
-            finer = "-" in asked and named is not None and named.isalpha()
-            code = within if named is None or differs or finer else named
-            shown = None if differs else named
+        differs = within is not None and (named is None or not related(named, within))
+        if (
+            differs
+            and named is not None
+            and not (
+                speaks(str(within), asked) and (all_asked or _agrees(path, folder, str(within)))
+            )
+        ):
+            left += [path] if any(speaks(x, asked) for x in (named, str(within))) else []
+            continue
+        finer = within is not None and "-" in asked and named is not None and named.isalpha()
+        code = within if differs or finer else named
         if code is None:
             (chosen if all_asked else left).append(path)
             continue
         name = str(path.relative_to(folder))
-        if shown is not None:
-            name = re.sub(rf"(?<![A-Za-z]){re.escape(shown)}(?![A-Za-z])", "*", name)
-        catalogues[name].setdefault(code, path)
+        if not differs:
+            name = re.sub(rf"(?<![A-Za-z]){re.escape(str(named))}(?![A-Za-z])", "*", name)
+        first = catalogues[name].setdefault(code, path)
+        if first != path:  # pt.po and pt_BR.po that both say pt_BR
+            exact = named is not None and standard(named) == standard(code)
+            catalogues[name][code] = path if exact else first
+            left.append(first if exact else path)
     for forms in catalogues.values():
         code = best(forms, asked)
         if code is not None:
@@ -166,4 +183,4 @@ def choose(
             left += [
                 path for other, path in forms.items() if other != code and speaks(other, asked)
             ]
-    return Choice(sorted(chosen), sorted(left))
+    return Choice(folder, sorted(chosen), sorted(left))

@@ -150,5 +150,5 @@ def is_symbolic(source: str) -> bool:
     """Whether a source is the name of a message rather than a message: ``app.title``."""
     text = source.strip()
     is_id = bool(_ID.fullmatch(text)) and not _NO_ID.search(text)
-    parts = re.split(r"[._:]+", text)  # Dr.Who and U.S. are none
-    return is_id and (_IN_CODE.search(text) is not None or min(map(len, parts)) > 2)
+    words = all(len(part) > 3 and part.isalpha() for part in text.split("."))
+    return is_id and (words or _IN_CODE.search(text) is not None)  # Dr.Who and U.S. are none

@@ -133,7 +133,7 @@ def test_regions(tmp_path: Path) -> None:
     line = left_out("c", corpus, "pt", str(tmp_path))
     assert line is not None
     assert line.startswith("data.corpora.c: 2 files for pt; 2 left out")
-    assert "pt_BR.po, pt_PT.po" in line
+    assert "shop/pt_BR.po, shop/pt_PT.po" in line
 
 
 @pytest.mark.parametrize(
@@ -155,19 +155,27 @@ def test_regions_in_small_letters(tmp_path: Path, name: str, asked: str, others:
 
 
 def test_what_a_catalogue_says_comes_before_a_name_of_another_language(tmp_path: Path) -> None:
-    for name in ("messages.po", "de/sign-in.po", "x-id.po", "it/app.po"):
+    known = ("messages.po", "de/sign-in.po", "de/sw/x.po", "my/de.po", "lc/LC_MESSAGES/a.po")
+    for name in (*known, "x-id.po", "it/app.po"):
         catalogue(tmp_path / name, name, "de")
     catalogue(tmp_path / "zh_TW/x.po", "traditional", "zh")  # less than its name says
     catalogue(tmp_path / "web/zh.po", "simplified", "zh_CN")  # more
-    assert texts(tmp_path, "de") == ["de/sign-in.po", "messages.po"]
+    assert sorted(texts(tmp_path, "de")) == sorted(known)
     assert sorted(texts(tmp_path, "zh")) == ["simplified", "traditional"]
     assert texts(tmp_path, "zh-Hans") == ["simplified"]
     catalogue(tmp_path / "shop-de.po", "boutique", "fr")
     line = left_out(
         "c", CorpusConfig(format="gettext", path=".", targets=["de"]), "de", str(tmp_path)
     )
-    assert line is not None and line.startswith("data.corpora.c: 2 files for de; 3 left out")
-    assert line.endswith(": app.po, shop-de.po, x-id.po")
+    assert line is not None and line.startswith("data.corpora.c: 5 files for de; 3 left out")
+    assert line.endswith(": it/app.po, shop-de.po, x-id.po")
+
+
+def test_the_exact_region_comes_before_a_file_that_says_it(tmp_path: Path) -> None:
+    for name in ("pt.po", "pt_BR.po", "de_DE.UTF-8/LC_MESSAGES/x.po"):
+        catalogue(tmp_path / name, name, "de" if name.startswith("de") else "pt_BR")
+    assert texts(tmp_path, "pt-BR") == ["pt_BR.po"]
+    assert texts(tmp_path, "de") == ["de_DE.UTF-8/LC_MESSAGES/x.po"]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
@@ -188,8 +196,8 @@ def test_files_of_no_language_are_named(tmp_path: Path) -> None:
     corpus = CorpusConfig(format="gettext", path=".", targets=["de"])
     line = left_out("c", corpus, "de", str(tmp_path))
     assert line is not None
-    assert "messages.po, other.po" in line
-    assert "messages.po, other.po" in refused(tmp_path, "es", format="gettext", path=".")
+    assert "messages.po, web/other.po" in line
+    assert "messages.po, web/other.po" in refused(tmp_path, "es", format="gettext", path=".")
     (tmp_path / "fr").mkdir()
     assert left_out("c", corpus, "de", str(tmp_path / "fr")) is None
     # A folder that is asked for by its language holds nothing else.
@@ -360,6 +368,7 @@ def test_symbolic_ids(source: str) -> None:
         "OK",
         "Dr.Who",
         "U.S.A",
+        "Total:100",
         "Fig.2",
     ],
 )
