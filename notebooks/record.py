@@ -128,6 +128,17 @@ TABLES = {
             f"-m experiment=few_domains {_FEW} stages.domains.graph=null seed=0,1,2",
         ),
     ),
+    "hrkd_domains": Table(
+        "English",
+        (
+            "-m experiment=all_domains seed=0,1,2",
+            "-m experiment=all_domains stages.domains.graph=null seed=0,1,2",
+            "-m experiment=all_domains stages.domains.graph=null "
+            "stages.domains.labelled=[books],[dvd],[electronics],[kitchen] seed=0,1,2",
+            "-m experiment=all_domains stages.domains.graph=null "
+            "stages.domains.loss.hidden=null stages.domains.loss.attention=null seed=0,1,2",
+        ),
+    ),
     "hrkd_graph": Table(
         "English",
         (

@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 18
+    assert len(marks) == len(set(marks)) == 19
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -289,6 +289,29 @@ def test_the_details_draw_the_conclusion_of_learned_ratios(results: dict[str, An
     assert f"{test:.1f} points ahead on test and {-dev:.1f} behind on dev" in DETAILS
     dev, test = gain.loc["2 %"]
     assert f"{test:.1f}" == f"{dev:.1f}" and f"{test:.1f} ahead on both" in DETAILS
+    every = results["rivals_of_hrkd"].groupby("student")[measures].mean()
+    soft, even, learned = (
+        every.loc[name]
+        for name in (
+            "soft labels alone",
+            "layers and soft labels, all 1/D",
+            "layers and soft labels, learned ratios",
+        )
+    )
+    dev, test = learned - even
+    shown = (
+        f"Learned ratios are {test:.1f} points ahead of 1/D on test and {-dev:.1f} behind on dev"
+    )
+    assert shown in DETAILS
+    dev, test = even - soft
+    assert f"are worth {dev:.1f} points beside soft labels alone on dev" in DETAILS
+    assert f"on test they cost {-test:.1f}" in DETAILS
+    dev, test = every.loc["one student a domain"] - learned
+    assert (
+        f"are {-test:.1f} points behind HRKD's one student on test, and {dev:.1f} ahead" in DETAILS
+    )
+    more = learned["test_classification"] - means["test_classification"].loc["10 %", "learned"]
+    assert f"{more:.1f} points on test over a tenth of them" in DETAILS
     parts = results["graph"].groupby("graph")["dev_classification"].mean()
     assert f"all rows are within {parts.max() - parts.min():.1f} points there" in DETAILS
 
