@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 from mlkd.config.inputs import CorpusConfig
@@ -11,6 +11,9 @@ from mlkd.config.languages import spellings
 from mlkd.config.paths import user_path
 from mlkd.data.rows import lines
 from mlkd.output.errors import UserError
+
+_SOME = 100
+"""Lines that say whether a file is a table."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Wanted:
         if corpus.format == "text":
             return [0]
         if corpus.format == "aligned":
-            _, first = next(lines(files[0]), ("", ""))
-            if isinstance(first, str) and "\t" not in first:  # plain text, as Moses has it
+            start = [line for _, line in islice(lines(files[0]), _SOME) if isinstance(line, str)]
+            if 2 * sum("\t" in line for line in start) < len(start):  # plain text, as Moses has it
                 return [0]
         return [0, 1]
 

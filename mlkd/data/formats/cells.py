@@ -20,15 +20,21 @@ _HEADER_WORDS = {
     "term", "msgid", "msgstr", "input", "output", "col", "column", "prediction", "candidate",
     "key", "value", "phrase",
 }  # fmt: skip
-_CALLED_THERE = {
+_CALLED = {
     "ar": "العربية", "cs": "čeština", "da": "dansk", "de": "deutsch", "el": "ελληνικά",
-    "es": "español castellano", "fi": "suomi", "fr": "français", "hi": "हिन्दी", "hu": "magyar",
-    "it": "italiano", "ja": "日本語", "ko": "한국어", "nl": "nederlands", "no": "norsk norwegian",
-    "nb": "norsk norwegian", "pl": "polski", "pt": "português", "ro": "română", "ru": "русский",
-    "sv": "svenska", "tr": "türkçe", "uk": "українська",
+    "es": "español castellano", "fa": "farsi فارسی", "fi": "suomi", "fil": "tagalog",
+    "fr": "français", "hi": "हिन्दी", "hu": "magyar", "it": "italiano", "ja": "日本語",
+    "ko": "한국어", "nl": "nederlands", "no": "norsk norwegian", "nb": "norsk norwegian",
+    "pl": "polski", "pt": "português brazilian", "ro": "română", "ru": "русский",
+    "sr": "srpski српски latin cyrillic", "sv": "svenska", "tr": "türkçe", "uk": "українська",
     "zh": "中文 chinese simplified traditional",
 }  # fmt: skip
-"""What languages are called in themselves, and names that codes of theirs do not lead to."""
+"""Names of languages in themselves, and what their codes do not lead to."""
+_ENGLISH = set(
+    "englisch anglais inglés inglese inglês engels engelska engelsk angielski ingilizce "
+    "английский 英語 英语".split()
+)
+"""Names of English that no English column has as its first text."""
 _LOOK_AHEAD = 100
 """Lines that a quoted cell may go on for."""
 
@@ -111,7 +117,8 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
     alike = len({tuple(re.findall(r"\w+", text.lower())) for text in texts}) == 1
     codes = [wanted.source, wanted.target]  # "German" and "Deutsch" are a pair, and no header
     named = any(all(map(_is_name, texts, cycle(order))) for order in (codes, codes[::-1]))
-    if not alike and named:
+    foreign = wanted.source == "en" and texts[0].strip().strip('"').lower() in _ENGLISH
+    if (not alike and named) or (foreign and all(map(_is_name, texts[1:], cycle(codes[1:])))):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
             f"{wanted.section}.{wanted.name}.header=true, or header=false if it is none",
@@ -121,7 +128,7 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
 
 def _is_name(text: str, language: str) -> bool:
     """Whether a cell is the code of its language, or made of words that name columns."""
-    own = _CALLED_THERE.get(language.partition("-")[0], "").split()
+    own = _CALLED.get(language.partition("-")[0], "").split()
     words = _HEADER_WORDS.union(language_names(language), own)
     text = text.strip().strip('"')
     parts = re.findall(r"[^\W\d_]+", text.lower())

@@ -47,6 +47,15 @@ def best(codes: Iterable[str], asked: str) -> str | None:
     return next((code for code in found if standard(code) == asked), found[0] if found else None)
 
 
+@lru_cache(maxsize=1 << 12)
+def is_usual(code: str, asked: str) -> bool:
+    """Whether a form of a language is the one that it mostly has: ``de-DE`` of ``de``."""
+    if not is_language(code):
+        return False
+    here, there = (langcodes.Language.get(c).maximize() for c in (standard(code), asked))
+    return here.to_tag() == there.to_tag()
+
+
 def related(code: str, asked: str) -> bool:
     """Whether two codes are of one language, whatever the region and script."""
     if not is_language(code):

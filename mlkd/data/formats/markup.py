@@ -44,6 +44,7 @@ _DOCUMENTS = [
     (re.compile(r"``([^`]+)``"), r"\1"),
     (re.compile(r"!?\[([^\[\]]+)\]\((?:https?:|[./#])[^()\s]*\)"), r"\1"),  # [text](address)
     (re.compile(r"(?<![\w*])\*\*(\S(?:[^*]*\S)?)\*\*(?![\w*])"), r"\1"),
+    (re.compile(r"(?<![\w*])\*(\w(?:[^*\n]*\w)?)\*(?![\w*])"), r"\1"),
     (re.compile(r"\[(\w+)(?:[ =][^\[\]]*)?\]([^\[\]]*)\[/\1\]"), r"\2"),  # BBCode [b]text[/b]
     (re.compile(rf"\[(?:{_KINDS}) ([\w.@/]+)\]"), r"\1"),  # Godot's [method Node.add_child]
 ]

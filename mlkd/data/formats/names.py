@@ -10,7 +10,7 @@ from locale import locale_alias
 from pathlib import Path
 from typing import NamedTuple
 
-from mlkd.data.formats.codes import best, is_language, related, speaks, standard
+from mlkd.data.formats.codes import best, is_language, is_usual, related, speaks, standard
 from mlkd.data.rows import BROKEN, PACKED, open_file
 from mlkd.output.errors import UserError
 
@@ -124,6 +124,16 @@ def _agrees(path: Path, folder: Path, said: str) -> bool:
     return any(is_code(name) and related(name, said) for name in names)
 
 
+class _Form(NamedTuple):
+    """A file as a catalogue in one language."""
+
+    code: str
+    catalogue: str
+    """Its path with a ``*`` for the language."""
+    by_name: bool
+    """Whether its names say the language just as the code does."""
+
+
 def choose(
     files: Iterable[Path],
     folder: Path,
@@ -153,34 +163,34 @@ def choose(
     left: list[Path] = []
     for path in files:
         named, within = language_of(path, folder, asked, source), said_within(path, said)
-        differs = within is not None and (named is None or not related(named, within))
-        if (
-            differs
-            and named is not None
-            and not (
-                speaks(str(within), asked) and (all_asked or _agrees(path, folder, str(within)))
-            )
-        ):
-            left += [path] if any(speaks(x, asked) for x in (named, str(within))) else []
-            continue
-        finer = within is not None and "-" in asked and named is not None and named.isalpha()
-        code = within if differs or finer else named
-        if code is None:
+        if named is None and within is None:
             (chosen if all_asked else left).append(path)
             continue
-        name = str(path.relative_to(folder))
-        if not differs:
-            name = re.sub(rf"(?<![A-Za-z]){re.escape(str(named))}(?![A-Za-z])", "*", name)
-        first = catalogues[name].setdefault(code, path)
-        if first != path:  # pt.po and pt_BR.po that both say pt_BR
-            exact = named is not None and standard(named) == standard(code)
-            catalogues[name][code] = path if exact else first
-            left.append(first if exact else path)
+        differ = named is not None and within is not None and not related(named, within)
+        if differ and not (all_asked or _agrees(path, folder, str(within))):
+            left += [path] if any(speaks(str(code), asked) for code in (named, within)) else []
+            continue
+        form = _form(str(path.relative_to(folder)), named, within, asked)
+        if differ and speaks(str(named), asked) and not speaks(form.code, asked):
+            left.append(path)
+        forms = catalogues[form.catalogue]
+        if form.code in forms:  # pt.po and pt_BR.po, which both say pt_BR
+            left.append(forms[form.code] if form.by_name else path)
+        if form.by_name or form.code not in forms:
+            forms[form.code] = path
     for forms in catalogues.values():
-        code = best(forms, asked)
+        code = best(sorted(forms, key=lambda form: not is_usual(form, asked)), asked)
         if code is not None:
-            chosen.append(forms[code])
-            left += [
-                path for other, path in forms.items() if other != code and speaks(other, asked)
-            ]
+            chosen.append(forms.pop(code))
+            left += [path for other, path in forms.items() if speaks(other, asked)]
     return Choice(folder, sorted(chosen), sorted(left))
+
+
+def _form(name: str, named: str | None, within: str | None, asked: str) -> _Form:
+    """What a file is, of which its names or it itself say a language."""
+    if named is None or (within is not None and not related(named, within)):
+        return _Form(str(within), name, by_name=False)
+    catalogue = re.sub(rf"(?<![A-Za-z]){re.escape(named)}(?![A-Za-z])", "*", name)
+    finer = within is not None and "-" in asked and named.isalpha()
+    code = str(within) if finer else named
+    return _Form(code, catalogue, by_name=standard(named) == standard(code))

@@ -37,6 +37,8 @@ _CREDITS = {
     "roles_of_translators", "credit_for_translators", "translated by", "translation credits",
 }  # fmt: skip
 _MAIL = re.compile(r"[\w.+-]{1,64}(?:@|\s?\(at\)\s?|\s?\[at\]\s?)[\w-]+(?:\.[\w-]+)+")
+_SENTENCE = 3
+"""Words in small letters that names do not have: Erika von der Heide has two."""
 _CONTEXT = re.compile(r"^_: ?[^\n]*\n")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:(?:[._:]|::)[A-Za-z0-9-]+)+")
 _NO_ID = re.compile(
@@ -56,7 +58,7 @@ def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     if max(len(pair.source), len(pair.target)) > _LONG:
         return pair
     one, two = _CONTEXT.sub("", pair.source, count=1), pair.target
-    if _is_credits(one.strip().lower()) or (_has_mail(two) and not _has_mail(one)):
+    if _is_credits(one.strip().lower()) or _is_signed(one, two):
         return Reject("translators' credits", place, "")
     if _SELECTOR.search(one) or _SELECTOR.search(two):
         return Reject("selectors", place, one)
@@ -139,6 +141,14 @@ def _is_mark(text: str, at: int, other: str, other_marked: bool) -> bool:
 
 def _is_credits(source: str) -> bool:
     return source in _CREDITS or source.endswith(("-translator-credits", " translator credits"))
+
+
+def _is_signed(source: str, target: str) -> bool:
+    """Whether a translation brings an address along, and is no sentence that names one."""
+    if not _has_mail(target) or _has_mail(source):
+        return False
+    words = re.findall(r"[^\W\d_]+", _MAIL.sub("", target))
+    return len([word for word in words if word[0].islower()]) < _SENTENCE
 
 
 def _has_mail(text: str) -> bool:

@@ -174,7 +174,10 @@ def test_what_a_catalogue_says_comes_before_a_name_of_another_language(tmp_path:
 def test_the_exact_region_comes_before_a_file_that_says_it(tmp_path: Path) -> None:
     for name in ("pt.po", "pt_BR.po", "de_DE.UTF-8/LC_MESSAGES/x.po"):
         catalogue(tmp_path / name, name, "de" if name.startswith("de") else "pt_BR")
+    for name in ("fr_BE.po", "fr_CA.po", "fr_FR.po"):
+        catalogue(tmp_path / name, name)
     assert texts(tmp_path, "pt-BR") == ["pt_BR.po"]
+    assert texts(tmp_path, "fr") == ["fr_FR.po"]
     assert texts(tmp_path, "de") == ["de_DE.UTF-8/LC_MESSAGES/x.po"]
 
 
@@ -303,6 +306,8 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("See :ref:`Nodes <doc_nodes>` and :doc:`index`.", "See Nodes and index."),
         ("Read `the guide <https://x.org>`_, ``a*b*c``.", "Read the guide, a*b*c."),
         ("A **bold** word, 2 ** 3 ** 4", "A bold word, 2 ** 3 ** 4"),
+        ("Call *this one* twice, 2 * 3 * 4, a*b*c", "Call this one twice, 2 * 3 * 4, a*b*c"),
+        ("Price* and tax* (`x`)", "Price* and tax* (`x`)"),
         ("A [link](https://x.org/a) and [x](y)", "A link and [x](y)"),
         ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x a.b"),
         ("an [optional] word, [param times]", "an [optional] word, times"),
@@ -337,6 +342,7 @@ def test_hostile_text_takes_no_time(part: str) -> None:
         ("_: EMAIL OF TRANSLATORS\nYour emails", "erika@example.org"),
         ("Translated by", "Erika (at) example.org"),
         ("Translated by", "Erika Mustermann"),
+        ("Author", "Erika von der Heide <erika@example.org>"),
         ("mate-translator-credits", "Erika Mustermann"),
         ("CREDIT_FOR_TRANSLATORS", "<para>Erika Mustermann</para>"),
     ],
@@ -345,6 +351,8 @@ def test_credits_are_left_out_with_their_names(source: str, target: str) -> None
     item = sentence_pair(source, target, "x:1")
     assert item == Reject("translators' credits", "x:1", "")
     assert cleaned("Mail a@b.org", "Mail an a@b.org") == ("Mail a@b.org", "Mail an a@b.org")
+    german = "Schreiben Sie uns jetzt gleich an hilfe@b.org"
+    assert cleaned("Write to us now", german) == ("Write to us now", german)
 
 
 @pytest.mark.parametrize(

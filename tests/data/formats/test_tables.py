@@ -112,7 +112,8 @@ def test_a_first_row_of_words_that_are_alike_is_a_pair(tmp_path: Path) -> None:
      ("text_en", "text_de"), ("src", "tgt"), ('"English"', '"German"'), ("deu", "eng"),
      ("sent_en", "sent_de"), ("question", "translation"), ("anchor", "positive"),
      ("English", "Deutsch"), ("en_US", "de_DE"), ("eng_Latn", "deu_Latn"), ("src", "mt"),
-     ("source_sentence", "reference_translation"), ("msgid", "msgstr"), ("col0", "col1")],
+     ("source_sentence", "reference_translation"), ("msgid", "msgstr"), ("col0", "col1"),
+     ("Englisch", "Deutsch"), ("Deutsch", "English")],
 )  # fmt: skip
 def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> None:
     (tmp_path / "x.tsv").write_text(f"{header[0]}\t{header[1]}\nRain\tRegen\n")
@@ -145,7 +146,16 @@ def test_a_denied_header_says_nothing_of_other_formats_and_files(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "first",
-    ["Source\tQuelle", "text\tText me", "A dog\tdeutsch", "1\t2", "text\ttext", "passage\tpassage"],
+    [
+        "Source\tQuelle",
+        "text\tText me",
+        "A dog\tdeutsch",
+        "1\t2",
+        "English\tEnglisch",
+        "German\tDeutsch",
+        "text\ttext",
+        "passage\tpassage",
+    ],
 )
 def test_a_pair_is_no_header(tmp_path: Path, first: str) -> None:
     (tmp_path / "x.tsv").write_text(first + "\n")
