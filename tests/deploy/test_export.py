@@ -358,11 +358,12 @@ from mlkd.output.errors import UserError
 run, out, runtime = sys.argv[1:4]
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
 for name in ("portable", "onnx_int8", "compact", "web"):
-    own = {"web": {"runtime": runtime}} if name == "web" else {}
+    own = {} if name == "compact" else {"max_loss": 100}
+    own |= {"web": {"runtime": runtime}} if name == "web" else {}
     for size in map(int, sys.argv[4:]):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
-            main(ExportConfig(run=run, format=[name], output=out, max_loss=100, **own))
+            main(ExportConfig(run=run, format=[name], output=out, **own))
         except UserError as error:
             print(f"{name} {size}: {error}")
         finally:
