@@ -95,6 +95,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "layer: int = 1": "set before each layer",
         "torch.where(self.read, 1.0, least)": "a softmax forgets what is added to all",
         "packing.added(key.dtype)": "one type",
+        "index_select(0, packing.places).unsqueeze(1)": "reshaped at once",
     },
     "mlkd/losses/domain_graph.py": {"6 / (shape[2] + shape[-1])": "4-d"},
     "mlkd/losses/mcl.py": {
