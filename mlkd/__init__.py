@@ -1,8 +1,8 @@
 """Multilingual knowledge distillation: small cross-lingual sentence encoders.
 
-``mlkd.load``, ``configure``, ``train``, ``evaluate`` and ``export`` are the Python door
-(:mod:`mlkd.api`); each command, ``python -m mlkd.<name>``, is a module of its own. Importing mlkd
-imports nothing else and changes nothing in the process.
+``mlkd.load``, ``configure``, ``train``, ``evaluate``, ``export``, ``pairs`` and ``mine`` are the
+Python door (:mod:`mlkd.api`); each command, ``python -m mlkd.<name>``, is a module of its own.
+Importing mlkd imports nothing else and changes nothing in the process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlkd.api import Evaluated as Evaluated
     from mlkd.api import Exported as Exported
     from mlkd.api import Result as Result
     from mlkd.api import UserError as UserError
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
     from mlkd.api import evaluate as evaluate
     from mlkd.api import export as export
     from mlkd.api import load as load
+    from mlkd.api import mine as mine
+    from mlkd.api import pairs as pairs
     from mlkd.api import train as train
 
 __version__ = "0.1.0"
-__all__ = ["Exported", "Result", "UserError", "configure", "evaluate", "export", "load", "train"]
+__all__ = [
+    "Evaluated",
+    "Exported",
+    "Result",
+    "UserError",
+    "configure",
+    "evaluate",
+    "export",
+    "load",
+    "mine",
+    "pairs",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

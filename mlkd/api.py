@@ -7,22 +7,25 @@ random numbers, threads, kernels.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from mlkd.output.errors import Interrupted, UserError
+from mlkd.deploy.results import Evaluated, Exported
+from mlkd.output.errors import UserError
+from mlkd.recipes.result import Result, Show
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from mlkd.config.commands import EvaluateConfig, ExportConfig, MineConfig, PairsConfig
     from mlkd.config.given import Pairs
     from mlkd.config.schema import TrainConfig
+    from mlkd.data.look import Look
+    from mlkd.deploy.mining import Mined
 
 __all__ = [
+    "Evaluated",
     "Exported",
     "Result",
     "UserError",
@@ -30,28 +33,10 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "mine",
+    "pairs",
     "train",
 ]
-
-
-class Result(NamedTuple):
-    """What :func:`train` made."""
-
-    student: Path
-    """A folder for :func:`load`."""
-    scores: dict[str, Any]
-    """Of the student (see :func:`mlkd.metrics.scoring.score`)."""
-    runs: tuple[Path, ...]
-    """The folders of the links, the last one's last."""
-
-
-class Exported(NamedTuple):
-    """What :func:`export` wrote."""
-
-    folders: dict[str, Path]
-    """The folder of each format that passed its checks."""
-    reports: dict[str, dict[str, Any]]
-    """By format and file of weights what was measured, or ``refused`` and why."""
 
 
 def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> SentenceTransformer:
@@ -97,13 +82,11 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
     from mlkd.config.compose import configured
     from mlkd.config.given import sections
     from mlkd.config.schema import TrainConfig
-    from mlkd.recipes.early import refuse_beside_budget, refuse_unread
+    from mlkd.recipes.early import refuse_unread
     from mlkd.runs.record import flatten
 
     config = configured("train", TrainConfig, overrides, sections(settings))
-    words = [*overrides, *flatten(settings)]
-    refuse_unread(config, words)
-    refuse_beside_budget(config, words)
+    refuse_unread(config, [*overrides, *flatten(settings)])
     return config
 
 
@@ -112,6 +95,7 @@ def train(
     *,
     pairs: Pairs | None = None,
     output: Path | str | None = None,
+    show: Show | None = None,
     **settings: Any,
 ) -> Result:
     """Train a student: run the chain of a recipe, or what of it is missing.
@@ -125,110 +109,86 @@ def train(
             (``{"de": "pairs.en-de.tsv.gz"}``; TSV, CSV, JSONL, JSON, Parquet, TMX, XLIFF, gettext),
             or a mapping as in ``data.corpora``. None = the embedded demo corpus.
         output: Folder of runs and caches; None = ``outputs``.
+        show: Told the lines of the table of results, as
+            :func:`mlkd.metrics.table.print_table`; for each student of ``budget_mib``.
         settings: As in :func:`configure`: ``teacher=…``, ``student={"layers": 3}``, ``eval=…``.
             Without ``eval`` it is scored on the demo's sets in the languages of ``pairs``.
 
     Raises:
         UserError: A setting is wrong, a file cannot be read, or the training went astray.
+        Interrupted: ``trainer.max_hours`` after the process first trained are over; everything is
+            saved.
     """
-    from mlkd.recipes.early import refuse_beside_budget
-    from mlkd.recipes.recipe import links
+    from mlkd.config.given import NOT_BOTH
+    from mlkd.output.started import started_processes
+    from mlkd.recipes.again import made_before
+    from mlkd.recipes.early import check_early
 
     if config is None:
         config = _training(pairs, output, settings)
     elif pairs is not None or output is not None or settings:
-        raise UserError("give a configuration or settings, not both")
-    if config.trainer.max_hours is not None:
-        raise UserError("trainer.max_hours: is for commands, not for calls; leave it out")
-    if config.trainer.processes > 1:
-        raise UserError("trainer.devices and trainer.nodes: 1 here; commands start processes")
-    links(config)  # refused before torch and friends are imported
-    refuse_beside_budget(config, ())
+        raise UserError(NOT_BOTH)
+    if config.trainer.processes != started_processes():
+        raise UserError(
+            f"trainer.devices and trainer.nodes: {started_processes()} process here; the command, "
+            "torchrun and srun start several"
+        )
+    check_early(config)  # before torch and friends are imported
+    if config.budget_mib is None and (known := made_before(config, show)) is not None:
+        return known
 
-    from mlkd.machine.host import unchanged
+    from mlkd.machine.host import signals_handed_on, unchanged
+    from mlkd.recipes.front import run_front
     from mlkd.recipes.run import run_chain
-    from mlkd.runs.record import Run
 
-    runs: list[Run] = []
-    try:
-        with unchanged():
-            if config.budget_mib is not None:
-                from mlkd.recipes.front import run_front
-
-                run_front(config, runs.append)
-            else:
-                run_chain(config, runs.append)
-    except Interrupted as stop:
-        number = getattr(signal, str(stop), None)
-        if number is None or threading.current_thread() is not threading.main_thread():
-            raise
-        signal.raise_signal(number)
-        raise  # the caller's handler did nothing about it
-    last = runs[-1]
-    scores: dict[str, Any] = last.read()["metrics"]["scores"]
-    return Result(last.student, scores, tuple(run.folder for run in runs))
-
-
-def _training(
-    pairs: Pairs | None, output: Path | str | None, settings: dict[str, Any]
-) -> TrainConfig:
-    """The configuration of a call."""
-    from mlkd.config.given import corpora, in_languages
-
-    given = dict(settings)
-    if output is not None:
-        given["output_dir"] = os.fspath(output)
-    if pairs is None:
-        return configure(**given)
-    data = given.pop("data", {})
-    if not isinstance(data, Mapping) or "corpora" in data:
-        raise UserError("data: an option or corpora of it and pairs exclude each other")
-    given["data"] = {**data, "corpora": (known := corpora(pairs))}
-    if "eval" not in given:
-        given["eval"] = in_languages(configure("eval=demo").eval, known)
-    return configure("data=base", **given)
+    run = run_chain if config.budget_mib is None else run_front
+    with signals_handed_on(), unchanged():
+        return run(config, show=show)
 
 
 def evaluate(
-    model: Path | str, *overrides: str, output: Path | str | None = None, **settings: Any
-) -> dict[str, Any]:
+    model: Path | str | EvaluateConfig,
+    *overrides: str,
+    output: Path | str | None = None,
+    **settings: Any,
+) -> Evaluated:
     """Score a sentence encoder and measure its size and its speed.
 
     Args:
         model: A student, the folder of a run, any sentence-transformers folder, or a hub name as
-            ``name@revision``.
+            ``name@revision``; or the whole configuration, whose numbers are always written.
         overrides: As after ``python -m mlkd.evaluate``.
         output: JSON file to write as well; it must not hold another model's numbers.
         settings: The same as values, as in :func:`configure`; ``eval={"root": …, "sets": {…}}``.
-
-    Returns:
-        What the command writes (see :func:`mlkd.deploy.judge.judge`): scores ×100, parameters,
-        MiB, sentences a second, milliseconds a sentence, and what they are of.
 
     Raises:
         UserError: There is no such model, teacher or set.
     """
     from mlkd.config.commands import EvaluateConfig
-    from mlkd.config.compose import configured
-    from mlkd.config.given import sections
+    from mlkd.config.given import chosen
+    from mlkd.deploy.model import check_model
 
-    given = sections({"model": model, "output": output, **settings})
-    config = configured("evaluate", EvaluateConfig, overrides, given)
+    given = {"model": model, "output": output, **settings}
+    config = chosen("evaluate", EvaluateConfig, model, overrides, given)
+    check_model(config)
 
     from mlkd.deploy.judge import judge
     from mlkd.machine.host import unchanged
 
     with unchanged():
-        return judge(config, write=output is not None).content
+        return judge(config, write=config is model or output is not None)
 
 
 def export(
-    run: Path | str, *overrides: str, output: Path | str | None = None, **settings: Any
+    run: Path | str | ExportConfig,
+    *overrides: str,
+    output: Path | str | None = None,
+    **settings: Any,
 ) -> Exported:
     """Write folders that run in a product, each measured where it lies.
 
     Args:
-        run: The folder of a finished run, or a student.
+        run: The folder of a finished run, or a student; or the whole configuration.
         overrides: As after ``python -m mlkd.export``.
         output: Folder of the results; None = ``outputs/export/<name of the run>``.
         settings: The same as values: ``export(run, format=["portable"], max_loss=1.0)``.
@@ -241,18 +201,98 @@ def export(
             missing.
     """
     from mlkd.config.commands import ExportConfig
-    from mlkd.config.compose import configured
-    from mlkd.config.given import sections
+    from mlkd.config.given import chosen
     from mlkd.deploy.source import checked
 
-    given = sections({"run": run, "output": output, **settings})
-    config = configured("export", ExportConfig, overrides, given)
+    given = {"run": run, "output": output, **settings}
+    config = chosen("export", ExportConfig, run, overrides, given)
     source, target = checked(config)
 
     from mlkd.deploy import package
     from mlkd.machine.host import unchanged
 
     with unchanged():
-        reports = package.export(config, source, target)
-    places = {name: target / name for name in config.format}
-    return Exported({name: at for name, at in places.items() if at.is_dir()}, reports)
+        return package.export(config, source, target)
+
+
+def pairs(
+    pairs: Pairs | PairsConfig | None = None,
+    *overrides: str,
+    output: Path | str | None = None,
+    **settings: Any,
+) -> Look:
+    """Look at pairs before hours of training: read and clean them as a training would.
+
+    Args:
+        pairs: As in :func:`train`; or the whole configuration.
+        overrides: As after ``python -m mlkd.pairs``.
+        output: TSV file for all cleaned pairs, packed if it ends in ``.gz``.
+        settings: The same as values: ``pairs(data={"root": folder, "corpora": {…}}, show=5)``.
+
+    Returns:
+        What became of each corpus, a sample, and what looks wrong.
+
+    Raises:
+        UserError: A corpus cannot be read.
+    """
+    from mlkd.config.commands import PairsConfig
+    from mlkd.config.given import chosen, with_pairs
+    from mlkd.data.look import look_at
+    from mlkd.metrics.sets import load_sets, sentences
+
+    given = {"output": output, **settings}
+    if isinstance(pairs, Mapping):
+        given, overrides = with_pairs(pairs, given), ("data=base", *overrides)
+    config = chosen("pairs", PairsConfig, pairs, overrides, given)
+    return look_at(
+        config.data,
+        Path(config.output_dir, "cache"),
+        exclude=sentences(load_sets(config.eval)) if config.eval else (),
+        show=config.show,
+        output=Path(config.output) if config.output else None,
+        allow_download=config.allow_download,
+    )
+
+
+def mine(
+    texts: Sequence[Path | str] | MineConfig,
+    *overrides: str,
+    output: Path | str | None = None,
+    **settings: Any,
+) -> Mined:
+    """Write the best translation of each line of a text among the lines of another.
+
+    Args:
+        texts: The two files; or the whole configuration.
+        overrides: As after ``python -m mlkd.mine``.
+        output: TSV file of the pairs, packed if it ends in ``.gz``.
+        settings: The same as values: ``mine(["a.txt", "b.txt"], model=folder, output="ab.tsv")``.
+
+    Raises:
+        UserError: A file or the encoder cannot be read, or the output cannot be written.
+    """
+    from mlkd.config.commands import MineConfig
+    from mlkd.config.given import chosen
+
+    given = {"texts": texts, "output": output, **settings}
+    config = chosen("mine", MineConfig, texts, overrides, given)
+
+    from mlkd.deploy import mining
+
+    return mining.mine(config)
+
+
+def _training(
+    pairs: Pairs | None, output: Path | str | None, settings: dict[str, Any]
+) -> TrainConfig:
+    """The configuration of a call."""
+    from mlkd.config.given import in_languages, with_pairs
+
+    given = settings if output is None else {**settings, "output_dir": output}
+    if pairs is None:
+        return configure(**given)
+    given = with_pairs(pairs, given)
+    if "eval" not in given:
+        demo = configure("eval=demo").eval
+        given["eval"] = in_languages(demo, given["data"]["corpora"])
+    return configure("data=base", **given)

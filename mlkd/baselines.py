@@ -10,13 +10,14 @@ from mlkd.config.commands import BaselinesConfig
 from mlkd.config.compose import run
 from mlkd.deploy.source import check_packages
 from mlkd.output.errors import UserError
-from mlkd.recipes.early import check_early
+from mlkd.recipes.early import check_early, refuse_unread
 from mlkd.recipes.recipe import links
 
 
 def main(config: BaselinesConfig) -> None:
     """Measure all of them, print the table and write it with its provenance."""
-    check_early(config, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
+    refuse_unread(config, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
+    check_early(config)
     check_packages(["onnx_int8", "onnx_q4"])
     last = links(config)[-1]
     if not (last.trains_student and last.settings.whole):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from rich.console import Console
+
+from mlkd import api
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import run
+from mlkd.metrics.scoring import select_value
+from mlkd.metrics.table import kinds_to_table, print_table, row_of, sides_to_table
 
 
 def main(config: EvaluateConfig) -> float | None:
     """Print the table, write the JSON, give the selecting dev score where there is one."""
-    from rich.console import Console
+    judged = api.evaluate(config)
 
-    from mlkd.deploy.judge import judge
     from mlkd.deploy.race import speed_table
-    from mlkd.metrics.scoring import select_value
-    from mlkd.metrics.table import kinds_to_table, print_table, row_of, sides_to_table
 
-    judged = judge(config, write=True)
     content = judged.content
     if names := content["not_kept_out"]:
         print(
@@ -39,8 +40,8 @@ def main(config: EvaluateConfig) -> float | None:
     if "documents" in content:
         Console(width=120).print(sides_to_table(content["documents"]))
     print(f"scores: {judged.file}")
-    dev = any(entry["split"] == "dev" for entry in content["scores"]["sets"].values())
-    return select_value(content["scores"]) if dev else None
+    dev = any(entry["split"] == "dev" for entry in judged.scores["sets"].values())
+    return select_value(judged.scores) if dev else None
 
 
 if __name__ == "__main__":

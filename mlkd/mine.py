@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from mlkd import api
 from mlkd.config.commands import MineConfig
 from mlkd.config.compose import run
 from mlkd.config.quoting import bare_words, listed
@@ -11,9 +12,7 @@ from mlkd.config.quoting import bare_words, listed
 
 def main(config: MineConfig) -> None:
     """Write the pairs, print what was read and found."""
-    from mlkd.deploy.mining import mine
-
-    mined = mine(config)
+    mined = api.mine(config)
     for name, side in zip(config.texts, mined.sides, strict=True):
         print(
             f"{name}: {side.lines} lines, {len(side.texts)} compared; left out: {side.empty} empty,"

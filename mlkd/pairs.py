@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from rich.console import Console
 
+from mlkd import api
 from mlkd.config.commands import PairsConfig
 from mlkd.config.compose import run
+from mlkd.data.look_table import to_table
 from mlkd.output.errors import UserError
 
 
 def main(config: PairsConfig) -> None:
-    """Read and clean the pairs, print what was found, and write them where that is asked for.
+    """Look at the pairs and print what was found.
 
     Raises:
-        UserError: A corpus cannot be read, or a training would stop at it; that is shown first.
+        UserError: A training would stop at them; that is shown first.
     """
-    from rich.console import Console
-
-    from mlkd.data.look import look_at
-    from mlkd.data.look_table import to_table
-    from mlkd.metrics.sets import load_sets, sentences
-
-    look = look_at(
-        config.data,
-        Path(config.output_dir, "cache"),
-        exclude=sentences(load_sets(config.eval)) if config.eval else (),
-        show=config.show,
-        output=Path(config.output) if config.output else None,
-        allow_download=config.allow_download,
-    )
+    look = api.pairs(config)
     Console(width=200).print(to_table(look))
     for pair in look.sample:
         print(f"{pair.corpus} {pair.source_lang}-{pair.target_lang}: {pair.source} | {pair.target}")

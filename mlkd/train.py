@@ -10,35 +10,27 @@ import sys
 
 from hydra.core.hydra_config import HydraConfig
 
+from mlkd import api
 from mlkd.config.compose import reporting, run
 from mlkd.config.schema import TrainConfig
 from mlkd.machine.processes import together
+from mlkd.metrics.table import print_table
 from mlkd.output.errors import UserError
 from mlkd.output.started import started_processes
-from mlkd.recipes.again import show_again
-from mlkd.recipes.early import check_early
+from mlkd.recipes.early import refuse_unread
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
 """Options of Hydra that show something else than a configuration."""
 
 
 def main(config: TrainConfig) -> float:
-    """Run the chain; gives the selecting dev score of its last link, for sweepers."""
-    if (launcher := HydraConfig.get().runtime.choices["hydra/launcher"]) != "basic":
+    """Train; gives the dev score that selects, for sweepers."""
+    command = HydraConfig.get()
+    if (launcher := command.runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
-    check_early(config, HydraConfig.get().overrides.task)
-    if config.budget_mib is not None:
-        from mlkd.metrics.table import print_table
-        from mlkd.recipes.front import run_front
-
-        return run_front(config, show=print_table)
-    if (score := show_again(config)) is not None:
-        return score
+    refuse_unread(config, command.overrides.task)
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
-        from mlkd.metrics.table import print_table
-        from mlkd.recipes.run import run_chain
-
-        return run_chain(config, show=print_table)
+        return api.train(config, show=print_table).score
 
 
 def start() -> None:

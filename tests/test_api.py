@@ -19,7 +19,9 @@ import torch
 from conftest import ENGLISH, LINKS, at_steps
 
 import mlkd
+from mlkd.config.commands import EvaluateConfig, ExportConfig, MineConfig, PairsConfig
 from mlkd.config.inputs import EncoderConfig
+from mlkd.metrics.scoring import select_value
 from mlkd.output.errors import Interrupted
 
 
@@ -141,17 +143,20 @@ def test_evaluate_says_what_its_numbers_are_of(
     file = tmp_path / "numbers.json"
     settings = {"teacher": encoder_folder, "eval": sets(corpus), "accelerator": "cpu"}
     unchanged = caller()
-    found = mlkd.evaluate(encoder_folder, **settings)
+    evaluated = mlkd.evaluate(encoder_folder, **settings)
     assert not (tmp_path / "outputs").exists()
     assert capsys.readouterr().out == ""
     unchanged()
+    found = evaluated.content
+    assert (evaluated.name, evaluated.file) == (encoder_folder.name, None)
     assert found["model"]["folder"] == found["teacher"]["folder"] == str(encoder_folder)
     assert found["eval"]["root"] == str(corpus)
     assert len(found["scores"]["sets"]["test"]["content"]) == 3
     assert found["environment"]["code"] and found["hardware"] and found["finished"]
     written = mlkd.evaluate(encoder_folder, **settings, output=file)
-    assert json.loads(file.read_text()) == json.loads(json.dumps(written))
-    assert written["scores"] == found["scores"]
+    assert written.file == file
+    assert json.loads(file.read_text()) == json.loads(json.dumps(written.content))
+    assert written.scores == evaluated.scores == found["scores"]
     content = json.loads(file.read_text())
     content["model"] |= {"fingerprint": "another", "folder": "elsewhere"}
     for text in (json.dumps(content), "my notes"):
@@ -251,6 +256,13 @@ def test_train_gives_the_student_of_the_same_command(
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert made.scores == json.loads((made.runs[0] / "run.json").read_text())["metrics"]["scores"]
     assert (made.runs[0] / "table.md").is_file()
+    shown: list[Any] = []
+    values = as_values(encoder_folder, corpus, tmp_path / "out")
+    again = mlkd.train(**values, show=shown.extend)
+    assert again == made
+    assert [row.name for row in shown] == ["teacher", "assistant"]
+    assert shown[-1].scores == made.scores
+    assert again.score == select_value(made.scores)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -291,12 +303,15 @@ def test_training_in_a_thread(encoder_folder: Path, corpus: Path, tmp_path: Path
 
 
 def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
-    config = mlkd.configure("trainer.max_hours=1")
+    config = mlkd.configure("seed=1")
     file = corpus / "pairs.en-de.tsv.gz"
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"config": config}, "trainer.max_hours: is for commands"),
         ({"config": config, "seed": 1}, "not both"),
-        ({"trainer": {"devices": 2}}, "trainer.devices and trainer.nodes: 1 here"),
+        ({"trainer": {"devices": 2}}, "trainer.devices and trainer.nodes: 1 process here"),
+        (
+            {"pairs": {"de": "nothing.tsv"}, "eval": sets(corpus)},
+            "de-en|nothing.tsv",
+        ),
         ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
         ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),
         ({"pairs": {"pl": file}}, "the demo has no sets in pl"),
@@ -305,6 +320,41 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
     for settings, message in refused:
         with pytest.raises(mlkd.UserError, match=message):
             mlkd.train(**settings)
+
+
+def test_pairs_are_looked_at_and_mined(corpus: Path, encoder_folder: Path, tmp_path: Path) -> None:
+    file, written = corpus / "pairs.en-de.tsv.gz", tmp_path / "pairs.tsv"
+    look = mlkd.pairs({"de": file}, show=3, output=written, output_dir=tmp_path / "out")
+    lines = written.read_text().splitlines()
+    assert (len(look.sample), len(look.store)) == (3, len(lines) - 1)
+    values = {"format": "tsv", "path": file, "targets": ["de"]}
+    same = mlkd.pairs(data={"corpora": {"de": values}}, output_dir=tmp_path / "out")
+    assert same.store.fingerprint == look.store.fingerprint
+    texts = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for place, column in zip(texts, (0, 1), strict=True):
+        place.write_text("".join(line.split("\t")[column] + "\n" for line in lines[1:9]))
+    mined = mlkd.mine(texts, model=encoder_folder, output=tmp_path / "mined.tsv.gz")
+    assert mined.pairs == len(mined.sides[0].texts) == 8
+    assert (tmp_path / "mined.tsv.gz").is_file()
+    with pytest.raises(mlkd.UserError, match=r"data: an option or corpora"):
+        mlkd.pairs({"de": file}, data="tsv")
+
+
+def test_a_whole_configuration_takes_nothing_beside_it(tmp_path: Path) -> None:
+    """Commands give theirs, to which nothing is added."""
+    schemas = {
+        mlkd.evaluate: EvaluateConfig,
+        mlkd.export: ExportConfig,
+        mlkd.pairs: PairsConfig,
+        mlkd.mine: MineConfig,
+    }
+    for function, schema in schemas.items():
+        config = schema.model_construct()
+        for beside in ({"output": tmp_path}, {"seed": 0}):
+            with pytest.raises(mlkd.UserError, match="not both"):
+                function(config, **beside)
+        with pytest.raises(mlkd.UserError, match="not both"):
+            function(config, "seed=0")
 
 
 def test_values_reach_what_refers_to_them(corpus: Path) -> None:

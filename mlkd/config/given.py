@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
+from mlkd.config.compose import configured
 from mlkd.config.inputs import EvalConfig
 from mlkd.config.languages import split_pair
 from mlkd.config.paths import user_path
 from mlkd.output.errors import UserError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+NOT_BOTH = "give a configuration or settings, not both"
 
 _FORMATS = {
     ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet",
@@ -20,6 +27,32 @@ _PACKED = {".gz", ".bz2", ".xz"}
 
 Pairs = Mapping[str, str | os.PathLike[str] | Mapping[str, Any]]
 """By translation language a file of pairs, or the values of a corpus."""
+
+
+def chosen(
+    name: str,
+    schema: type[Config],
+    first: Any,
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Config:
+    """The configuration that a call means.
+
+    Args:
+        name: The command that it is of.
+        schema: What it is validated against.
+        first: The first argument of the call; it may be the whole configuration.
+        overrides: As on the command line.
+        settings: Values by name, the first argument among them.
+
+    Raises:
+        UserError: There is more than a configuration, or a value is wrong.
+    """
+    if not isinstance(first, schema):
+        return configured(name, schema, overrides, sections(settings))
+    if overrides or any(value not in (None, first) for value in settings.values()):
+        raise UserError(NOT_BOTH)
+    return first
 
 
 def sections(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,13 +67,18 @@ def sections(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def corpora(pairs: Pairs) -> dict[str, Any]:
-    """A corpus a language.
+def with_pairs(pairs: Pairs, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose section ``data`` has a corpus a language, those of pairs.
 
     Raises:
-        UserError: The end of a file's name says nothing about its format.
+        UserError: The section has other corpora, or the end of a file's name says nothing about its
+            format.
     """
-    return {language: _corpus(language, given) for language, given in pairs.items()}
+    data = settings.get("data", {})
+    if not isinstance(data, Mapping) or "corpora" in data:
+        raise UserError("data: an option or corpora of it and pairs exclude each other")
+    corpora = {language: _corpus(language, given) for language, given in pairs.items()}
+    return {**settings, "data": {**data, "corpora": corpora}}
 
 
 def _corpus(language: str, given: Any) -> dict[str, Any]:
@@ -61,7 +99,7 @@ def in_languages(demo: EvalConfig, pairs: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         demo: All of them.
-        pairs: As :func:`corpora` gives them.
+        pairs: Corpora by language, as :func:`with_pairs` gives them.
 
     Raises:
         UserError: The demo has no sets in one of them.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from mlkd.config.compose import compose_option
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
-from mlkd.deploy.exported import ExportedGraph, exported, measure, open_graph
+from mlkd.deploy.exported import ExportedGraph, measure, open_graph
+from mlkd.deploy.model import graph_of, is_hub_name
 from mlkd.deploy.race import race_of, racers
+from mlkd.deploy.results import Evaluated
 from mlkd.deploy.source import run_of, section_of
 from mlkd.deploy.uses import beside, open_documents, remembered
 from mlkd.encoders.head import load_head
@@ -25,7 +26,6 @@ from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
 from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
 from mlkd.metrics.sides import score_sides
 from mlkd.output.errors import UserError
-from mlkd.output.extras import need
 from mlkd.output.secrets import redacted
 from mlkd.runs.record import environment, now, read_record
 from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, write_json
@@ -36,22 +36,7 @@ _CACHE = Path("outputs", "cache")
 """Gets folders of links to models that are read with another prompt than their own."""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A measured model.
-
-    Attributes:
-        name: Id of the run of a student, else the name of the folder.
-        content: What :func:`judge` found, JSON-able.
-        file: Where it is written, unless nothing is.
-    """
-
-    name: str
-    content: dict[str, Any]
-    file: Path | None
-
-
-def judge(config: EvaluateConfig, *, write: bool) -> Judged:
+def judge(config: EvaluateConfig, *, write: bool) -> Evaluated:
     """Score any sentence encoder, measure its size and its speed.
 
     Args:
@@ -71,15 +56,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
         UserError: There is no such model, teacher or set, or the file holds something else.
     """
     folder = _folder(config)
-    graph = exported(folder)
-    if graph is not None:
-        _check_graph(config)
-    elif not (folder / "modules.json").is_file():
-        raise UserError(
-            f"model={config.model}: give a student folder, the folder of a finished run, a "
-            "sentence-transformers or an exported folder, an exported .onnx file, or a hub name as "
-            "name@revision"
-        )
+    graph = graph_of(config, folder)
     sets = first_pairs(load_sets(config.eval), config.eval.max_pairs)
     record = _record_of(folder)
     teacher = open_encoder_folder(_teacher(config, record), config.allow_download, _CACHE)
@@ -140,13 +117,13 @@ def judge(config: EvaluateConfig, *, write: bool) -> Judged:
     }
     if write:
         write_json(file, content)
-    return Judged(name, content, file if write else None)
+    return Evaluated(name, content["scores"], content, file if write else None)
 
 
 def _folder(config: EvaluateConfig) -> Path:
     """The folder that ``model`` means."""
     folder = encoder_at(config.model)
-    if not folder.exists() and "@" in config.model:
+    if is_hub_name(config.model):
         name, revision = config.model.rsplit("@", 1)
         hub = EncoderConfig(name=name, revision=revision)
         folder = open_encoder_folder(hub, config.allow_download, _CACHE)
@@ -157,19 +134,6 @@ def _with_prompt(config: EvaluateConfig, folder: Path) -> Path:
     """The folder, with another prompt where one is asked for."""
     own = EncoderConfig(path=str(folder), prompt=config.prompt, prompt_name=config.prompt_name)
     return open_encoder_folder(own, config.allow_download, _CACHE)
-
-
-def _check_graph(config: EvaluateConfig) -> None:
-    """Refuse what an exported graph does not follow, or where it cannot run."""
-    if config.max_tokens is not None:
-        raise UserError(f"max_tokens={config.max_tokens}: an exported folder cuts at its own")
-    if config.prompt is not None or config.prompt_name is not None:
-        raise UserError("prompt and prompt_name: an exported graph reads sentences as they are")
-    if config.eval.precision != "fp32":
-        raise UserError(f"eval.precision={config.eval.precision}: a graph runs in its own")
-    if config.latency and config.model.endswith(".onnx"):
-        raise UserError("latency: times folders, with the graph that encode.py chooses; give one")
-    need(["onnx", "onnxruntime"], "export", f"model={config.model}")
 
 
 def _who(folder: Path, graph: ExportedGraph | None = None) -> dict[str, str]:

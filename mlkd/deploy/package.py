@@ -19,6 +19,7 @@ from mlkd.deploy.dense import longest
 from mlkd.deploy.formats import BATCH, FORMATS, Format, Sides, encoder, sparse_format
 from mlkd.deploy.gate import Reference, Refused
 from mlkd.deploy.push import push
+from mlkd.deploy.results import Exported
 from mlkd.deploy.source import Source, base_of, documents_of
 from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.deploy.uses import check_sides, check_width
@@ -43,11 +44,8 @@ Report = dict[str, Any]
 """What was measured of the weights of a folder, or ``refused`` and why."""
 
 
-def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict[str, Report]]:
+def export(config: ExportConfig, source: Source, target: Path) -> Exported:
     """Write all formats; each is kept or refused by itself.
-
-    Returns:
-        By format and file of weights what was measured, or ``refused`` with the reason.
 
     Raises:
         UserError: The languages have no dev set, the student has no vectors of such a kind, the
@@ -106,7 +104,8 @@ def export(config: ExportConfig, source: Source, target: Path) -> dict[str, dict
         target.rmdir()  # nothing passed
     if config.push is not None and (target / config.format[0]).is_dir():
         log.info("pushed: %s", push(target / config.format[0], config.push))
-    return reports
+    folders = {name: target / name for name in config.format}
+    return Exported({name: at for name, at in folders.items() if at.is_dir()}, reports)
 
 
 def _with_documents(

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlkd.output.errors import Interrupted
+
 
 @contextmanager
 def unchanged() -> Iterator[None]:
@@ -26,6 +28,18 @@ def unchanged() -> Iterator[None]:
             stack.callback(remember())
         stack.enter_context(warnings.catch_warnings())
         yield
+
+
+@contextmanager
+def signals_handed_on() -> Iterator[None]:
+    """Give a signal that has stopped the work to the handler that is there now, the caller's."""
+    try:
+        yield
+    except Interrupted as stop:
+        number = getattr(signal, str(stop), None)
+        if number is not None and threading.current_thread() is threading.main_thread():
+            signal.raise_signal(number)
+        raise  # the handler did nothing about it
 
 
 def _environment() -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""A finished chain that is given again: its table, without torch or any other large import."""
+"""A finished chain that is given again: what it made, without torch or any other large import."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.config.schema import TrainConfig
-from mlkd.metrics.table import print_table, rows_of
+from mlkd.metrics.table import rows_of
 from mlkd.output.errors import UserError
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.recipe import Link, Made, New, links, references
+from mlkd.recipes.result import Result, Show
 from mlkd.runs.index import Finished, finished_runs
 from mlkd.runs.record import check_outputs, read_record
 
 log = logging.getLogger(__name__)
 
 
-def show_again(config: TrainConfig) -> float | None:
-    """Print what a chain printed when it was finished, if all of it is still there.
+def made_before(config: TrainConfig, show: Show | None = None) -> Result | None:
+    """What a chain made when it was finished, if all of it is still there.
+
+    Args:
+        config: The chain.
+        show: Told the results.
 
     Returns:
-        The selecting dev score of the last link; None if anything has to be looked at again, as
-        after a change of a setting, a file or the code, or if a file of a run is damaged.
+        None if anything has to be looked at again, as after a change of a setting, a file or the
+        code, or if a file of a run is damaged.
     """
     if config.trainer.processes > 1 or config.logger.kind == "wandb":
         return None
@@ -50,13 +55,16 @@ def show_again(config: TrainConfig) -> float | None:
         return None
     for name, record in records.items():
         log.info("%s: reused (finished %s), %s", name, record["finished"], runs / record["id"])
-    measured = dict(records[config.stage]["references"])
-    for name, record in records.items():
-        measured.setdefault(name, record["metrics"])
-    print_table(rows_of(measured))
+    if show is not None:
+        measured = dict(records[config.stage]["references"])
+        for name, record in records.items():
+            measured.setdefault(name, record["metrics"])
+        show(rows_of(measured))
+    student = runs / last.id / "student"
     log.info("table: %s", table)
-    log.info("student: %s", runs / last.id / "student")
-    return last.score
+    log.info("student: %s", student)
+    folders = tuple(runs / run.id for run in chain.values())
+    return Result(student, last_record["metrics"]["scores"], last.score, folders)
 
 
 def _made(link: Link) -> set[str]:

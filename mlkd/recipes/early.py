@@ -18,21 +18,15 @@ from mlkd.recipes.recipe import Link, links
 log = logging.getLogger(__name__)
 
 
-def check_early(config: TrainConfig, words: Iterable[str]) -> None:
-    """Look at what needs no model: links, settings that nothing reads, files.
-
-    Args:
-        config: The chain.
-        words: What the command line sets, as in ``<key>=<value>``.
+def check_early(config: TrainConfig) -> None:
+    """Look at what needs no model: links and files.
 
     Raises:
-        UserError: A link has nothing to do, a setting is not read, or a file is missing.
+        UserError: A link has nothing to do, a search is not possible, or a file is missing.
     """
-    wanted, words = links(config), list(words)
-    refuse_unread(config, words)
-    refuse_beside_budget(config, words)
+    refuse_beside_budget(config, ())
     data = config.data
-    for link in wanted:
+    for link in links(config):
         for name, text in link.labelled.items():
             labelled_files(name, text, data.root)
         refuse_domains(config, link)
@@ -81,6 +75,8 @@ def refuse_unread(config: TrainConfig, words: Iterable[str]) -> None:
     Raises:
         UserError: A setting would not be read by the link that has it, whatever the chain.
     """
+    words = list(words)
+    refuse_beside_budget(config, words)
     for setting in _unread(config, words):
         setting.tell()
 

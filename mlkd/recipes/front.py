@@ -11,13 +11,13 @@ import math
 from mlkd.config.schema import TrainConfig
 from mlkd.recipes.budget import within_budget
 from mlkd.recipes.recipe import links
-from mlkd.recipes.run import Announce, Show, run_chain
-from mlkd.runs.record import Run
+from mlkd.recipes.result import Result, Show
+from mlkd.recipes.run import Announce, run_chain
 
 
 def run_front(
     config: TrainConfig, announce: Announce | None = None, show: Show | None = None
-) -> float:
+) -> Result:
     """Find and train a student for each size of ``budget_mib``.
 
     Args:
@@ -26,25 +26,19 @@ def run_front(
         show: Told the results of each chain.
 
     Returns:
-        The selecting dev score of the smallest one.
+        The smallest one, with the runs of all.
 
     Raises:
         UserError: No student is so small, or there is nothing that it could start from.
     """
     largest, *others = sorted(set(config.budget_mib or []), reverse=True)
-    runs: list[Run] = []
-
-    def told(run: Run) -> None:
-        runs.append(run)
-        if announce is not None:
-            announce(run)
-
-    score = run_chain(within_budget(config, largest), told, show)
+    result = run_chain(within_budget(config, largest), announce, show)
     for size in others:
-        cut = config.init.model_copy(update={"source": str(runs[-1].student)})
+        cut = config.init.model_copy(update={"source": str(result.student)})
         chosen = within_budget(config.model_copy(update={"init": cut}), size)
-        score = run_chain(_shorter(chosen), told, show)
-    return score
+        smaller = run_chain(_shorter(chosen), announce, show)
+        result = smaller._replace(runs=result.runs + smaller.runs)
+    return result
 
 
 def _shorter(config: TrainConfig) -> TrainConfig:

@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from mlkd.config.schema import TrainConfig
 from mlkd.machine import ranks
 from mlkd.metrics.scoring import select_value
-from mlkd.metrics.table import TableRow, rows_of, to_markdown
+from mlkd.metrics.table import rows_of, to_markdown
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.link import run_link
 from mlkd.recipes.recipe import Link, Made, links, references
+from mlkd.recipes.result import Result, Show
 from mlkd.runs.record import Run
 from mlkd.storage.files import replacing
 from mlkd.training.wandb_logger import summarise, wandb_run
@@ -21,13 +22,11 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[Run], None]
 """Told each link's run before it starts."""
-Show = Callable[[Sequence[TableRow]], None]
-"""Told the lines of the table of results."""
 
 
 def run_chain(
     config: TrainConfig, announce: Announce | None = None, show: Show | None = None
-) -> float:
+) -> Result:
     """Run what ``config.stage`` needs; the table of results is in the folder of the last run.
 
     Args:
@@ -36,7 +35,7 @@ def run_chain(
         show: Told the results.
 
     Returns:
-        The selecting dev score of the last link.
+        What the last link left, in each process of a run the same.
     """
     wanted = links(config)
     with ranks.joined(config.trainer):
@@ -44,8 +43,10 @@ def run_chain(
         chain.measure_references()
         run_links(chain, wanted, announce, show)
         first = ranks.is_first()
-        score = select_value(chain.measured[config.stage]["scores"]) if first else None
-        return float(ranks.from_first(score))
+        scores = ranks.from_first(chain.measured[config.stage]["scores"] if first else None)
+        runs = [chain.runs[link.name] for link in wanted]
+        folders = tuple(run.folder for run in runs)
+        return Result(runs[-1].student, scores, select_value(scores), folders)
 
 
 def run_links(

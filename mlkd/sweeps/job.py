@@ -151,7 +151,7 @@ def _work(
 
     config = TrainConfig.model_validate(job["config"])
     if job["name"]:
-        return run_chain(config, announce, print_table)
+        return run_chain(config, announce, print_table).score
     run_shared(config, job["upto"], announce)
     return None
 

@@ -16,7 +16,6 @@ from mlkd.recipes import budget
 from mlkd.recipes.budget import deepest, size_of, sizes, within_budget
 from mlkd.recipes.front import run_front
 from mlkd.recipes.run import run_chain
-from mlkd.runs.record import Run
 from mlkd.student.shapes import Starts, Table, neurons, tables
 
 INIT = InitConfig(source="teacher", layers="ends", embedding="svd")
@@ -114,10 +113,12 @@ def test_a_smaller_student_is_cut_from_the_larger_one_and_trained_for_less(
         student = load_folder(tmp_path / "out/runs" / record["id"] / "student")
         assert size_of(student, "int8") <= most * 2**20
     caplog.set_level("INFO")
-    told: list[Run] = []
-    run_front(asked, told.append)
+    result = run_front(asked)
     assert caplog.text.count("recurrent: reused (") == 2
-    assert [run.id for run in told if run.link == "recurrent"] == [large["id"], small["id"]]
+    names = [folder.name for folder in result.runs if folder.name.startswith("recurrent")]
+    assert names == [large["id"], small["id"]]
+    assert result.student == result.runs[-1] / "student"
+    assert result.scores == small["metrics"]["scores"]
 
 
 @pytest.mark.slow

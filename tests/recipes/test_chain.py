@@ -85,21 +85,21 @@ def test_another_assistant_is_not_passed_over(
     tiny: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     """The student of init=base does not know which assistant it is compared with."""
-    from mlkd.recipes.again import show_again
+    from mlkd.recipes.again import made_before
 
     words = ["init=base", "stages.bottleneck.enabled=false", "stages.recurrent.enabled=false"]
     run_chain(tiny(*words))
-    assert show_again(tiny(*words)) is not None
-    assert show_again(tiny(*words, "logger=wandb")) is None
+    assert made_before(tiny(*words)) is not None
+    assert made_before(tiny(*words, "logger=wandb")) is None
     other = tiny(*words, "stages.assistant.lr=1e-4")
     run_chain(tiny("stages.assistant.lr=1e-4", stage="assistant"))
-    assert show_again(other) is None  # it is there, and the student is, but not compared yet
+    assert made_before(other) is None  # it is there, and the student is, but not compared yet
     run_chain(other)
-    assert show_again(other) is not None
-    assert show_again(tiny(*words)) is None
+    assert made_before(other) is not None
+    assert made_before(tiny(*words)) is None
     table = next((tmp_path / "out/runs").glob("contrastive-*/table.md"))
     table.unlink()
-    assert show_again(other) is None
+    assert made_before(other) is None
 
 
 def test_a_changed_evaluation_file_is_noticed_whatever_its_name(tmp_path: Path) -> None:

@@ -303,11 +303,11 @@ def test_a_domain_that_no_text_is_of_is_refused(settings: Callable[..., TrainCon
     )
     wrong = settings("eval.sets.books.domain=boks")
     with pytest.raises(UserError) as caught:
-        check_early(wrong, ())
+        check_early(wrong)
     assert str(caught.value) == message
-    check_early(settings("stages.domains.labelled=[music]"), ())  # books is one of the others
+    check_early(settings("stages.domains.labelled=[music]"))  # books is one of the others
     by_language = settings("eval.sets.books.domain=de", "stages.domains.grouping.by=language")
-    check_early(by_language, ())
+    check_early(by_language)
 
     file = Path(wrong.data.root or "", "topics.tsv")
     rows = [f"text {i}\t{LABELS[i % 3]}\t{NAMES[i % 2]}\n" for i in range(60)]
@@ -318,7 +318,7 @@ def test_a_domain_that_no_text_is_of_is_refused(settings: Callable[..., TrainCon
         "domain_column:2,labels:[bad,fair,good],domain:music}",
     ]  # fmt: skip
     wrong = settings("eval.sets.books.domain=boks", *column)
-    check_early(wrong, ())  # nothing is read yet
+    check_early(wrong)  # nothing is read yet
     with pytest.raises(UserError) as caught:
         open_chain(wrong)
     assert str(caught.value) == message.replace("books, music", "music, books")
