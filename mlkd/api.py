@@ -202,17 +202,17 @@ def export(
     """
     from mlkd.config.commands import ExportConfig
     from mlkd.config.given import chosen
-    from mlkd.deploy.source import checked
+    from mlkd.deploy.source import checked_source
 
     given = {"run": run, "output": output, **settings}
     config = chosen("export", ExportConfig, run, overrides, given)
-    source, target = checked(config)
+    source, target = checked_source(config)
 
     from mlkd.deploy import package
     from mlkd.machine.host import unchanged
 
     with unchanged():
-        return package.export(config, source, target)
+        return package.write_formats(config, source, target)
 
 
 def pairs(
@@ -238,7 +238,7 @@ def pairs(
     from mlkd.config.commands import PairsConfig
     from mlkd.config.given import chosen, with_pairs
     from mlkd.data.look import look_at
-    from mlkd.metrics.sets import load_sets, sentences
+    from mlkd.metrics.sets import load_sets, set_sentences
 
     given = {"output": output, **settings}
     if isinstance(pairs, Mapping):
@@ -247,7 +247,7 @@ def pairs(
     return look_at(
         config.data,
         Path(config.output_dir, "cache"),
-        exclude=sentences(load_sets(config.eval)) if config.eval else (),
+        exclude=set_sentences(load_sets(config.eval)) if config.eval else (),
         show=config.show,
         output=Path(config.output) if config.output else None,
         allow_download=config.allow_download,
@@ -279,14 +279,14 @@ def mine(
 
     from mlkd.deploy import mining
 
-    return mining.mine(config)
+    return mining.mine_pairs(config)
 
 
 def _training(
     pairs: Pairs | None, output: Path | str | None, settings: dict[str, Any]
 ) -> TrainConfig:
     """The configuration of a call."""
-    from mlkd.config.given import in_languages, with_pairs
+    from mlkd.config.given import demo_in_languages, with_pairs
 
     given = settings if output is None else {**settings, "output_dir": output}
     if pairs is None:
@@ -294,5 +294,5 @@ def _training(
     given = with_pairs(pairs, given)
     if "eval" not in given:
         demo = configure("eval=demo").eval
-        given["eval"] = in_languages(demo, given["data"]["corpora"])
+        given["eval"] = demo_in_languages(demo, given["data"]["corpora"])
     return configure("data=base", **given)

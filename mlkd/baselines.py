@@ -26,7 +26,7 @@ def main(config: BaselinesConfig) -> None:
     from rich.console import Console
 
     from mlkd.bench.baselines import measure_baselines
-    from mlkd.machine.hardware import describe, device_of
+    from mlkd.machine.hardware import describe_hardware, device_of
     from mlkd.metrics.table import records_of, rows_of, rows_to_table, to_markdown
     from mlkd.output.secrets import redacted
     from mlkd.runs.record import environment, now
@@ -39,7 +39,7 @@ def main(config: BaselinesConfig) -> None:
     output = Path(given) if given else Path(config.output_dir, f"baselines-{name}.json")
     provenance = {
         "finished": now(),
-        "hardware": describe(device_of(config.trainer.accelerator)),
+        "hardware": describe_hardware(device_of(config.trainer.accelerator)),
         "seed": config.seed,
     }
     content = {"environment": environment(), "config": redacted(config.model_dump(mode="json"))}

@@ -19,10 +19,10 @@ def main(config: ReportConfig) -> None:
     cells = collect(config.sources)
     if config.action == "select":
         from mlkd.reporting.compare import select
-        from mlkd.reporting.tables import describe
+        from mlkd.reporting.tables import describe_student
 
         assert config.budget_mib is not None
-        print(describe(select(cells, config.budget_mib)))
+        print(describe_student(select(cells, config.budget_mib)))
         return
     source = user_path(config.sources[0])
     source = source.parent if source.name == "sweep.json" else source
@@ -33,9 +33,9 @@ def main(config: ReportConfig) -> None:
 
             print(f"dashboard: {publish(cells, folder, config.entity)}")
         else:
-            from mlkd.reporting.build import build
+            from mlkd.reporting.build import write_report
 
-            print(f"report: {build(cells, folder, title=', '.join(config.sources))}")
+            print(f"report: {write_report(cells, folder, title=', '.join(config.sources))}")
     except ModuleNotFoundError as error:
         raise missing(str(error.name), "report", "a report") from None
 

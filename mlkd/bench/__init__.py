@@ -19,15 +19,15 @@ from mlkd.bench import (
     targets,
     vocabulary,
 )
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.config.commands import BenchmarkConfig
-from mlkd.machine.hardware import describe, device_of
+from mlkd.machine.hardware import describe_hardware, device_of
 from mlkd.runs.record import environment
 from mlkd.storage.files import write_json
 
 log = logging.getLogger(__name__)
 
-CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
+CASES: dict[str, Callable[[BenchmarkConfig], list[TableLine]]] = {
     "minilm": minilm.measure,
     "multilingual": multilingual.measure,
     "vocabulary": vocabulary.measure,
@@ -42,19 +42,19 @@ CASES: dict[str, Callable[[BenchmarkConfig], list[Line]]] = {
 """Name in ``benchmark.cases`` and function."""
 
 
-def measure_cases(config: BenchmarkConfig) -> Iterator[tuple[str, list[Line]]]:
+def measure_cases(config: BenchmarkConfig) -> Iterator[tuple[str, list[TableLine]]]:
     """Give the lines of each case as soon as they are there."""
     for name in config.benchmark.cases:
         log.info("case %s", name)
         yield name, CASES[name](config)
 
 
-def save(config: BenchmarkConfig, name: str, lines: list[Line]) -> None:
+def save(config: BenchmarkConfig, name: str, lines: list[TableLine]) -> None:
     """Put the lines of a case into the JSON file; other cases in it stay."""
     path = Path(config.benchmark.output)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     entry = {
-        "hardware": describe(device_of(config.trainer.accelerator)),
+        "hardware": describe_hardware(device_of(config.trainer.accelerator)),
         "environment": environment(),
         "settings": config.benchmark.model_dump(exclude={"cases", "output"}),
         "data": sorted(config.data.corpora),

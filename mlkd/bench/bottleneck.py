@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
 from mlkd.bench.vocabulary import enlarged
 from mlkd.config.commands import BenchmarkConfig
@@ -16,7 +16,7 @@ from mlkd.storage.files import replacing_folder
 from mlkd.student.initialise import build_student
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """All encoder layers, the word table factorised as ``student.bottleneck`` says."""
     if config.student.bottleneck is None:
         raise UserError("benchmark.cases: bottleneck needs a student.bottleneck")

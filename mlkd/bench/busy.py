@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.training import open_for_training, with_languages
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.output.errors import UserError
@@ -27,7 +27,7 @@ _LOADS = (0, 1, 3)
 """Busy processes beside the one that is measured."""
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """The teacher encodes English sentences, forward alone and with its gradients."""
     settings = config.benchmark
     chain = open_for_training(with_languages(config, 1, "de"))
@@ -40,7 +40,7 @@ def measure(config: BenchmarkConfig) -> list[Line]:
         "threads": config.trainer.threads or len(os.sched_getaffinity(0)),
     }
     usual = {key: value for key, value in os.environ.items() if key not in WAITS}
-    lines: list[Line] = []
+    lines: list[TableLine] = []
     with _worker(usual, order) as spins, _worker(usual | WAITING, order) as waits:
         for load in _LOADS:
             with _busy(load):

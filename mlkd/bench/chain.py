@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 
 from mlkd.bench.command import train
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.config.commands import BenchmarkConfig
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """Seconds of ``python -m mlkd.train`` until it trains and until it ends.
 
     The demo chain with a few steps a stage: what is measured is all but the steps.

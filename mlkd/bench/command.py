@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.output.errors import UserError
 
 _FIRST_STEP = re.compile(r"link \w+:")
 """What the first link's bar begins with, which opens when its first step begins."""
 
 
-def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = False) -> Line:
+def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = False) -> TableLine:
     """Run a training and say how long it took.
 
     Args:
@@ -46,7 +46,7 @@ def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = Fals
                     process.terminate()
     if process.returncode != status:
         raise UserError(f"{name}: ended with status {process.returncode}: {tail[-500:]}")
-    line: Line = {"name": name}
+    line: TableLine = {"name": name}
     if not stop:
         line["seconds"] = time.perf_counter() - start
     return line if first is None else line | {"first_step": first}

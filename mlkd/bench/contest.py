@@ -15,7 +15,7 @@ from mlkd.bench.machine import matrix_gflops, peak_mib, reset_peak
 
 log = logging.getLogger(__name__)
 
-Line = dict[str, Any]
+TableLine = dict[str, Any]
 """One line of a result table: ``name`` and numbers by column."""
 
 
@@ -49,14 +49,14 @@ class Contestant:
 
 def compete(
     contestants: list[Contestant], *, turns: int, device: torch.device, clock: str
-) -> list[Line]:
+) -> list[TableLine]:
     """Let the contestants run one after the other, again and again; the first round is warm-up.
 
     Returns:
         A line each with the medians over turns. ``matrix_share`` compares with the rate of plain
         matrix products that was measured in the same turn, in the same precision.
     """
-    lines: dict[str, list[Line]] = {contestant.name: [] for contestant in contestants}
+    lines: dict[str, list[TableLine]] = {contestant.name: [] for contestant in contestants}
     for number in range(turns + 1):
         precisions = sorted({c.precision for c in contestants})
         rates = {x: matrix_gflops(x, device, clock) for x in precisions}
@@ -79,9 +79,9 @@ def compete(
     ]
 
 
-def _numbers(turn: Turn, rate: float) -> Line:
+def _numbers(turn: Turn, rate: float) -> TableLine:
     """Rates of one turn."""
-    line: Line = {} if turn.pairs is None else {"pairs_per_s": turn.pairs / turn.seconds}
+    line: TableLine = {} if turn.pairs is None else {"pairs_per_s": turn.pairs / turn.seconds}
     if turn.between is not None:
         line["between"] = turn.between / turn.seconds
     gflops = turn.operations / turn.seconds / 1e9
@@ -95,11 +95,11 @@ def _numbers(turn: Turn, rate: float) -> Line:
     }
 
 
-def _medians(lines: list[Line]) -> Line:
+def _medians(lines: list[TableLine]) -> TableLine:
     return {key: median(line[key] for line in lines) for key in lines[0]}
 
 
-def against(lines: list[Line], name: str, key: str) -> list[Line]:
+def against(lines: list[TableLine], name: str, key: str) -> list[TableLine]:
     """Add ``ratio``: how many times the line ``name`` each line reaches in ``key``."""
     base = next(line[key] for line in lines if line["name"] == name)
     return [line | {"ratio": line[key] / base} for line in lines]

@@ -33,7 +33,7 @@ def matrix_gflops(precision: str, device: torch.device, clock: str) -> float:
     Args:
         precision: ``fp32`` or ``bf16``.
         device: Where they run.
-        clock: See :func:`seconds`.
+        clock: See :func:`clock_seconds`.
     """
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     on_gpu = device.type == "cuda"
@@ -47,14 +47,14 @@ def matrix_gflops(precision: str, device: torch.device, clock: str) -> float:
         right = torch.randn(outer, inner, device=device, dtype=kind)
         for multiply in multipliers:
             multiply(left, right)
-            finish(device)
-            start, wall, count = seconds(clock), time.perf_counter(), 0
+            synchronize(device)
+            start, wall, count = clock_seconds(clock), time.perf_counter(), 0
             while time.perf_counter() - wall < _SECONDS:
                 for _ in range(together):
                     multiply(left, right)
-                finish(device)
+                synchronize(device)
                 count += together
-            rate = 2 * rows * inner * outer * count / (seconds(clock) - start) / 1e9
+            rate = 2 * rows * inner * outer * count / (clock_seconds(clock) - start) / 1e9
             best = max(best, rate)
     return best
 
@@ -67,7 +67,7 @@ def scratch(output: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def seconds(clock: str) -> float:
+def clock_seconds(clock: str) -> float:
     """``wall``: time that passes; ``cpu``: this process's CPU time a thread.
 
     On a shared machine the second says what the process would take alone; it means nothing where
@@ -78,7 +78,7 @@ def seconds(clock: str) -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until a GPU has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, open_for_training, with_languages
 from mlkd.config.commands import BenchmarkConfig
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """English and German (or the first language that the data offers)."""
     chain = open_for_training(with_languages(config, 1, "de"))
     return contest(config, chain, chain.given["base"])

@@ -8,8 +8,8 @@ import random
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from mlkd.bench.contest import Line
-from mlkd.bench.machine import AnonymousPeak, scratch, seconds
+from mlkd.bench.contest import TableLine
+from mlkd.bench.machine import AnonymousPeak, clock_seconds, scratch
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.storage.process import resident_mib
@@ -20,12 +20,12 @@ _WORDS = 20_000
 """Distinct words of each language."""
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """Rate and peak memory of ``prepare_pairs`` for each number of pairs."""
     return [_prepare(number, config) for number in config.benchmark.synthetic]
 
 
-def _prepare(number: int, config: BenchmarkConfig) -> Line:
+def _prepare(number: int, config: BenchmarkConfig) -> TableLine:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's memory
     with scratch(config.output_dir) as folder:
         write_pairs(folder / "pairs.tsv", number)
@@ -54,10 +54,10 @@ def _child(folder: Path, cpu: bool, pipe: Connection) -> None:
     corpus = CorpusConfig(format="tsv", path="pairs.tsv", targets=["de"])
     data = DataConfig(root=str(folder), corpora={"synthetic": corpus})
     clock = "cpu" if cpu else "wall"
-    start = seconds(clock)
+    start = clock_seconds(clock)
     with AnonymousPeak() as peak:
         prepare_pairs(data, [], folder / "cache")
-    pipe.send((seconds(clock) - start, resident_mib("VmHWM"), peak.mib))
+    pipe.send((clock_seconds(clock) - start, resident_mib("VmHWM"), peak.mib))
     pipe.close()
 
 

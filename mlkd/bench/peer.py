@@ -23,7 +23,7 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from mlkd.bench.contest import Turn
-from mlkd.bench.machine import finish, seconds
+from mlkd.bench.machine import clock_seconds, synchronize
 from mlkd.bench.stage import Lesson, device, operations_a_token
 from mlkd.encoders.backbone import set_dropout
 from mlkd.encoders.folder import load_folder
@@ -54,13 +54,13 @@ class _Meter(TrainerCallback):
 
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock before the first batch is made."""
-        finish(self._place)
-        self._start = seconds(self._clock)
+        synchronize(self._place)
+        self._start = clock_seconds(self._clock)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Stop it after the last step; the others are overwritten."""
-        finish(self._place)
-        self.seconds = seconds(self._clock) - self._start
+        synchronize(self._place)
+        self.seconds = clock_seconds(self._clock) - self._start
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         """Keep the losses."""

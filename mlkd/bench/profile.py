@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.stage import Lesson, device, run_stage
 from mlkd.bench.training import open_for_training, with_languages
 from mlkd.config.commands import BenchmarkConfig
@@ -74,12 +74,12 @@ def kind_of(operation: str) -> str:
     return max(fits)[1] if fits else "other"
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """The assistant stage of the case ``minilm``, in each precision."""
     chain = open_for_training(with_languages(config, 1, "de"))
     place = device(chain.config)
     lesson = Lesson(chain.config, chain, chain.given["base"], config.benchmark.clock)
-    lines: list[Line] = []
+    lines: list[TableLine] = []
     for precision in dict.fromkeys(("fp32", resolve_precision(config.trainer.precision, place))):
         watched = Profile(place)
         run_stage(lesson, precision, watched)

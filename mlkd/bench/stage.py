@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mlkd.bench.contest import Turn
-from mlkd.bench.machine import finish, seconds
+from mlkd.bench.machine import clock_seconds, synchronize
 from mlkd.config.losses import LossConfig, PairMSEConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.data.module import PairBatch
@@ -71,12 +71,12 @@ class Meter(L.Callback):
         self.seconds = self._ended - self._start
 
     def _now(self, module: Any) -> float:
-        finish(module.device)
-        return seconds(self._clock)
+        synchronize(module.device)
+        return clock_seconds(self._clock)
 
 
 @dataclass(frozen=True)
-class Report:
+class StageReport:
     """A finished stage."""
 
     turn: Turn
@@ -113,7 +113,7 @@ def one_stage(config: TrainConfig, batch_size: int, steps: int) -> TrainConfig:
     return type(config).model_validate(values | {"stage": stage})
 
 
-def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> Report:
+def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> StageReport:
     """Train a fresh copy of the model; ``callbacks`` watch."""
     trainer = lesson.config.trainer.model_copy(update={"precision": precision})
     config = lesson.config.model_copy(update={"trainer": trainer})
@@ -136,7 +136,7 @@ def run_stage(lesson: Lesson, precision: str, *callbacks: L.Callback) -> Report:
         pairs=pairs.size,
         between=meter.between,
     )
-    return Report(turn, pairs, [float(loss) for loss in meter.losses])
+    return StageReport(turn, pairs, [float(loss) for loss in meter.losses])
 
 
 def operations_a_token(model: Any) -> float:

@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from mlkd.bench.command import train
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
 from mlkd.bench.stage import assistant_link
@@ -22,7 +22,7 @@ _WIDTH = 32
 _INTERRUPTED = 143
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """An epoch of synthetic pairs, stopped at its first step: cold caches, then warm ones.
 
     The teacher is a tiny random one, because the first of the two has to make all target vectors;

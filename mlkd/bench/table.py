@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 
 _COLUMNS = {
     "name": ("", "{}"),
@@ -27,7 +27,7 @@ _COLUMNS = {
 """Columns in order: head and format; a table has those that its lines have."""
 
 
-def cells(lines: list[Line]) -> list[list[str]]:
+def cells(lines: list[TableLine]) -> list[list[str]]:
     """Head and lines of a table."""
     keys = [key for key in _COLUMNS if any(key in line for line in lines)]
     head = [_COLUMNS[key][0] for key in keys]
@@ -37,7 +37,7 @@ def cells(lines: list[Line]) -> list[list[str]]:
     ]
 
 
-def terminal(title: str, lines: list[Line]) -> Table:
+def terminal(title: str, lines: list[TableLine]) -> Table:
     """A table for the terminal."""
     head, *rows = cells(lines)
     table = Table(title=title, title_justify="left")

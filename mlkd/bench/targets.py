@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.bench.contest import Contestant, Line, Turn, against, compete
-from mlkd.bench.machine import finish, seconds
+from mlkd.bench.contest import Contestant, TableLine, Turn, against, compete
+from mlkd.bench.machine import clock_seconds, synchronize
 from mlkd.bench.stage import device, operations_a_token
 from mlkd.bench.training import open_for_training, with_languages
 from mlkd.config.commands import BenchmarkConfig
@@ -20,7 +20,7 @@ _SIZES = {"cpu": (8, 16, 32, 64, 128), "cuda": (64, 128, 256, 512, 1024)}
 """Batch sizes that the peer may choose from."""
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """The teacher encodes distinct English sentences of the corpus."""
     settings = config.benchmark
     chain = open_for_training(with_languages(config, 1, "de"))
@@ -36,11 +36,11 @@ def measure(config: BenchmarkConfig) -> list[Line]:
     work = operations_a_token(peer) / 3 * sum(lengths)  # forward only
 
     def turn(encode: Any) -> Turn:
-        finish(place)
-        start = seconds(settings.clock)
+        synchronize(place)
+        start = clock_seconds(settings.clock)
         encode(texts)
-        finish(place)
-        taken = seconds(settings.clock) - start
+        synchronize(place)
+        taken = clock_seconds(settings.clock) - start
         return Turn(taken, len(texts), sum(lengths), sum(lengths), work)
 
     def peer_encode(precision: str, size: int, texts: list[str]) -> None:

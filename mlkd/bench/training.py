@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkd.bench.contest import Contestant, Line, Turn, compete
+from mlkd.bench.contest import Contestant, TableLine, Turn, compete
 from mlkd.bench.peer import peer_data, run_peer
 from mlkd.bench.stage import Lesson, device, one_stage, run_stage
 from mlkd.config.commands import BenchmarkConfig
@@ -48,7 +48,7 @@ def open_for_training(config: BenchmarkConfig) -> Chain:
     return open_chain(one_stage(config, settings.batch_size, settings.steps))
 
 
-def contest(config: BenchmarkConfig, chain: Chain, model: Path) -> list[Line]:
+def contest(config: BenchmarkConfig, chain: Chain, model: Path) -> list[TableLine]:
     """Let the peer and the assistant stage train copies of an encoder, each in its precisions."""
     settings = config.benchmark
     lesson = Lesson(chain.config, chain, model, settings.clock)

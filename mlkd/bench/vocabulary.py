@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlkd.bench.contest import Line
+from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
 from mlkd.config.commands import BenchmarkConfig
 from mlkd.encoders.backbone import backbone_of
@@ -13,7 +13,7 @@ from mlkd.recipes.chain import Chain
 from mlkd.storage.files import replacing_folder
 
 
-def measure(config: BenchmarkConfig) -> list[Line]:
+def measure(config: BenchmarkConfig) -> list[TableLine]:
     """The assistant of the first case; rows behind its own vocabulary never occur."""
     chain = open_for_training(with_languages(config, 1, "de"))
     return contest(config, chain, enlarged(chain, config.benchmark.rows))

@@ -94,7 +94,7 @@ def _corpus(language: str, given: Any) -> dict[str, Any]:
     return {"format": _FORMATS[plain.suffix], "path": str(path.absolute()), "targets": [language]}
 
 
-def in_languages(demo: EvalConfig, pairs: Mapping[str, Any]) -> dict[str, Any]:
+def demo_in_languages(demo: EvalConfig, pairs: Mapping[str, Any]) -> dict[str, Any]:
     """The demo's evaluation sets in the languages of pairs, sources included.
 
     Args:

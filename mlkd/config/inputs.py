@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.labelled import Column, Domain, DomainColumn, Label, LabelledConfig, filled
-from mlkd.config.languages import Language, fill, pair_code, refuse_unfilled
+from mlkd.config.languages import Language, fill_languages, pair_code, refuse_unfilled
 from mlkd.config.section import (
     Decides,
     Delimiter,
@@ -103,7 +103,7 @@ class CorpusConfig(Section):
 
     def fill(self, text: str, target: str) -> str:
         """Put the languages into the placeholders of a path or a name."""
-        return fill(text, {"source": self.source, "target": target}, self.codes)
+        return fill_languages(text, {"source": self.source, "target": target}, self.codes)
 
     def label(self, target: str) -> str:
         """``domain``, filled in for a translation language."""

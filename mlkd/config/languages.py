@@ -95,7 +95,7 @@ def pair_code(written: object) -> str:
     return f"{language_code(first)}-{language_code(second)}"
 
 
-def fill(text: str, languages: dict[str, str], codes: dict[str, str]) -> str:
+def fill_languages(text: str, languages: dict[str, str], codes: dict[str, str]) -> str:
     """Put languages into the placeholders of a path or of the name of a column.
 
     Args:

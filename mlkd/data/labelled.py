@@ -12,7 +12,7 @@ from mlkd.config.labelled import LabelledConfig
 from mlkd.config.paths import user_path
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Reject, Row, checked, domain_of, lines
+from mlkd.data.rows import Reject, Row, checked_pair, domain_of, lines
 from mlkd.output.errors import UserError
 
 DEMO = Path(str(files("mlkd.data.demo") / "requests.tsv"))
@@ -64,7 +64,7 @@ def read_labelled(
         domain = domain_of(found.pop()) if corpus.domain_column is not None else None
         is_empty = is_empty and domain is None
         *texts, given = found
-        pair = checked(texts[0], texts[-1], place)
+        pair = checked_pair(texts[0], texts[-1], place)
         value = _value(corpus, given)
         if isinstance(pair, Reject):
             yield pair

@@ -70,7 +70,7 @@ class Pair(NamedTuple):
     domain: str | None = None
 
 
-def checked(source: object, target: object, place: str) -> Pair | Reject:
+def checked_pair(source: object, target: object, place: str) -> Pair | Reject:
     """A pair of values of any type, if both are text."""
     if source is None or target is None:
         return Reject("missing value", place, repr((source, target)))

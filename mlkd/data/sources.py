@@ -7,7 +7,7 @@ from pathlib import Path
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
-from mlkd.data.formats.names import Choice, choose
+from mlkd.data.formats.names import Choice, choose_files
 from mlkd.data.rows import PACKED
 from mlkd.output.errors import UserError
 
@@ -103,4 +103,4 @@ def _below(wanted: Wanted, folder: Path) -> Choice:
         return Choice(folder, files, [])
     all_asked = not module.NAMED or "{target}" in wanted.corpus.path
     languages = wanted.target, wanted.source
-    return choose(files, folder, *languages, module.SAID, all_asked=all_asked)
+    return choose_files(files, folder, *languages, module.SAID, all_asked=all_asked)

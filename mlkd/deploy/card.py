@@ -42,7 +42,7 @@ finds its document / a document its query. `de-en` has German queries and Englis
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderFacts:
     """What a card says of the folder that it lies in.
 
     Attributes:
@@ -73,7 +73,7 @@ class Folder:
         return {file: part for file, part in self.parts.items() if "scores" in part}
 
 
-def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
+def model_card(config: ExportConfig, source: Source, folder: FolderFacts) -> str:
     """Text of the card of one format.
 
     Args:
@@ -114,7 +114,9 @@ def model_card(config: ExportConfig, source: Source, folder: Folder) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _metadata(config: ExportConfig, source: Source, folder: Folder, languages: list[str]) -> str:
+def _metadata(
+    config: ExportConfig, source: Source, folder: FolderFacts, languages: list[str]
+) -> str:
     """YAML for the hub; its scores are those of the first weights that have some."""
     none: dict[str, Any] = {"sets": {}}
     scores = next((part["scores"] for part in folder.scored.values()), none)
@@ -207,7 +209,7 @@ def teacher_license(teacher: EncoderConfig) -> str:
     return "not recorded; see its page"
 
 
-def _weights(folder: Folder) -> str:
+def _weights(folder: FolderFacts) -> str:
     """Sizes, speed and agreement of what is in the folder."""
     lines = [
         "## Weights",
@@ -239,7 +241,7 @@ def _times(report: dict[str, Any]) -> str:
     return f"{report['sentences_per_s']:.0f} | {report['latency_ms']['p50']:.1f}"
 
 
-def _scores(source: Source, folder: Folder) -> str:
+def _scores(source: Source, folder: FolderFacts) -> str:
     """Scores of each file of weights, with intervals, and of the assistant beside them."""
     names = list(folder.scored)
     known = source.record.get("references", {}).get("assistant", {}).get("scores", {"sets": {}})

@@ -118,7 +118,7 @@ def open_graph(graph: ExportedGraph) -> Encode:
         raise UserError(f"{graph.folder}: cannot be loaded ({reason_of(error)})") from None
 
 
-def measure(
+def measure_graph(
     evaluation: Any, graph: ExportedGraph, encode: Remembered, head: Path | None = None
 ) -> dict[str, Any]:
     """What :meth:`mlkd.metrics.evaluation.Evaluation.measure` and ``speed`` give of a folder.

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.metrics.scoring import Encode, Scores, score, select_value
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, load_sets, set_sentences
 from mlkd.metrics.similarity import unit
 from mlkd.output.errors import UserError
 
@@ -53,7 +53,7 @@ class Reference:
         demo = EvalSetConfig(
             kind="bitext", split="test", format="demo", languages=["de", "fr", "es", "tr"]
         )
-        found = sorted(sentences(load_sets(EvalConfig(sets={"demo": demo}))))
+        found = sorted(set_sentences(load_sets(EvalConfig(sets={"demo": demo}))))
         spread = np.linspace(0, len(found) - 1, min(_COMPARED, len(found))).astype(int)
         # A sentence that is cut, one of a single letter, and letters that no vocabulary knows.
         # And a word without spaces, longer than the longest that some tokenizers read.

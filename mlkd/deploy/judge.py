@@ -13,16 +13,16 @@ from mlkd.config.compose import compose_option
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import encoder_at, user_path
 from mlkd.data.cleaning import normal_form
-from mlkd.deploy.exported import ExportedGraph, measure, open_graph
+from mlkd.deploy.exported import ExportedGraph, measure_graph, open_graph
 from mlkd.deploy.model import graph_of, is_hub_name
 from mlkd.deploy.race import race_of, racers
 from mlkd.deploy.results import Evaluated
 from mlkd.deploy.source import run_of, section_of
 from mlkd.deploy.uses import beside, open_documents, remembered
 from mlkd.encoders.head import load_head
-from mlkd.machine.hardware import describe, device_of
+from mlkd.machine.hardware import describe_hardware, device_of
 from mlkd.metrics.evaluation import Evaluation, open_encoder_folder
-from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, set_sentences
 from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds
 from mlkd.metrics.sides import score_sides
 from mlkd.output.errors import UserError
@@ -92,7 +92,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Evaluated:
         check_kinds(config.vectors, widths)
     documents = open_documents(config.documents, evaluation, folder, encoders)
     if graph is not None:
-        content = measure(evaluation, graph, student, head)
+        content = measure_graph(evaluation, graph, student, head)
     else:
         speed = evaluation.speed({"model": evaluation.encoder(read)})["model"]
         known = student if uses else None  # else its model would be loaded a second time
@@ -112,7 +112,7 @@ def judge(config: EvaluateConfig, *, write: bool) -> Evaluated:
     content["not_kept_out"] = _not_kept_out(config, sets, record) if record else []
     content |= about | {
         "environment": environment(),
-        "hardware": describe(device_of(config.accelerator)),
+        "hardware": describe_hardware(device_of(config.accelerator)),
         "finished": now(),
     }
     if write:
@@ -221,7 +221,7 @@ def _not_kept_out(
     kept_out: set[str] = set()
     with suppress(UserError):  # they are of another version, or their files are gone
         own = section_of(record, "eval", EvalConfig, f"model={config.model}")
-        kept_out = {normal_form(text) for text in sentences(load_sets(own))} if own else set()
+        kept_out = {normal_form(text) for text in set_sentences(load_sets(own))} if own else set()
     return sorted(
-        {s.name for s in sets if any(normal_form(t) not in kept_out for t in sentences([s]))}
+        {s.name for s in sets if any(normal_form(t) not in kept_out for t in set_sentences([s]))}
     )

@@ -39,7 +39,7 @@ _TIE = 1e-6
 _ENCODED = 4096
 """Lines that are encoded at once."""
 
-Vectors = NDArray[np.float32]
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Mined:
     pairs: int
 
 
-def mine(config: MineConfig) -> Mined:
+def mine_pairs(config: MineConfig) -> Mined:
     """Write the best translation of each line of the first text among those of the second.
 
     The vectors of both texts are held in memory, 4 bytes a coordinate; of their cosines
@@ -152,7 +152,7 @@ def open_encoder(model: str) -> Encode:
 
 
 def best_translations(
-    left: Vectors, right: Vectors, neighbours: int, block: int
+    left: Matrix, right: Matrix, neighbours: int, block: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Row of ``right`` with the highest margin for each row of ``left``, and that margin.
 
@@ -184,7 +184,7 @@ def best_translations(
 
 
 def _mean_cosines(
-    left: Vectors, right: Vectors, neighbours: int, block: int
+    left: Matrix, right: Matrix, neighbours: int, block: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean cosine of each row ``(n,)`` and ``(m,)`` with its nearest ones on the other side."""
     near_left = np.full((len(left), min(neighbours, len(right))), -np.inf, np.float32)
@@ -200,7 +200,7 @@ def _mean_cosines(
     return near_left.mean(axis=1, dtype=np.float64), near_right.mean(axis=1, dtype=np.float64)
 
 
-def _highest(known: Vectors, more: Vectors) -> Vectors:
+def _highest(known: Matrix, more: Matrix) -> Matrix:
     """The highest of each row ``(n, k)`` of those known ``(n, k)`` and more ``(n, block)``."""
     count = known.shape[1]
     return np.partition(np.hstack([known, more]), -count, axis=1)[:, -count:]
@@ -210,7 +210,7 @@ def _blocks(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _encoded(encode: Encode, texts: Sequence[str], description: str) -> Vectors:
+def _encoded(encode: Encode, texts: Sequence[str], description: str) -> Matrix:
     """Unit vectors ``(n, d)``; zero where the encoder gives none."""
     parts, rest = [], iter(texts)
     bar = progress(description, total=len(texts), unit=" lines")

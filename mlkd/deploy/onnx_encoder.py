@@ -47,15 +47,17 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 def write_onnx(
     model: SentenceTransformer, file: Path, kind: Weights, q4: Q4Config | None = None
 ) -> None:
-    """Write the graph of an encoder (see :func:`build`).
+    """Write the graph of an encoder (see :func:`build_graph`).
 
     Raises:
         Refused: The encoder has a part that the graph cannot express.
     """
-    file.write_bytes(build(model, kind, q4).SerializeToString())
+    file.write_bytes(build_graph(model, kind, q4).SerializeToString())
 
 
-def build(model: SentenceTransformer, kind: Weights, q4: Q4Config | None = None) -> onnx.ModelProto:
+def build_graph(
+    model: SentenceTransformer, kind: Weights, q4: Q4Config | None = None
+) -> onnx.ModelProto:
     """The graph: int64 ``input_ids`` and ``attention_mask`` ``(batch, length)`` to two outputs.
 
     They are ``last_hidden_state`` ``(batch, length, hidden)``, which tools pool themselves, and

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import EncoderConfig, EvalConfig, EvalSetConfig
 from mlkd.deploy.asymmetric import asymmetric_format
-from mlkd.deploy.card import Folder, model_card
+from mlkd.deploy.card import FolderFacts, model_card
 from mlkd.deploy.dense import longest
 from mlkd.deploy.formats import BATCH, FORMATS, Format, Sides, encoder, sparse_format
 from mlkd.deploy.gate import Reference, Refused
@@ -25,7 +25,7 @@ from mlkd.deploy.trimming import trim_vocabulary
 from mlkd.deploy.uses import check_sides, check_width
 from mlkd.deploy.web.folder import web_format
 from mlkd.encoders.folder import load_folder
-from mlkd.machine.hardware import describe, device_of
+from mlkd.machine.hardware import describe_hardware, device_of
 from mlkd.metrics.evaluation import open_encoder_folder
 from mlkd.metrics.scoring import Encode, Scores
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets
@@ -44,7 +44,7 @@ Report = dict[str, Any]
 """What was measured of the weights of a folder, or ``refused`` and why."""
 
 
-def export(config: ExportConfig, source: Source, target: Path) -> Exported:
+def write_formats(config: ExportConfig, source: Source, target: Path) -> Exported:
     """Write all formats; each is kept or refused by itself.
 
     Raises:
@@ -59,7 +59,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> Exported:
     written, sets = model, first_pairs(load_sets(settings), settings.max_pairs)
     if config.trim is not None:
         written, common["trim"] = trim_vocabulary(config, source, sets, model)
-        sets = in_languages(sets, list(common["trim"]["tokens"]))
+        sets = sets_in_languages(sets, list(common["trim"]["tokens"]))
     reference = Reference(
         whole=encoder(model),
         written=encoder(written),
@@ -71,7 +71,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> Exported:
         kinds=config.vectors,
     )
     scored = _scores_of_the_run(source, reference)
-    hardware = describe(device_of("cpu"))
+    hardware = describe_hardware(device_of("cpu"))
     formats: dict[ExportFormat, Format] = dict(FORMATS)
     if "sparse" in config.format:
         base = base_of(source)
@@ -95,7 +95,7 @@ def export(config: ExportConfig, source: Source, target: Path) -> Exported:
                 if (sides := formats[name].sides) is not None:
                     report["documents"] = _documents(part, sides, reference)
                 write_json(part / "export.json", report)
-                about = Folder(name, report, longest(written), width, _is_mean(written))
+                about = FolderFacts(name, report, longest(written), width, _is_mean(written))
                 card = model_card(config, source, about)
                 (part / "README.md").write_text(card, encoding="utf-8")
         except Refused as error:
@@ -197,7 +197,7 @@ def eval_settings(config: ExportConfig, source: Source) -> EvalConfig:
     return chosen or EvalConfig(sets={"sts_dev": demo})
 
 
-def in_languages(sets: list[EvalSet], languages: list[str]) -> list[EvalSet]:
+def sets_in_languages(sets: list[EvalSet], languages: list[str]) -> list[EvalSet]:
     """The sets whose both sides are in some languages.
 
     Raises:

@@ -90,7 +90,7 @@ def section_of(
         ) from None
 
 
-def checked(config: ExportConfig) -> tuple[Source, Path]:
+def checked_source(config: ExportConfig) -> tuple[Source, Path]:
     """The encoder to export and the folder of the results; everything that needs no torch is right.
 
     Raises:

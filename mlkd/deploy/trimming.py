@@ -21,7 +21,7 @@ from mlkd.data.tokens import tokenise
 from mlkd.deploy.formats import encoder
 from mlkd.deploy.source import Source
 from mlkd.encoders.backbone import backbone_of
-from mlkd.metrics.sets import EvalSet, sentences
+from mlkd.metrics.sets import EvalSet, set_sentences
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 from mlkd.student.trim import Mask, is_kept, language_counts, pieces_to_keep, trimmed
@@ -57,7 +57,7 @@ def trim_vocabulary(
             "trim: a folder without a run does not say what its languages use; give data=<option>"
         )
     with _cache(source) as cache:
-        return _trimmed(config.trim, data, sentences(sets), model, cache)
+        return _trimmed(config.trim, data, set_sentences(sets), model, cache)
 
 
 @contextmanager

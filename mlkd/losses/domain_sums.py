@@ -100,7 +100,7 @@ def joined_means(sums: Sums) -> dict[str, Tensor]:
     return means({name: (total, ranks.mean(count)) for name, (total, count) in sums.items()})
 
 
-def joined(sums: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def joined_sums(sums: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Sums and counts of all ranks, the same on each, as :func:`gather_ranks` joins rows."""
     total, count = (gather_ranks(part.unsqueeze(0)).sum(0) for part in sums)
     return total, count

@@ -34,7 +34,7 @@ class NotRequeued(Exception):
     """A job cannot be requeued; the message is SLURM's."""
 
 
-def rank() -> int:
+def task_rank() -> int:
     """Number of this task among the tasks of its job; 0 outside of one."""
     return int(os.environ.get("SLURM_PROCID", 0))
 
@@ -76,7 +76,7 @@ def requeue(tell: Callable[[str], None]) -> NoReturn:
         Interrupted: The job is ended.
     """
     end = time.monotonic() + _PATIENCE
-    while rank() == 0:
+    while task_rank() == 0:
         try:
             _ask_for_requeue(job_number())
             tell(REQUEUED)
@@ -87,7 +87,7 @@ def requeue(tell: Callable[[str], None]) -> NoReturn:
                 raise
         time.sleep(_PAUSE)
     # The other tasks end with the first one.
-    time.sleep(_KILLED_WITHIN if rank() == 0 else _PATIENCE + _KILLED_WITHIN)
+    time.sleep(_KILLED_WITHIN if task_rank() == 0 else _PATIENCE + _KILLED_WITHIN)
     os._exit(1)
 
 

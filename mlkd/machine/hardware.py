@@ -69,7 +69,7 @@ def slow_mkl() -> bool:
     return bool(amd and "avx512f" in _cpu_info("flags") and onednn)
 
 
-def describe(device: torch.device) -> str:
+def describe_hardware(device: torch.device) -> str:
     """One line about the machine for run records."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()

@@ -26,7 +26,7 @@ _PATIENCE = datetime.timedelta(hours=24)
 
 
 @contextmanager
-def joined(config: TrainerConfig) -> Iterator[None]:
+def join_ranks(config: TrainerConfig) -> Iterator[None]:
     """Join the processes of a run; with one process there is nothing to do.
 
     Raises:
@@ -42,7 +42,7 @@ def joined(config: TrainerConfig) -> Iterator[None]:
             f"trainer.devices={config.devices} trainer.nodes={config.nodes}: needs {wanted} "
             f"processes, not {world}; start them with -m and hydra/launcher=slurm, srun or torchrun"
         )
-    place = environment()
+    place = cluster_environment()
     if wanted == 1 or place is None:
         yield
         return
@@ -128,7 +128,7 @@ def of_all(value: Any) -> list[Any]:
     return values
 
 
-def environment() -> ClusterEnvironment | None:
+def cluster_environment() -> ClusterEnvironment | None:
     """Lightning's view of what started this process; None = a plain command.
 
     Requeueing is switched off there: that is ours (:mod:`mlkd.machine.cluster`).

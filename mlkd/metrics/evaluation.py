@@ -19,9 +19,9 @@ from mlkd.config.versions import code_versions
 from mlkd.encoders.folder import with_prompt
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.encoders.head import Head, load_head
-from mlkd.machine.hardware import describe, device_of, resolve_precision
+from mlkd.machine.hardware import describe_hardware, device_of, resolve_precision
 from mlkd.metrics.scoring import Encode, Scores, can_score, score
-from mlkd.metrics.sets import EvalSet, sentences
+from mlkd.metrics.sets import EvalSet, set_sentences
 from mlkd.metrics.size import folder_mib, parameters
 from mlkd.metrics.speed import race
 from mlkd.output.errors import UserError
@@ -183,7 +183,7 @@ class Evaluation:
 
         One key for all of them, since only times of one race compare.
         """
-        hardware = describe(device_of(self.accelerator))
+        hardware = describe_hardware(device_of(self.accelerator))
         encoders = {name: encoder_fingerprint(folder) for name, folder in folders.items()}
         how = [self.max_tokens, _BATCH, hardware, torch.__version__, code_versions()]
         key = digest([encoders, self._timed(), *how])
@@ -201,7 +201,7 @@ class Evaluation:
 
     def _timed(self) -> list[str]:
         """Sentences that speed is measured with."""
-        texts = sorted(sentences(self.sets))
+        texts = sorted(set_sentences(self.sets))
         drawn = np.random.default_rng(0).permutation(len(texts))[:_TIMED]
         return [texts[i] for i in drawn]
 

@@ -16,12 +16,12 @@ from mlkd.output.errors import UserError
 _MOST = 256 << 20
 """Of an evaluation set, unpacked."""
 
-Table = tuple[Path, dict[int, list[str]]]
+SetTable = tuple[Path, dict[int, list[str]]]
 """A file and its cells by line number, counted from 1: two sentences, and the score of STS; or a
 text and its label."""
 
 
-def read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
+def read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> SetTable:
     """The embedded sets: ``sts.tsv`` has a column ``split``, ``heldout.tsv`` is a test set."""
     sts = config.kind == "sts"
     if not sts and config.split == "dev":
@@ -39,7 +39,7 @@ def read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> Table:
     }
 
 
-def read_requests(key: str, config: EvalSetConfig, language: str) -> Table:
+def read_requests(key: str, config: EvalSetConfig, language: str) -> SetTable:
     """The embedded requests: columns ``split``, ``label`` and the languages."""
     path = Path(str(files("mlkd.data.demo") / "requests.tsv"))
     (_, names), *rest = set_lines(key, path)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalConfig, EvalSetConfig
-from mlkd.config.languages import fill, split_pair
+from mlkd.config.languages import fill_languages, split_pair
 from mlkd.config.paths import user_path
 from mlkd.data.cleaning import is_blank
-from mlkd.metrics.set_files import Table, gold_scores, read_demo, read_requests, set_lines
+from mlkd.metrics.set_files import SetTable, gold_scores, read_demo, read_requests, set_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
 
@@ -109,7 +109,7 @@ def first_pairs(sets: Iterable[EvalSet], most: int | None) -> list[EvalSet]:
     ]
 
 
-def sentences(sets: Iterable[EvalSet]) -> set[str]:
+def set_sentences(sets: Iterable[EvalSet]) -> set[str]:
     """Every sentence of the sets, of both sides: none of them may be trained on."""
     return {sentence for item in sets for sentence in (*item.left, *item.right)}
 
@@ -123,10 +123,10 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
         _check_layout(key, config, pairs)
 
     @cache
-    def table(a: str, b: str, lang: str) -> Table:
+    def table(a: str, b: str, lang: str) -> SetTable:
         if config.format == "demo":
             return read_demo(key, config, a, b)
-        path = fill(config.path, {"a": a, "b": b, "lang": lang}, config.codes)
+        path = fill_languages(config.path, {"a": a, "b": b, "lang": lang}, config.codes)
         return _read_tsv(key, config, Path(root or "", user_path(path)))
 
     alone = _file_a_language(config)
@@ -170,7 +170,7 @@ def _classified(name: str, key: str, config: EvalSetConfig, root: str | None) ->
         if config.format == "demo":
             path, rows = read_requests(key, config, language)
         else:
-            place = fill(config.path, {"lang": language}, config.codes)
+            place = fill_languages(config.path, {"lang": language}, config.codes)
             path, rows = _read_tsv(key, config, Path(root or "", user_path(place)))
         for number, (_, label) in rows.items():
             if label not in config.labels:
@@ -246,7 +246,7 @@ def _check_layout(key: str, config: EvalSetConfig, pairs: list[str]) -> None:
         )
 
 
-def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> Table:
+def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> SetTable:
     columns = config.columns or tuple(range(_width(config)))
     wanted = f"at least {max(columns) + 1}" if config.columns else str(len(columns))
     rows = {}

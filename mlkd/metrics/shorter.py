@@ -60,10 +60,10 @@ def score_kinds(
     found = {}
     for kind in (WHOLE, *kinds):
 
-        def shortened(texts: Sequence[str], kind: str = kind) -> Array:
-            return shorter(known(texts), kind)
+        def encode_kind(texts: Sequence[str], kind: str = kind) -> Array:
+            return shortened(known(texts), kind)
 
-        scores: Scores = score(shortened, read, bootstrap=0)
+        scores: Scores = score(encode_kind, read, bootstrap=0)
         width = len(next(iter(known.known.values()), ()))
         found[kind] = {"bytes": stored_bytes(kind, width), "scores": scores}
     return found
@@ -93,7 +93,7 @@ def stored_bytes(kind: str, width: int) -> int:
     return {WHOLE: 4 * numbers, "int8": numbers, "binary": -(-numbers // 8)}[precision]
 
 
-def shorter(vectors: Array, kind: str) -> NDArray[np.float64]:
+def shortened(vectors: Array, kind: str) -> NDArray[np.float64]:
     """Vectors (n, d) as numbers (n, ≤ d) whose cosines are those of a kind.
 
     int8: times 127 / the largest number of the vector, rounded. binary: the signs, whose cosine

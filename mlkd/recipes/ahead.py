@@ -25,7 +25,7 @@ def run_shared(config: TrainConfig, upto: str | None, announce: Announce | None 
     Each target encoder sees the sentences of all links in one pass, as soon as it is there.
     """
     wanted = links(config)
-    with ranks.joined(config.trainer):
+    with ranks.join_ranks(config.trainer):
         chain = open_chain(config)
         chain.measure_references()
         if ranks.is_first():

@@ -28,7 +28,7 @@ from mlkd.recipes.recipe import Made, New, links
 from mlkd.recipes.run import run_chain
 from mlkd.runs.record import Run
 from mlkd.storage.files import digest, encoder_fingerprint, write_json
-from mlkd.student.shapes import Starts, Table, neurons, tables
+from mlkd.student.shapes import Starts, WordTable, neurons, tables
 from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _VERSION = 1
 _SHOWN = 4
 """Shapes that are named beside the chosen one."""
 
-Shape = tuple[Table, int, int]
+Shape = tuple[WordTable, int, int]
 """Word table, layers, and neurons of each."""
 
 
@@ -108,7 +108,7 @@ def _search(chain: Chain, source: Path, wanted: float) -> list[dict[str, Any]]:
     bar = progress("compare starts", total=len(fitting), unit=" shapes")
     for table, number, width in fitting:
         model = starts.student(table, number, width)
-        size, cosine = size_of(model, kind), starts.cosine(model)
+        size, cosine = graph_bytes(model, kind), starts.cosine(model)
         bar.update()
         student = starts.size(table, number, width)
         if size <= most:
@@ -122,21 +122,21 @@ def _search(chain: Chain, source: Path, wanted: float) -> list[dict[str, Any]]:
     return sorted(found, key=lambda shape: -shape["cosine"])
 
 
-def size_of(model: Any, kind: Weights) -> int:
+def graph_bytes(model: Any, kind: Weights) -> int:
     """Bytes of an encoder's graph."""
-    from mlkd.deploy.onnx_encoder import build
+    from mlkd.deploy.onnx_encoder import build_graph
 
-    return int(build(model, kind).ByteSize())
+    return int(build_graph(model, kind).ByteSize())
 
 
-def sizes(starts: Starts, kind: Weights) -> dict[tuple[Table, int], tuple[int, int]]:
+def sizes(starts: Starts, kind: Weights) -> dict[tuple[WordTable, int], tuple[int, int]]:
     """Bytes of a student with one layer, and of each further layer, by table and neurons."""
     known, widths = tables(starts.width), neurons(starts.neurons)
     bar = progress("count bytes", total=len(known) + 2 * len(widths), unit=" graphs")
 
-    def measured(table: Table, number: int, width: int) -> int:
+    def measured(table: WordTable, number: int, width: int) -> int:
         bar.update()
-        return size_of(starts.blank(table, number, width), kind)
+        return graph_bytes(starts.blank(table, number, width), kind)
 
     one = {width: measured(known[0], 1, width) for width in widths}
     two = {width: measured(known[0], min(2, starts.depth), width) for width in widths}
@@ -151,10 +151,10 @@ def sizes(starts: Starts, kind: Weights) -> dict[tuple[Table, int], tuple[int, i
 
 
 def deepest(
-    sizes: dict[tuple[Table, int], tuple[int, int]], depth: int, most: float
+    sizes: dict[tuple[WordTable, int], tuple[int, int]], depth: int, most: float
 ) -> tuple[list[Shape], int]:
     """The shapes that fit and could not have more layers or neurons, and the least size of all."""
-    fitting: dict[tuple[Table, int], int] = {}
+    fitting: dict[tuple[WordTable, int], int] = {}
     for (table, width), (first, further) in sizes.items():
         count = 1 + int((most - first) // further) if further else 1
         if first <= most:

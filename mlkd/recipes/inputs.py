@@ -24,7 +24,7 @@ from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine import ranks
 from mlkd.machine.hardware import device_of
 from mlkd.metrics.evaluation import open_encoder_folder
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, load_sets, set_sentences
 from mlkd.metrics.similarity import cosines
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Given, links, references
@@ -84,7 +84,7 @@ def prepare(config: TrainConfig) -> Prepared:
         for folder in (cache, *cache.glob("targets-*"), Path(config.output_dir, "runs")):
             remove_leftovers(folder)
         pairs = prepare_pairs(
-            config.data, sentences(sets), cache, allow_download=config.allow_download
+            config.data, set_sentences(sets), cache, allow_download=config.allow_download
         )
         labelled = _labelled(config, sets, cache)
         if config.student.trim is not None and config.budget_mib is None:
@@ -113,14 +113,14 @@ def prepare(config: TrainConfig) -> Prepared:
 
 def _labelled(config: TrainConfig, sets: list[EvalSet], cache: Path) -> dict[str, PairStore]:
     """Labelled text by link; links that name the same corpora share it."""
-    test = sentences(item for item in sets if item.split == "test")
+    test = set_sentences(item for item in sets if item.split == "test")
     known: dict[tuple[str, ...], PairStore] = {}
     found = {}
     for link in links(config):
         if names := tuple(link.labelled):
             if names not in known:
                 known[names] = prepare_labelled(
-                    config.data, link.labelled, sentences(sets), test, cache
+                    config.data, link.labelled, set_sentences(sets), test, cache
                 )
             found[link.name] = known[names]
     return found

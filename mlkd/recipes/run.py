@@ -38,7 +38,7 @@ def run_chain(
         What the last link left, in each process of a run the same.
     """
     wanted = links(config)
-    with ranks.joined(config.trainer):
+    with ranks.join_ranks(config.trainer):
         chain = open_chain(config)
         chain.measure_references()
         run_links(chain, wanted, announce, show)

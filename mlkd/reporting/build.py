@@ -11,7 +11,7 @@ from typing import Any
 from mlkd.metrics.summary import numbers
 from mlkd.reporting.collect import ReportCell, curves
 from mlkd.reporting.compare import comparable, group_seeds
-from mlkd.reporting.figures import PICTURES, draw
+from mlkd.reporting.figures import PICTURES, draw_figures
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
 from mlkd.storage.files import replacing_files
@@ -20,7 +20,7 @@ from mlkd.training.ratios import ratios_of
 log = logging.getLogger(__name__)
 
 
-def build(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
+def write_report(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
     """Write ``report.html`` and ``.md``, PNG pictures, and for programs three CSV files.
 
     Returns:
@@ -37,7 +37,7 @@ def build(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
     found = {link: ratios_of(link) for link in lines}
     ratios = {link: one for link, one in found.items() if one is not None}
     with replacing_files(folder, removed=[f"{name}.png" for name in PICTURES]) as part:
-        pictures = draw(groups, known, lines, ratios, part)
+        pictures = draw_figures(groups, known, lines, ratios, part)
         write_csv(part / "table.csv", groups)
         write_references(part / "references.csv", references)
         write_curves(part / "curves.csv", lines)

@@ -17,8 +17,7 @@ from mlkd.reporting.collect import Curve
 from mlkd.reporting.compare import Group, Spread, front, heat_maps
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
-from mlkd.training.ratios import COLOURS, Ratios, size
-from mlkd.training.ratios import draw as draw_ratios
+from mlkd.training.ratios import COLOURS, Ratios, draw_ratios, size
 
 PICTURES = ("front", "heat-maps", "languages", "curves", "ratios")
 """Names of the pictures, in their order."""
@@ -27,7 +26,7 @@ _MOST_RATIOS = 12
 """Runs whose ratios are in one picture, the first ones."""
 
 
-def draw(
+def draw_figures(
     groups: Sequence[Group],
     references: dict[str, dict[str, float]],
     curves: Mapping[Path, Curve],

@@ -18,7 +18,7 @@ from mlkd.output.label import text
 from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front, heat_maps
 from mlkd.reporting.figures import status_of, title_of, width
-from mlkd.reporting.tables import command, seconds, summary
+from mlkd.reporting.tables import command, count_statuses, training_seconds
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 from mlkd.training.ratios import Ratios
@@ -69,7 +69,7 @@ def write_page(
     )
     html = template.render(
         title=title,
-        summary=summary(cells),
+        count_statuses=count_statuses(cells),
         odd=[cell.id for cell in odd],
         bad=[(cell, group) for group in groups for cell in group.cells if not cell.measured],
         rows=_rows(groups, settings, columns),
@@ -185,7 +185,7 @@ def _cell(cell: ReportCell) -> dict[str, Any]:
         "log": cell.log,
         "folder": str(cell.links[-1]) if cell.links else None,
         "links": [link.name for link in cell.links],
-        "seconds": seconds(cell),
+        "seconds": training_seconds(cell),
         "command": command(cell),
         "config": yaml.safe_dump(cell.config, sort_keys=False) if cell.config else None,
     }

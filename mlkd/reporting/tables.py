@@ -55,7 +55,7 @@ def write_markdown(
 ) -> None:
     """The same for a Markdown reader: tables, front, seeds, failures, pictures."""
     cells = [cell for group in groups for cell in group.cells]
-    parts = ["# Comparison\n", f"{summary(cells)}\n"]
+    parts = ["# Comparison\n", f"{count_statuses(cells)}\n"]
     labels = {cell.id: group.label for group in groups for cell in group.cells}
     measured = [cell for cell in cells if cell.measured]
     if measured:
@@ -84,7 +84,7 @@ def write_markdown(
         part.write_text("\n".join(parts), encoding="utf-8")
 
 
-def describe(cell: ReportCell) -> str:
+def describe_student(cell: ReportCell) -> str:
     """What a selected student is, and how to get it into a program."""
     values = numbers(cell.measured, cell.record.get("share"))
     lines = [f"{MEASURES[name]}: {value:.2f}" for name, value in values.items()]
@@ -99,7 +99,7 @@ def describe(cell: ReportCell) -> str:
     )
 
 
-def summary(cells: Sequence[ReportCell]) -> str:
+def count_statuses(cells: Sequence[ReportCell]) -> str:
     """How many cells there are of each status."""
     counts = {
         status: sum(cell.status == status for cell in cells)
@@ -113,7 +113,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
     """What a number needs to be believed: when, where, with which code and command."""
     record = cell.record
     return {
-        "seconds": seconds(cell),
+        "seconds": training_seconds(cell),
         "student_seconds": cell.student_seconds,
         "finished": record.get("finished"),
         "hardware": (record.get("training") or {}).get("hardware"),
@@ -124,7 +124,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
     }
 
 
-def seconds(cell: ReportCell) -> float | None:
+def training_seconds(cell: ReportCell) -> float | None:
     """Training time of a cell's last link; the links before it may be shared."""
     training = cell.record.get("training")
     return training["seconds"] if training else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlkd.config.commands import RunsConfig
 from mlkd.config.compose import run
 from mlkd.output.errors import UserError
-from mlkd.runs.inventory import RunState, inventory, needed_by, prunable, prune, size_of
+from mlkd.runs.inventory import RunState, folder_bytes, inventory, needed_by, prunable, prune
 
 
 def main(config: RunsConfig) -> None:
@@ -19,7 +19,7 @@ def main(config: RunsConfig) -> None:
         raise UserError(f"output_dir={config.output_dir}: no runs in {output / 'runs'}")
     if config.action == "list":
         _show({entry: "" for entry in entries}, entries)
-        print(f"cache: {_mib(size_of(output / 'cache'))} MiB, made again where it is needed")
+        print(f"cache: {_mib(folder_bytes(output / 'cache'))} MiB, made again where it is needed")
         print(f"runs: {output / 'runs'}")
         return
     found = dict(prunable(output, entries))

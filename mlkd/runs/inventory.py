@@ -46,7 +46,7 @@ class RunState:
     @cached_property
     def size(self) -> int:
         """Bytes on disk when first asked for; a network disk takes its time to tell."""
-        return size_of(self.folder)
+        return folder_bytes(self.folder)
 
 
 def inventory(output: Path) -> list[RunState]:
@@ -95,7 +95,7 @@ def prune(output: Path, chosen: list[RunState]) -> Iterator[RunState]:
                 yield entry
 
 
-def size_of(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all files of a folder."""
     total = 0
     for path in folder.rglob("*"):

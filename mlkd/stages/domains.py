@@ -270,7 +270,7 @@ class DomainsStage(Stage):
         even = (count > 0).float().expand(self._states, -1) / (count > 0).sum()
         if self.graph is None or self.settings.graph is None:
             return even
-        total, count = over.joined(sums["prototypes"])
+        total, count = over.joined_sums(sums["prototypes"])
         prototypes = (total / count.clamp_min(1.0)).transpose(1, 2)
         on = [self.device] if self.device.type == "cuda" else []
         with torch.autocast(self.device.type, enabled=False), torch.random.fork_rng(on):

@@ -28,7 +28,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Table:
+class WordTable:
     """A kind of word table: narrow or coded."""
 
     bottleneck: int | None = None
@@ -40,13 +40,13 @@ class Table:
         return "svd" if self.codes is None else "kmeans"
 
 
-def tables(width: int) -> list[Table]:
+def tables(width: int) -> list[WordTable]:
     """The word tables that are compared, for token vectors of some width, small ones first.
 
     For 384 they are bottlenecks of 64 and 128, and 32 to 96 codes.
     """
-    narrow = [Table(bottleneck=width // part) for part in (6, 3)]
-    return narrow + [Table(codes=width // part) for part in (12, 8, 6, 4) if width % part == 0]
+    narrow = [WordTable(bottleneck=width // part) for part in (6, 3)]
+    return narrow + [WordTable(codes=width // part) for part in (12, 8, 6, 4) if width % part == 0]
 
 
 def neurons(most: int) -> list[int]:
@@ -95,9 +95,9 @@ class Starts:
         self.compared = chosen[np.argsort(lengths, kind="stable")]
         self._wanted = self._vectors(source)
         self._narrow: dict[int, SentenceTransformer] = {self.neurons: source}
-        self._words: dict[Table, dict[str, Tensor]] = {}
+        self._words: dict[WordTable, dict[str, Tensor]] = {}
 
-    def size(self, table: Table, number: int, width: int) -> StudentConfig:
+    def size(self, table: WordTable, number: int, width: int) -> StudentConfig:
         """A student with ``number`` layers of ``width`` neurons, trimmed."""
         return StudentConfig(
             bottleneck=table.bottleneck,
@@ -109,13 +109,13 @@ class Starts:
             trim=TrimConfig(),
         )
 
-    def blank(self, table: Table, number: int, width: int) -> SentenceTransformer:
+    def blank(self, table: WordTable, number: int, width: int) -> SentenceTransformer:
         """A student of a shape with a random word table, for its size."""
         if width not in self._narrow:
             self._narrow[width] = narrowed(self._source, self._tokens, width)
         return self._built(table, number, width, "random")
 
-    def student(self, table: Table, number: int, width: int) -> SentenceTransformer:
+    def student(self, table: WordTable, number: int, width: int) -> SentenceTransformer:
         """The student of a shape as it starts."""
         model = self.blank(table, number, width)
         embeddings = backbone_of(model).embeddings
@@ -125,7 +125,7 @@ class Starts:
         embeddings.load_state_dict(self._words[table])
         return model
 
-    def _built(self, table: Table, number: int, width: int, start: str) -> SentenceTransformer:
+    def _built(self, table: WordTable, number: int, width: int, start: str) -> SentenceTransformer:
         init = self._init.model_copy(update={"embedding": start})
         size, source = self.size(table, number, width), self._narrow[width]
         return build_student(source, size, init, self._frequency, self._max_tokens, self._seed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Array:
+class JobArray:
     """A part of some jobs that is submitted as one array."""
 
     start: int
@@ -19,7 +19,7 @@ class Array:
     """The array, by its place in the list, that has to have ended before; None = none."""
 
 
-def make_arrays(jobs: int, limit: int, parallel: int) -> list[Array]:
+def make_arrays(jobs: int, limit: int, parallel: int) -> list[JobArray]:
     """Spread jobs evenly over as few arrays as possible.
 
     All arrays together run at most ``parallel`` jobs at a time. They share these out among
@@ -38,5 +38,5 @@ def make_arrays(jobs: int, limit: int, parallel: int) -> list[Array]:
         lane = index % side
         share = parallel // side + (lane < parallel % side)
         after = index - side if index >= side else None
-        arrays.append(Array(edges[index], edges[index + 1], share, after))
+        arrays.append(JobArray(edges[index], edges[index + 1], share, after))
     return arrays

@@ -25,7 +25,7 @@ from mlkd.sweeps.grid import Cell, Request, make_cells, read_request
 from mlkd.sweeps.job import write_job
 from mlkd.sweeps.local import run_in_processes, run_in_turn
 from mlkd.sweeps.logs import worth_reading
-from mlkd.sweeps.plan import describe, summary
+from mlkd.sweeps.plan import describe_plan, summary_table
 from mlkd.sweeps.queue import patiently, queued_jobs
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.status import this_process
@@ -43,7 +43,7 @@ def main(overrides: Sequence[str]) -> None:
         with composing():
             request = read_request(overrides)
             record = _search(request, command) if request.sweep.optuna else _grid(request, command)
-        finished = finish(record)
+        finished = print_outcome(record)
     if not finished:
         sys.exit(1)
 
@@ -97,7 +97,7 @@ def run_cells(
     wanted = {job.id for job in jobs if job.is_cell} if only is None else only
     pending = [job for job in unfinished(jobs, wanted, entries, known) if job.id not in queued]
     log.info("sweep %s, %s", request.sweep.name, record.folder)
-    for line in describe(jobs, pending, impossible, known, name):
+    for line in describe_plan(jobs, pending, impossible, known, name):
         log.info("%s", line)
     if queued:
         log.info("still queued or running on SLURM since an earlier call: %d jobs", len(queued))
@@ -147,11 +147,11 @@ def unfinished(
     return needed[::-1]
 
 
-def finish(record: SweepRecord) -> bool:
+def print_outcome(record: SweepRecord) -> bool:
     """Print the cells and where the record is; gives whether all are finished."""
     content = record.read()
     cells = content["cells"]
-    Console(width=160).print(summary(cells, finished_runs(Path(content["output_dir"]))))
+    Console(width=160).print(summary_table(cells, finished_runs(Path(content["output_dir"]))))
     left = [entry for entry in cells if entry["status"] != "finished"]
     shared = [entry for entry in content["shared"] if entry["status"] != "finished"]
     for entry, path in worth_reading(record, [*shared, *left]):

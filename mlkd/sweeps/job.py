@@ -21,9 +21,9 @@ from mlkd.config.versions import code_versions
 from mlkd.machine.cluster import (
     TIMEOUT_SIGNAL,
     NotRequeued,
-    rank,
     requeue,
     stopped_by_signals,
+    task_rank,
 )
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.output.process import own_process
@@ -69,22 +69,22 @@ def run_job(folder: Path, identity: str) -> None:
     """
     record = SweepRecord(folder)
     job = json.loads(record.job(identity).read_text(encoding="utf-8"))
-    enter: Callable[..., None] = record.update if rank() == 0 else lambda *args, **fields: None
+    enter: Callable[..., None] = record.update if task_rank() == 0 else lambda *args, **fields: None
     started = time.monotonic()
     runs: list[str] = []
 
     def announce(run: Run) -> None:
         runs.append(run.id)
         enter(identity, runs=runs)
-        if job["name"] and run.link == job["upto"] and rank() == 0:
+        if job["name"] and run.link == job["upto"] and task_rank() == 0:
             record.link(job["name"], run.folder)
 
     path = record.log(identity)
-    if rank() > 0:
-        path = path.with_suffix(f".{rank()}.log")
+    if task_rank() > 0:
+        path = path.with_suffix(f".{task_rank()}.log")
     with _logging_to(path), stopped_by_signals():
         try:
-            with record.running(identity) if rank() == 0 else nullcontext():
+            with record.running(identity) if task_rank() == 0 else nullcontext():
                 enter(identity, status="missing", error=None)  # that of an earlier life
                 score = _work(record, job, announce)
         except (Interrupted, KeyboardInterrupt) as error:

@@ -18,7 +18,7 @@ from mlkd.runs.index import Finished
 from mlkd.sweeps.tree import Job
 
 
-def describe(
+def describe_plan(
     jobs: Sequence[Job],
     pending: Sequence[Job],
     impossible: Mapping[str, str],
@@ -75,7 +75,7 @@ def cost(configs: Iterable[TrainConfig], known: Mapping[str, Finished]) -> str:
     return words
 
 
-def summary(entries: Sequence[Mapping[str, Any]], known: Mapping[str, Finished]) -> Table:
+def summary_table(entries: Sequence[Mapping[str, Any]], known: Mapping[str, Finished]) -> Table:
     """The cells of a sweep: what came of them."""
     by_id = {run.id: run for run in known.values()}
     table = Table("cell", "overrides", "status", "dev", "MiB", "seconds", "error")

@@ -21,7 +21,7 @@ from mlkd.data.plan import labels
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.backbone import backbone_of
 from mlkd.machine import ranks
-from mlkd.machine.hardware import describe, device_of, resolve_precision
+from mlkd.machine.hardware import describe_hardware, device_of, resolve_precision
 from mlkd.runs.record import Run
 from mlkd.stages import stage_of
 from mlkd.stages.base import Stage
@@ -116,7 +116,7 @@ def fit(
         "seconds": round(checkpoint.earlier + time.monotonic() - started, 1),
         "precision": precision,
         "processes": trainer_config.processes,
-        "hardware": describe(device),
+        "hardware": describe_hardware(device),
         "best": best.best,
         "curve": best.curve,
         "checkpoints": checkpoint.cost(),
@@ -174,7 +174,7 @@ def _trainer(
         devices=settings.devices,
         num_nodes=settings.nodes,
         strategy=_strategy(),
-        plugins=ranks.environment(),
+        plugins=ranks.cluster_environment(),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_steps=steps,
         max_epochs=-1,

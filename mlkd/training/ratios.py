@@ -74,7 +74,7 @@ def ratios_of(folder: Path) -> Ratios | None:
 def picture(ratios: Ratios) -> Figure:
     """States by domains at the weights that were kept, and each domain over time."""
     figure = Figure(figsize=size(ratios), layout="constrained")
-    figure.colorbar(draw(ratios, *figure.subplots(1, 2)), ax=figure.axes[:1], label="ratio")
+    figure.colorbar(draw_ratios(ratios, *figure.subplots(1, 2)), ax=figure.axes[:1], label="ratio")
     return figure
 
 
@@ -93,7 +93,7 @@ def size(ratios: Ratios) -> tuple[float, float]:
     return 6.5 + 0.4 * domains, 2.0 + 0.3 * states
 
 
-def draw(ratios: Ratios, field: Axes, lines: Axes) -> AxesImage:
+def draw_ratios(ratios: Ratios, field: Axes, lines: Axes) -> AxesImage:
     """Draw both parts; gives the heat map for a bar of its colours.
 
     Args:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mlkd.config.compose import validate
 from mlkd.config.inputs import CorpusConfig, DataConfig
-from mlkd.config.languages import fill, language_code, pair_code, spellings, split_pair
+from mlkd.config.languages import fill_languages, language_code, pair_code, spellings, split_pair
 from mlkd.output.errors import UserError
 
 
@@ -86,10 +86,10 @@ def test_opus_names_pairs_in_alphabetical_order() -> None:
         ("pt-BR", "en", "en-pt_br/OpenSubtitles.en-pt_br.en"),
     ]:
         sides = {"source": source, "target": target}
-        assert fill(path, sides, {"pt-BR": "pt_br"}) == expected
+        assert fill_languages(path, sides, {"pt-BR": "pt_br"}) == expected
     # The order is that of what stands in the name.
-    assert fill("{pair}", {"a": "en", "b": "zh"}, {"zh": "cmn"}) == "cmn-en"
-    assert fill("{pair}.{lang}", {"a": "en", "b": "de", "lang": "en"}, {}) == "de-en.en"
+    assert fill_languages("{pair}", {"a": "en", "b": "zh"}, {"zh": "cmn"}) == "cmn-en"
+    assert fill_languages("{pair}.{lang}", {"a": "en", "b": "de", "lang": "en"}, {}) == "de-en.en"
 
 
 def test_spellings() -> None:

@@ -20,7 +20,7 @@ from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.deploy.formats import FORMATS, open_onnx
 from mlkd.encoders.folder import load_folder
 from mlkd.metrics.scoring import score, select_value
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, load_sets, set_sentences
 from mlkd.metrics.similarity import unit
 
 WAYS = {
@@ -38,7 +38,7 @@ def table() -> str:
     model.max_seq_length = 64
     english = EvalSetConfig(kind="sts", split="dev", format="demo", languages=["en"])
     sets = load_sets(EvalConfig(sets={"demo": english}))
-    texts = sorted(sentences(sets))
+    texts = sorted(set_sentences(sets))
     expected = unit(model.encode(texts))
     known = dict(zip(texts, expected, strict=True))
     whole = _dev(known, sets)

@@ -244,10 +244,10 @@ def test_onnx_of_other_heads_activations_and_tails(
 def test_what_a_graph_cannot_express_is_refused(
     name: str, message: str, encoder_folder: Path
 ) -> None:
-    from mlkd.deploy.onnx_encoder import build
+    from mlkd.deploy.onnx_encoder import build_graph
 
     with pytest.raises(UserError, match=f"onnx: {message} is not supported; allowed: "):
-        build(other_encoder(encoder_folder, name), "fp32")
+        build_graph(other_encoder(encoder_folder, name), "fp32")
 
 
 def test_int8_is_small_and_does_not_depend_on_the_batch(

@@ -20,7 +20,7 @@ from students import small
 
 from mlkd.config.commands import MineConfig
 from mlkd.deploy.formats import FORMATS
-from mlkd.deploy.mining import HEADER, LEAST_MEAN, best_translations, mine, open_encoder, read
+from mlkd.deploy.mining import HEADER, LEAST_MEAN, best_translations, mine_pairs, open_encoder, read
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.bitext import retrieval
 from mlkd.metrics.similarity import unit
@@ -271,7 +271,7 @@ def test_in_tatoeba_it_finds_what_an_evaluation_says(tmp_path: Path) -> None:
         a.write_text("\n".join(left), encoding="utf-8")
         b.write_text("\n".join(shuffled), encoding="utf-8")
         config = MineConfig(texts=[str(a), str(b)], model=model, output=str(out))
-        written = mine(config).pairs
+        written = mine_pairs(config).pairs
         rows = rows_of(out)
         assert len(rows) == written == len(set(left))
         right_ones = [(row[3], row[4]) in correct for row in rows]
@@ -311,7 +311,7 @@ assert not {{"torch", "transformers", "sentence_transformers", "scipy"}} & sys.m
 def test_a_missing_text_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from mlkd.config.commands import MineConfig; from mlkd.deploy import mining\n"
-        "try: mining.mine(MineConfig(texts=['x', 'y'], model='m', output='o'))\n"
+        "try: mining.mine_pairs(MineConfig(texts=['x', 'y'], model='m', output='o'))\n"
         "except Exception as error: print(error)\n"
         "print('torch' in sys.modules)"
     )

@@ -93,5 +93,5 @@ def test_sums_of_batches_are_added_and_divided_by_what_there_was() -> None:
     both = over.added(over.added({}, one), other)
     torch.testing.assert_close(over.means(both)["hidden"], torch.tensor([[1.4, 0.0, 1.0]]))
     assert over.joined_means(both)["hidden"].tolist() == over.means(both)["hidden"].tolist()
-    total, count = over.joined(both["hidden"])
+    total, count = over.joined_sums(both["hidden"])
     assert (total.tolist(), count.tolist()) == ([[7.0, 0.0, 5.0]], [5.0, 0.0, 5.0])

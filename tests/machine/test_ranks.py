@@ -122,7 +122,7 @@ class Last(L.Callback):
 
 def train_stage_one(config: TrainConfig) -> dict[str, Tensor]:
     last = Last()
-    with ranks.joined(config.trainer):
+    with ranks.join_ranks(config.trainer):
         chain = open_chain(config)
         link = links(config)[0]
         run = Run(Path(config.output_dir, "runs"), link.name, link.settings.stage, {})
@@ -271,14 +271,14 @@ def test_how_a_process_was_started(
         monkeypatch.setenv(name, value)
     assert (started_processes(), is_first_here()) == (found, speaks)
     if found == 1:
-        assert type(ranks.environment()) in (type(None), LightningEnvironment)
+        assert type(ranks.cluster_environment()) in (type(None), LightningEnvironment)
     else:
         with (
             pytest.raises(UserError, match=f"needs 1 processes, but .* has started {found}"),
             together(TrainerConfig(), []),
         ):
             pass
-        with pytest.raises(UserError, match="needs 1 processes"), ranks.joined(TrainerConfig()):
+        with pytest.raises(UserError, match="needs 1 processes"), ranks.join_ranks(TrainerConfig()):
             pass
     with together(TrainerConfig(devices=found), []):
         assert started_processes() == found
@@ -320,7 +320,7 @@ def test_the_first_process_starts_and_ends_the_others(tmp_path: Path) -> None:
     before = dict(os.environ)
     config = TrainerConfig(devices=3)
     with together(config, ["-c", code, str(tmp_path), "0"]):
-        assert started_processes() == 3 and ranks.environment() is not None
+        assert started_processes() == 3 and ranks.cluster_environment() is not None
         port = os.environ["MASTER_PORT"]
     assert dict(os.environ) == before
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -341,7 +341,7 @@ def test_the_first_process_starts_and_ends_the_others(tmp_path: Path) -> None:
 def test_the_number_of_processes_is_checked(tiny: Callable[..., TrainConfig]) -> None:
     with (
         pytest.raises(UserError, match="needs 2 processes, not 1"),
-        ranks.joined(TrainerConfig(devices=2)),
+        ranks.join_ranks(TrainerConfig(devices=2)),
     ):
         pass
     with pytest.raises(UserError, match=r"batch_size=16 must be a multiple of .* = 3"):

@@ -14,7 +14,7 @@ from mlkd.config.inputs import EvalConfig
 from mlkd.encoders.head import Head
 from mlkd.metrics.classification import classification_scores
 from mlkd.metrics.scoring import score, select_value, share_of
-from mlkd.metrics.sets import EvalSet, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, load_sets, set_sentences
 from mlkd.metrics.summary import numbers, pair_scores
 from mlkd.metrics.table import row_of, to_markdown
 from mlkd.output.errors import UserError
@@ -59,7 +59,7 @@ def test_a_set_is_scored_with_a_head_for_its_labels_in_any_order(tmp_path: Path)
     (tmp_path / "en.tsv").write_text(ROWS)
     sets = load(tmp_path)
     assert sets[0].pair == "en-en" and sets[0].labels == ("good", "fair", "bad")
-    assert sentences(sets) == {"very nice", "so so", "awful", "really nice"}
+    assert set_sentences(sets) == {"very nice", "so so", "awful", "really nice"}
     scores = score(encode, sets, bootstrap=0, head=HEAD)
     measured = scores["sets"]["s"]["pairs"]["en-en"]
     assert measured["accuracy"] == 75.0

@@ -21,7 +21,7 @@ from mlkd.config.compose import composing
 from mlkd.config.inputs import EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.metrics.scoring import score
-from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, sentences
+from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, set_sentences
 from mlkd.output.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_one_file_a_language_crosses_the_sides(root: Path) -> None:
     assert cross.scores is not None
     assert cross.scores.tolist() == [1, 5]
     assert (cross.name, cross.kind, cross.split) == ("s", "sts", "test")
-    assert sentences([same_de, cross]) == {
+    assert set_sentences([same_de, cross]) == {
         "A cat.", "Rain.", "Eine Katze.", "Regen.", "Ein Hund.", "Es regnet."
     }  # fmt: skip
 

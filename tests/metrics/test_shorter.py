@@ -14,7 +14,7 @@ from mlkd.config.commands import EvaluateConfig
 from mlkd.deploy import encode as shipped
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet
-from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds, shorter, stored_bytes
+from mlkd.metrics.shorter import Remembered, check_kinds, score_kinds, shortened, stored_bytes
 from mlkd.metrics.similarity import cosines, unit
 from mlkd.output.errors import UserError
 
@@ -51,7 +51,7 @@ def test_what_is_scored_is_what_an_index_compares(kind: str) -> None:
     else:
         numbers = stored.astype(np.float64)
         expected = (unit(numbers[:100]) * unit(numbers[100:])).sum(1)
-    compared = shorter(ROWS, kind)
+    compared = shortened(ROWS, kind)
     # A number that lies between two bytes may be rounded either way.
     assert cosines(compared[:100], compared[100:]) == pytest.approx(expected, abs=1e-6, rel=1e-6)
 
@@ -76,7 +76,7 @@ def test_binary_is_that_of_sentence_transformers() -> None:
 @pytest.mark.parametrize("kind", ["8", "int8", "binary"])
 def test_a_vector_of_nothing_is_like_nothing(kind: str) -> None:
     rows = np.array([[0.0] * 16, [np.nan] * 16, [1.0] * 16])
-    found = shorter(rows, kind)
+    found = shortened(rows, kind)
     assert not found[:2].any()
     assert found[2].all()
     for precision in ("float32", "int8"):

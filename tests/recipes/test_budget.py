@@ -13,10 +13,10 @@ from mlkd.deploy.onnx_encoder import write_onnx
 from mlkd.encoders.folder import load_folder
 from mlkd.output.errors import UserError
 from mlkd.recipes import budget
-from mlkd.recipes.budget import deepest, size_of, sizes, within_budget
+from mlkd.recipes.budget import deepest, graph_bytes, sizes, within_budget
 from mlkd.recipes.front import run_front
 from mlkd.recipes.run import run_chain
-from mlkd.student.shapes import Starts, Table, neurons, tables
+from mlkd.student.shapes import Starts, WordTable, neurons, tables
 
 INIT = InitConfig(source="teacher", layers="ends", embedding="svd")
 
@@ -30,8 +30,8 @@ def starts_of(folder: Path) -> Starts:
 
 
 def test_the_tables_of_the_usual_width() -> None:
-    narrow = [Table(bottleneck=64), Table(bottleneck=128)]
-    assert tables(384) == [*narrow, *(Table(codes=n) for n in (32, 48, 64, 96))]
+    narrow = [WordTable(bottleneck=64), WordTable(bottleneck=128)]
+    assert tables(384) == [*narrow, *(WordTable(codes=n) for n in (32, 48, 64, 96))]
     assert neurons(1536) == [384, 768, 1152, 1536]
 
 
@@ -43,13 +43,13 @@ def test_bytes_are_those_of_the_file(encoder_folder: Path, tmp_path: Path, kind)
         model = starts.student(table, starts.depth, width)
         write_onnx(model, tmp_path / "model.onnx", kind)
         written = (tmp_path / "model.onnx").stat().st_size
-        assert size_of(model, kind) == written
+        assert graph_bytes(model, kind) == written
         # Names of nodes have more digits in deeper graphs.
         assert written == pytest.approx(first + (starts.depth - 1) * further, abs=1000)
 
 
 def test_the_deepest_shapes_that_fit() -> None:
-    a, b = Table(bottleneck=1), Table(codes=2)
+    a, b = WordTable(bottleneck=1), WordTable(codes=2)
     counted = {(a, 8): (100, 10), (a, 16): (110, 20), (b, 8): (50, 10), (b, 16): (60, 20)}
     shapes, least = deepest(counted, 3, 109)
     assert shapes == [(a, 1, 8), (b, 3, 16)]  # with 8 neurons it could have no more layers
@@ -60,11 +60,11 @@ def test_the_deepest_shapes_that_fit() -> None:
 
 def test_a_larger_shape_starts_nearer(encoder_folder: Path) -> None:
     starts = starts_of(encoder_folder)
-    whole = starts.cosine(starts.student(Table(codes=4), starts.depth, starts.neurons))
-    small = starts.cosine(starts.student(Table(codes=2), 1, starts.neurons // 4))
+    whole = starts.cosine(starts.student(WordTable(codes=4), starts.depth, starts.neurons))
+    small = starts.cosine(starts.student(WordTable(codes=2), 1, starts.neurons // 4))
     assert whole > 0.99 > small
     again = starts_of(encoder_folder)
-    assert again.cosine(again.student(Table(codes=2), 1, starts.neurons // 4)) == small
+    assert again.cosine(again.student(WordTable(codes=2), 1, starts.neurons // 4)) == small
 
 
 def test_a_size_gives_a_student(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_size_gives_a_student(tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     assert chosen.budget_mib is None
     run_chain(chosen)
     (run,) = (tmp_path / "out/runs").glob("recurrent-*")
-    size = size_of(load_folder(run / "student"), "int8") / 2**20
+    size = graph_bytes(load_folder(run / "student"), "int8") / 2**20
     (kept,) = (tmp_path / "out/cache").glob("budget-*.json")
     pairs = PairStore.open(next((tmp_path / "out/cache").glob("pairs-*/")))
     held_out = pairs.dev_pairs()
@@ -111,7 +111,7 @@ def test_a_smaller_student_is_cut_from_the_larger_one_and_trained_for_less(
     assert small["config"]["student"]["layers"] <= large["config"]["student"]["layers"]
     for record, most in ((large, 0.05), (small, 0.035)):
         student = load_folder(tmp_path / "out/runs" / record["id"] / "student")
-        assert size_of(student, "int8") <= most * 2**20
+        assert graph_bytes(student, "int8") <= most * 2**20
     caplog.set_level("INFO")
     result = run_front(asked)
     assert caplog.text.count("recurrent: reused (") == 2

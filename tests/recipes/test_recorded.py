@@ -55,7 +55,7 @@ def measure(output: Path) -> dict[str, Any]:
 
     from mlkd.config.compose import composing, validate
     from mlkd.config.schema import TrainConfig
-    from mlkd.machine.hardware import describe
+    from mlkd.machine.hardware import describe_hardware
     from mlkd.recipes.run import run_chain
     from mlkd.storage.files import file_sha256
 
@@ -73,7 +73,7 @@ def measure(output: Path) -> dict[str, Any]:
             "dev": [point["dev/loss"] for point in curve],
             "weights": file_sha256(folder / "student" / "model.safetensors"),
         }
-    hardware = describe(torch.device("cpu"))
+    hardware = describe_hardware(torch.device("cpu"))
     torch.set_num_threads(threads)
     kernels = torch.backends.cpu.get_cpu_capability()  # equal names, other instructions
     found = {"hardware": hardware, "kernels": kernels, "torch": torch.__version__}

@@ -22,7 +22,7 @@ from mlkd.config.section import Decides
 from mlkd.config.trees import compose_tree
 from mlkd.output.errors import UserError
 from mlkd.report import as_overrides
-from mlkd.reporting.build import build, references_of
+from mlkd.reporting.build import references_of, write_report
 from mlkd.reporting.collect import ReportCell, collect, curve
 from mlkd.reporting.compare import comparable, front, group_seeds, heat_maps, select
 from mlkd.reporting.figures import title_of
@@ -119,7 +119,7 @@ def test_damaged_and_odd_links_leave_the_rest_of_the_report(
     found = collect([str(tmp_path)])
     words = [(cell.id, cell.status) for cell in found[:2]]
     assert words == [(last.name, "finished"), ("b", "failed")]
-    page = build(found, tmp_path / "report", "odd").read_text()
+    page = write_report(found, tmp_path / "report", "odd").read_text()
     assert last.name in page
     assert caplog.text.count(f"{first}/run.json: damaged (not JSON)") == 1
     assert caplog.text.count("sweep.json: damaged, 2 cells can be read") == 1
@@ -302,7 +302,7 @@ def test_cells_scored_on_other_sets_do_not_compare(
     content = record["metrics"]["scores"]["sets"]["dev"]["content"]
     content["en-de"] = content["en-de"][::-1]
     assert comparable([*cells, same])[1] == [same]
-    build([*cells, other], tmp_path, "title")
+    write_report([*cells, other], tmp_path, "title")
     assert "scored on other evaluation sets, so not compared: other" in caplog.text
     assert "other," not in (tmp_path / "table.csv").read_text()
 
@@ -399,7 +399,7 @@ def test_folders_and_select_stand_without_a_key() -> None:
 
 
 def test_all_files_are_written(cells: list[ReportCell], tmp_path: Path) -> None:
-    assert build(cells, tmp_path, "a <sweep>") == tmp_path / "report.html"
+    assert write_report(cells, tmp_path, "a <sweep>") == tmp_path / "report.html"
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {"front.png", "heat-maps.png", "languages.png", "curves.png"}
     tables = {"table.csv", "references.csv", "curves.csv"}
@@ -445,7 +445,7 @@ def test_a_full_disk_leaves_no_tables_without_their_page(
     cells: list[ReportCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page, the largest file, is the last: on a full disk, everything else is there by then."""
-    build(cells, tmp_path / "report", "before")
+    write_report(cells, tmp_path / "report", "before")
     before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
 
     def full(*_: object) -> None:
@@ -454,10 +454,10 @@ def test_a_full_disk_leaves_no_tables_without_their_page(
     monkeypatch.setattr("mlkd.reporting.build.write_page", full)
     few = [cell for cell in cells if cell.measured][:1]
     with pytest.raises(UserError, match=r"report: cannot be written \(No space left on device"):
-        build(few, tmp_path / "report", "after")
+        write_report(few, tmp_path / "report", "after")
     assert {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()} == before
     monkeypatch.undo()
-    build(few, tmp_path / "report", "after")  # one cell has no heat map
+    write_report(few, tmp_path / "report", "after")  # one cell has no heat map
     assert not (tmp_path / "report/heat-maps.png").exists()
 
 
@@ -504,7 +504,7 @@ def test_runs_that_weigh_domains_have_a_picture_of_their_ratios(
                 for name, share in zip(("<books>", "music"), shares, strict=True)]  # fmt: skip
         text = "\n".join(["step,layer,domain,ratio", *rows, ""])
         (folder / "domain_weights/ratios.csv").write_text(text)
-    build(cells, tmp_path / "report", "ratios")
+    write_report(cells, tmp_path / "report", "ratios")
     assert (tmp_path / "report/ratios.png").read_bytes().startswith(b"\x89PNG")
     assert "ratios.png" in (tmp_path / "report/report.md").read_text()
     page = (tmp_path / "report/report.html").read_text()

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from mlkd.reporting.build import build
+from mlkd.reporting.build import write_report
 from mlkd.reporting.collect import collect
 from mlkd.reporting.compare import group_seeds
 
@@ -38,7 +38,7 @@ new PerformanceObserver((list) => window.shifts.push(...list.getEntries().map((e
 
 @pytest.fixture(scope="module")
 def page(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(collect([str(sweep)]), tmp_path_factory.mktemp("report"), "tiny sweep")
+    return write_report(collect([str(sweep)]), tmp_path_factory.mktemp("report"), "tiny sweep")
 
 
 @pytest.fixture(scope="module")

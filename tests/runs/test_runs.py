@@ -185,7 +185,7 @@ def test_only_what_is_shown_is_measured(output: Path, monkeypatch: pytest.Monkey
         measured.append(folder.name)
         return 0
 
-    monkeypatch.setattr("mlkd.runs.inventory.size_of", spying)
+    monkeypatch.setattr("mlkd.runs.inventory.folder_bytes", spying)
     found = [entry.name for entry, _ in prunable(output, inventory(output))]
     assert measured == []
     main(RunsConfig(action="prune", output_dir=str(output), ask=False))

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from mlkd.config.formats import Q4Config
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.deploy.dense import unrolled
-from mlkd.deploy.onnx_encoder import build
+from mlkd.deploy.onnx_encoder import build_graph
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.coded import CodedEmbedding
 from mlkd.encoders.folder import load_folder, save_folder
@@ -138,7 +138,7 @@ def test_trimming_keeps_vectors(encoder_folder: Path) -> None:
 @pytest.mark.parametrize(("kind", "least"), [("fp32", 1 - 1e-5), ("int8", 0.97), ("q4", 0.9)])
 def test_the_graph_stores_codes(encoder_folder: Path, kind: Any, least: float) -> None:
     model = coded(encoder_folder)
-    proto = build(model, kind)
+    proto = build_graph(model, kind)
     stored = {weight.name: weight for weight in proto.graph.initializer}
     vocabulary = backbone_of(model).config.vocab_size
     assert len(stored["words.codes"].raw_data) == 4 * vocabulary
@@ -153,7 +153,7 @@ def test_the_graph_stores_codes(encoder_folder: Path, kind: Any, least: float) -
 
 def test_codes_are_not_coded_again(encoder_folder: Path) -> None:
     with pytest.raises(UserError, match=r"^q4.table: the student's word table was trained in code"):
-        build(coded(encoder_folder), "q4", Q4Config())
+        build_graph(coded(encoder_folder), "q4", Q4Config())
 
 
 def test_plain_weights_have_the_whole_table(encoder_folder: Path) -> None:

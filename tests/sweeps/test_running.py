@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from mlkd.config.compose import composing
 from mlkd.config.sweeps import LocalConfig
 from mlkd.reporting.collect import collect
-from mlkd.sweeps.driver import finish
+from mlkd.sweeps.driver import print_outcome
 from mlkd.sweeps.grid import make_cells, read_request
 from mlkd.sweeps.job import JobFailed, run_job, write_job
 from mlkd.sweeps.local import _environment, _gpus, run_in_processes
@@ -135,7 +135,7 @@ def test_a_search_draws_until_it_has_enough_and_goes_on(
     def call(trials: int) -> list[dict[str, Any]]:
         with composing():
             request = read_request([*command, f"sweep.optuna.trials={trials}"])
-            assert finish(search(request, "the command"))
+            assert print_outcome(search(request, "the command"))
         cells: list[dict[str, Any]] = the_record(output)["cells"]
         return cells
 

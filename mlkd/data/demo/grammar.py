@@ -24,7 +24,7 @@ from importlib.resources import files
 from itertools import zip_longest
 from math import gcd, prod
 
-from mlkd.data.demo.inflect import action, agree, choose, noun_phrase, variant
+from mlkd.data.demo.inflect import action, agree, by_gender, noun_phrase, variant
 
 LANGUAGES = ("en", "de", "fr", "es", "tr")
 DOMAINS = ("support", "account", "orders", "travel", "home", "work", "health", "small_talk")
@@ -83,7 +83,7 @@ def read_templates() -> list[Template]:
     return templates
 
 
-def fill(language: str, text: str, fillers: dict[str, Entry]) -> str:
+def fill_template(language: str, text: str, fillers: dict[str, Entry]) -> str:
     """Render one language of a template."""
 
     def surface(match: re.Match[str]) -> str:
@@ -92,7 +92,7 @@ def fill(language: str, text: str, fillers: dict[str, Entry]) -> str:
         cell = entry.cells[language]
         form = tuple(dotted.split(".")[1:])
         if choices is not None:
-            return choose(language, choices, cell)
+            return by_gender(language, choices, cell)
         if entry.kind == "adjectives":
             noun = fillers[other].cells[language] if other else "m"
             return agree(language, cell, noun, form)
@@ -114,7 +114,7 @@ def capitalise(language: str, sentence: str) -> str:
     return sentence[:start] + first + sentence[start + 1 :]
 
 
-def combinations(
+def fillings(
     template: Template, lexicon: dict[str, list[Entry]], cap: int, offset: int
 ) -> Iterator[dict[str, Entry]]:
     """At most ``cap`` evenly spread ways to fill the slots, no entry twice in one.
@@ -148,9 +148,10 @@ def expand(
     template: Template, lexicon: dict[str, list[Entry]], cap: int, offset: int
 ) -> Iterator[DemoSentence]:
     """The sentences of one template."""
-    for fillers in combinations(template, lexicon, cap, offset):
+    for fillers in fillings(template, lexicon, cap, offset):
         texts = {
-            language: fill(language, template.texts[language], fillers) for language in LANGUAGES
+            language: fill_template(language, template.texts[language], fillers)
+            for language in LANGUAGES
         }
         yield DemoSentence(texts, template.domain)
 

@@ -173,7 +173,7 @@ def agree(language: str, cell: str, noun: str, form: Form) -> str:
     return cell.partition("/")[0]
 
 
-def choose(language: str, choices: str, noun: str) -> str:
+def by_gender(language: str, choices: str, noun: str) -> str:
     """The choice for the noun's gender: ``m|f``, in German ``m|f|n``."""
     order = "mfn" if language == "de" else "mf"
     return choices.split("|")[order.index(gender(noun))]

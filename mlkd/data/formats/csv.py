@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.cells import positions, refuse_header
-from mlkd.data.rows import Pair, Reject, checked, in_domain, lines
+from mlkd.data.rows import Pair, Reject, checked_pair, in_domain, lines
 from mlkd.output.errors import UserError
 
 
@@ -19,7 +19,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
             yield found
         else:
             source, translation, *domain = found
-            yield in_domain(checked(source, translation, place), *domain)
+            yield in_domain(checked_pair(source, translation, place), *domain)
 
 
 def rows(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Pair, Reject, checked, count_lines, in_domain, lines
+from mlkd.data.rows import Pair, Reject, checked_pair, count_lines, in_domain, lines
 from mlkd.output.errors import UserError
 
 
@@ -61,7 +61,7 @@ def count(wanted: Wanted, files: list[Path]) -> int:
 def pair_of(value: object, columns: list[str], place: str) -> Pair | Reject:
     """The pair in an object, and its domain if a third name says it; dotted names reach into it."""
     source, translation, *domain = (_look_up(value, name) for name in columns)
-    return in_domain(checked(source, translation, place), *domain)
+    return in_domain(checked_pair(source, translation, place), *domain)
 
 
 def _look_up(value: object, column: str) -> object:

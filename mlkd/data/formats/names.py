@@ -134,7 +134,7 @@ class _Form(NamedTuple):
     """Whether its names say the language just as the code does."""
 
 
-def choose(
+def choose_files(
     files: Iterable[Path],
     folder: Path,
     asked: str,

@@ -10,7 +10,7 @@ import re
 
 from mlkd.data.cleaning import has_letters
 from mlkd.data.formats.markup import ENTITY, without_markup
-from mlkd.data.rows import Pair, Reject, checked
+from mlkd.data.rows import Pair, Reject, checked_pair
 
 _MARKS = {
     "&": re.compile(rf"(?!{ENTITY})(?<!&)&(?=[^\W_])(?!\w+=)"),
@@ -52,7 +52,7 @@ _SELECTOR = re.compile(r"\{\s*[\w.]+\s*,\s*(?:plural|select|selectordinal|choice
 
 def sentence_pair(source: object, target: object, place: str) -> Pair | Reject:
     """A pair of two messages of a catalogue without what is no sentence, or why it is none."""
-    pair = checked(source, target, place)
+    pair = checked_pair(source, target, place)
     if isinstance(pair, Reject):
         return pair
     if max(len(pair.source), len(pair.target)) > _LONG:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Pair, Reject, checked, in_domain
+from mlkd.data.rows import Pair, Reject, checked_pair, in_domain
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
 
@@ -98,4 +98,4 @@ def _pair(row: Sequence[Any], place: str) -> Pair | Reject:
         source, target, *domain = (x.decode() if isinstance(x, bytes) else x for x in row)
     except UnicodeDecodeError:
         return Reject("not UTF-8", place, repr(row))
-    return in_domain(checked(source, target, place), *domain)
+    return in_domain(checked_pair(source, target, place), *domain)

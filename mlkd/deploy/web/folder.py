@@ -15,7 +15,7 @@ from mlkd.deploy.exported import INT8, Q4, open_onnx
 from mlkd.deploy.formats import Format, Part, write_graphs
 from mlkd.deploy.source import Source
 from mlkd.deploy.web.inputs import PACKAGES, runtime_of, texts_of
-from mlkd.metrics.shorter import shorter
+from mlkd.metrics.shorter import shortened
 from mlkd.storage.files import write_json
 
 _PAGE = Path(__file__).with_name("page")
@@ -44,7 +44,7 @@ def web_format(config: ExportConfig, source: Source) -> Format:
         shutil.copytree(_PAGE, folder, dirs_exist_ok=True)
         _copy_runtime(Path(web.runtime), folder / "runtime")
         vectors = open_onnx(folder, file=file)([text.text for text in (*texts, *examples)])
-        (folder / VECTORS).write_bytes(shorter(vectors, "int8").astype(np.int8).tobytes())
+        (folder / VECTORS).write_bytes(shortened(vectors, "int8").astype(np.int8).tobytes())
         languages = list(dict.fromkeys(text.language for text in texts))
         content = {
             "model": source.name,
