@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.formats import Q4Config, WebConfig
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.paths import OUTPUTS
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Folder, NewFile, Positive, Section, Several, matching
 from mlkd.config.student import TrimConfig
@@ -261,7 +262,7 @@ class PairsConfig(Section):
     """Pairs to print."""
     output: NewFile | None = None
     """TSV file for all cleaned pairs, packed if it ends in ``.gz``; null = none."""
-    output_dir: Folder = "outputs"
+    output_dir: Folder = OUTPUTS
     """Where the cache is; a training with the same data and sets finds the pairs there."""
     allow_download: bool = False
 
@@ -289,7 +290,7 @@ class RunsConfig(Section):
 
     action: Literal["list", "prune"] = "list"
     """``prune`` removes unfinished runs and links of chains that no other run needs."""
-    output_dir: Folder = "outputs"
+    output_dir: Folder = OUTPUTS
     ask: bool = True
     """Before anything is removed."""
 

@@ -26,6 +26,8 @@ from mlkd.config.training import LoggerConfig, OptimConfig, TrainerConfig
 
 OPTION = "schema"
 """The option of a group that holds what its schema says where nothing else is said."""
+_PROVIDER = "mlkd"
+"""Who made an entry of the store."""
 _COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "baselines": commands.BaselinesConfig,
@@ -62,18 +64,26 @@ _BLOCKS: dict[str, type[Section]] = {
 
 @contextmanager
 def stored_defaults() -> Iterator[None]:
-    """Enter the defaults into Hydra's store, and take those out again that were not there."""
+    """Enter the defaults into Hydra's store; entries of the same names come back afterwards."""
     store = ConfigStore.instance()
-    entries = [] if f"train_{OPTION}.yaml" in store.repo else list(_entries())
-    for group, name, node in entries:
-        store.store(group=group or None, name=name, node=node)
+    known = store.repo.get(f"train_{OPTION}.yaml")
+    if known is not None and known.provider == _PROVIDER:
+        yield
+        return
+    before = []
+    for group, name, node in _entries():
+        place = store.repo.get(group, {}) if group else store.repo
+        before.append((group, f"{name}.yaml", place.get(f"{name}.yaml")))
+        store.store(group=group or None, name=name, node=node, provider=_PROVIDER)
     try:
         yield
     finally:
-        for group, name, _ in entries:
+        for group, file, entry in before:
             place = store.repo[group] if group else store.repo
-            place.pop(f"{name}.yaml", None)
-            if group and not place:
+            del place[file]
+            if entry is not None:
+                place[file] = entry
+            elif not place:
                 del store.repo[group]
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mlkd.output.errors import UserError
 
+OUTPUTS = "outputs"
+"""Where results go unless a place is given."""
+
 
 def expanded(written: str) -> str:
     """The path with the home folder in it.

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.paths import OUTPUTS
 from mlkd.config.section import Decides, Folder, Section, Seed, Several
 from mlkd.config.stages import AnyStage, StageSettings
 from mlkd.config.student import AssistantConfig, InitConfig, StudentConfig
@@ -48,7 +49,7 @@ class TrainConfig(Section):
     logger: Annotated[LoggerConfig, Decides.NOTHING]
     eval: Annotated[EvalConfig, Decides.SCORES]
     seed: Seed = 0
-    output_dir: Annotated[Folder, Decides.NOTHING] = "outputs"
+    output_dir: Annotated[Folder, Decides.NOTHING] = OUTPUTS
     """Runs go to ``runs/`` in it, recomputable files to ``cache/``."""
     allow_download: Annotated[bool, Decides.NOTHING] = False
     """Whether a hub model or dataset that is not in the local cache may be downloaded."""

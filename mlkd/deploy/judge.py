@@ -11,7 +11,7 @@ from typing import Any
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import compose_option
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
-from mlkd.config.paths import encoder_at, user_path
+from mlkd.config.paths import OUTPUTS, encoder_at, user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import ExportedGraph, measure_graph, open_graph
 from mlkd.deploy.model import graph_of, is_hub_name
@@ -32,7 +32,7 @@ from mlkd.storage.files import digest, encoder_fingerprint, file_sha256, write_j
 
 _LONGEST = 64
 """How many tokens a model without a run reads at most."""
-_CACHE = Path("outputs", "cache")
+_CACHE = Path(OUTPUTS, "cache")
 """Gets folders of links to models that are read with another prompt than their own."""
 
 
@@ -149,7 +149,7 @@ def _who(folder: Path, graph: ExportedGraph | None = None) -> dict[str, str]:
 def _file(config: EvaluateConfig, name: str, model: dict[str, str], key: str) -> Path:
     """The JSON file to write, which must not hold another model's numbers."""
     if config.output is None:
-        return Path("outputs", f"evaluation-{name}-{key}.json")
+        return Path(OUTPUTS, f"evaluation-{name}-{key}.json")
     file = Path(config.output)
     if not file.exists():
         return file

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import DataConfig
-from mlkd.config.paths import encoder_at, user_path
+from mlkd.config.paths import OUTPUTS, encoder_at, user_path
 from mlkd.config.section import Section
 from mlkd.output.errors import UserError
 from mlkd.output.extras import need
@@ -51,7 +51,7 @@ class Source:
     def cache(self) -> Path:
         """Where the pairs and tokens of its run are; ``outputs/cache`` for a folder without one."""
         if not self.record:
-            return Path("outputs", "cache")
+            return Path(OUTPUTS, "cache")
         return self.folder.parents[2] / "cache"
 
     def section(self, name: str, schema: type[Config]) -> Config | None:
@@ -145,7 +145,7 @@ def target_folder(config: ExportConfig, source: Source) -> Path:
         UserError: It holds something else, or one of the formats already.
     """
     given = config.output
-    target = Path(given) if given else Path("outputs", "export", source.name)
+    target = Path(given) if given else Path(OUTPUTS, "export", source.name)
     if not target.exists():
         return target
     if not target.is_dir():

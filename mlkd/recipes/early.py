@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlkd.config.schema import TrainConfig
+from mlkd.config.section import Decides, is_below, undecided
 from mlkd.config.stages import StageSettings
+from mlkd.config.stages.base import LabelledSettings
 from mlkd.data.labelled import labelled_files
 from mlkd.data.sources import asked_languages, source_files
 from mlkd.metrics.sets import load_sets
@@ -16,6 +18,11 @@ from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Link, links
 
 log = logging.getLogger(__name__)
+
+_OF_MIXED, _OF_LABELLED = (
+    undecided(TrainConfig, {*Decides} - {mark}) for mark in (Decides.MIXING, Decides.LABELS)
+)
+"""Keys of settings that only links with mixed batches read, and only those of labelled text."""
 
 
 def check_early(config: TrainConfig) -> None:
@@ -137,10 +144,10 @@ def _unread(config: TrainConfig, words: Iterable[str]) -> Iterator[_Unread]:
         ):
             reason = f"{settings.inputs[role]} is not handed over for such labels"
             yield _Unread(key, reason, refused=True)
-        elif chain[name].trains_student and (
-            reason := settings.unread(config.student).get(setting)
-        ):
-            yield _Unread(key, reason, refused=True)
+        else:
+            passes = config.student.recurrence if chain[name].trains_student else 1
+            if reason := settings.unread(passes).get(setting):
+                yield _Unread(key, reason, refused=True)
 
 
 def _unread_by_all(
@@ -148,15 +155,19 @@ def _unread_by_all(
 ) -> Iterator[_Unread]:
     """Settings of all links that none of a chain reads."""
     mixed = any(link.settings.grouping is None for link in chain)
+    labelled = any(link.labelled for link in chain)
     student = any(link.trains_student for link in chain)
     whole = [settings for settings in config.stages.values() if settings.enabled]
     for key in keys:
         name = key.lstrip("+~")
         if name.split(".")[0] in ("student", "init") and not student:
             yield _Unread(key, f"stage={config.stage} trains no student", refused=False)
-        elif name in ("data.mixing", "data.temperature") and not mixed:
+        elif is_below(name, _OF_MIXED) and not mixed:
             refused = all(settings.grouping is not None for settings in whole)
             yield _Unread(key, "no link of the chain has mixed batches", refused)
+        elif is_below(name, _OF_LABELLED) and not labelled:
+            refused = not any(isinstance(settings, LabelledSettings) for settings in whole)
+            yield _Unread(key, "no link of the chain trains on labelled text", refused)
         elif name == "data.root" and not _reads_root(config):
             yield _Unread(key, "all text is embedded", refused=True)
         elif name == "eval.root" and all(x.format == "demo" for x in config.eval.sets.values()):

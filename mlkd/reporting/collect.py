@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mlkd.config.paths import user_path
+from mlkd.config.paths import OUTPUTS, user_path
 from mlkd.metrics.summary import columns, numbers
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redacted
@@ -221,7 +221,7 @@ def _sweep_cells(folder: Path) -> list[ReportCell]:
 def _run_folder(sweep: Path, name: str, config: dict[str, Any]) -> Path | None:
     """Where the run of a sweep lies: below the same output folder as the sweep itself."""
     places = [parent / "runs" / name for parent in sweep.resolve().parents]
-    places.append(Path(config.get("output_dir", "outputs"), "runs", name))
+    places.append(Path(config.get("output_dir", OUTPUTS), "runs", name))
     return next((place for place in places if place.is_dir()), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mlkd.config.paths import user_path
+from mlkd.config.paths import OUTPUTS, user_path
 from mlkd.output.errors import UserError
 from mlkd.sweeps.record import SweepRecord
 from mlkd.sweeps.status import Standing, counts, driver_of, standings, sweeps_of
@@ -23,8 +23,8 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "folder",
         nargs="*",
-        default=["outputs"],
-        help="output folders, or multirun folders of sweeps (default: outputs)",
+        default=[OUTPUTS],
+        help=f"output folders, or multirun folders of sweeps (default: {OUTPUTS})",
     )
     folders = parser.parse_args(words).folder
     records = [record for folder in folders for record in sweeps_of(user_path(folder))]

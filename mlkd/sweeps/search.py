@@ -90,12 +90,12 @@ def search(request: Request, command: str) -> SweepRecord:
 
 
 def _refuse_unread(fixed: Sequence[str], settings: OptunaConfig) -> None:
-    """Refuse a setting of a link that no cell reads, as far as a sample of the space tells.
+    """Refuse a setting that no cell reads, as far as a sample of the space tells.
 
     Raises:
         UserError: None of some cells reads it, nor one that has another value than the first.
     """
-    if not any("stages." in word for word in fixed):
+    if not fixed:
         return
     values: dict[str, list[Value]] = {}
     for key, choice in settings.space.items():

@@ -110,6 +110,19 @@ def test_the_store_is_afterwards_what_it_was(tmp_path: Path) -> None:
         assert {*store.list(""), *store.list("hydra")} == before
 
 
+def test_entries_of_the_caller_that_are_called_like_ours_stay_its_own() -> None:
+    store = ConfigStore.instance()
+    configure()  # Hydra's own entries are there by now
+    try:
+        store.store(name="train_schema", node={"mine": 1})
+        store.store(group="data", name="schema", node={"mine": 2})
+        assert configure("seed=1").data == configure().data
+        assert store.load("train_schema.yaml").node == {"mine": 1}
+        assert store.load("data/schema.yaml").node == {"mine": 2}
+    finally:
+        del store.repo["train_schema.yaml"], store.repo["data"]
+
+
 def test_resolvers_of_the_caller_are_its_own_again() -> None:
     """Also those whose names Hydra takes."""
     known = BaseContainer._resolvers

@@ -295,6 +295,17 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "stages.mse.translation_target: not read, loss has no pair_mse",
         ),
         (
+            "loss@stages.assistant.loss=translation_ranking "
+            "stages.assistant.translation_target=translation",
+            "stages.assistant.translation_target: not read, loss has no pair_mse",
+        ),
+        (
+            "+data.labelled.x.kind=classification +data.labelled.x.format=demo "
+            "+data.labelled.x.labels=[complaint,question]",
+            "+data.labelled.x.kind: not read, no link of the chain trains on labelled text",
+        ),
+        ("recipe=hrkd stages.domains.graph.mix=1", "stages.domains.graph.mix=1: input should be"),
+        (
             "data=tsv +data.corpora.pairs.delimiter=tab",
             "data.corpora.pairs.delimiter: set already; leave the plus out",
         ),

@@ -106,8 +106,8 @@ class StageSettings(Section):
         """What the student would need for this stage to be of use; None if it is."""
         return None
 
-    def unread(self, student: StudentConfig) -> dict[str, str]:
-        """Settings without a meaning in the training of such a student, and why, in words."""
+    def unread(self, passes: int) -> dict[str, str]:
+        """Settings without a meaning where layers run so often, and why, in words."""
         return {}
 
     @classmethod

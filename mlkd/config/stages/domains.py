@@ -6,11 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.section import Fraction, Positive, Section
+from mlkd.config.section import Positive, Section
 from mlkd.config.stages.base import GroupingConfig
 from mlkd.config.stages.layers import LayerTermsConfig, LayerwiseSettings
 from mlkd.config.stages.task import HeadSettings, SoftConfig, SoftLossConfig
-from mlkd.config.student import StudentConfig
 
 
 class DomainGraphConfig(Section):
@@ -25,8 +24,9 @@ class DomainGraphConfig(Section):
     detach_prototypes: bool = True
     """Whether the student cannot lower its loss by steering the ratios; false = the released
     code."""
-    mix: Fraction = 0.2
-    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D."""
+    mix: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D. All of them at 1/D is
+    ``graph=null``."""
     entropy: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of how far the ratios are from 1/D (Kullback-Leibler, mean over layers, nats)."""
     rate: Annotated[float, Field(gt=0.0)] = 1.0
@@ -110,10 +110,10 @@ class DomainsTaskSettings(DomainsSettings, HeadSettings):
             raise ValueError(f"{reason}; give one, or graph: null")
         return self
 
-    def unread(self, student: StudentConfig) -> dict[str, str]:
+    def unread(self, passes: int) -> dict[str, str]:
         """The map, where no layer is compared."""
         reason = "loss.hidden and loss.attention are null"
-        return super().unread(student) | ({} if self._compares_layers else {"map": reason})
+        return super().unread(passes) | ({} if self._compares_layers else {"map": reason})
 
     @property
     def _compares_layers(self) -> bool:

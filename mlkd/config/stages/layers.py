@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from mlkd.config.losses import PairMSEConfig, TermConfig
 from mlkd.config.section import Section
 from mlkd.config.stages.base import StageSettings
-from mlkd.config.student import StudentConfig
 
 
 class HiddenConfig(TermConfig):
@@ -63,9 +62,9 @@ class LayerwiseSettings(StageSettings):
     whatever the rule."""
     loss: LayerLossConfig = LayerLossConfig()
 
-    def unread(self, student: StudentConfig) -> dict[str, str]:
+    def unread(self, passes: int) -> dict[str, str]:
         """The map, where layers run several times."""
-        if student.recurrence == 1:
+        if passes == 1:
             return {}
         return {"map": "pass n of N aims at layer n L / N of L where student.recurrence is above 1"}
 

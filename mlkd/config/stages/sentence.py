@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from mlkd.config.losses import LossConfig
 from mlkd.config.stages.base import StageSettings
-from mlkd.config.student import StudentConfig
 
 
 class SentenceSettings(StageSettings):
@@ -20,7 +19,7 @@ class SentenceSettings(StageSettings):
     """Whose vector the translation side aims at: the source sentence's, or its own."""
     loss: LossConfig
 
-    def unread(self, student: StudentConfig) -> dict[str, str]:
+    def unread(self, passes: int) -> dict[str, str]:
         """The target of translations, where no term compares a vector with its target."""
         reason = "loss has no pair_mse"
         return {} if self.loss.pair_mse is not None else {"translation_target": reason}
