@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig, ExportFormat
 from mlkd.config.inputs import EncoderConfig, EvalConfig, EvalSetConfig
+from mlkd.data.demo import LANGUAGES
 from mlkd.deploy.asymmetric import asymmetric_format
 from mlkd.deploy.card import FolderFacts, model_card
 from mlkd.deploy.dense import longest
@@ -191,8 +192,7 @@ def _measure(
 
 def eval_settings(config: ExportConfig, source: Source) -> EvalConfig:
     """The evaluation sets: those asked for, those of the run, or the demo's."""
-    languages = ["en", "de", "fr", "es", "tr"]
-    demo = EvalSetConfig(kind="sts", split="dev", format="demo", languages=languages)
+    demo = EvalSetConfig(kind="sts", split="dev", format="demo", languages=[*LANGUAGES])
     chosen = config.eval or source.section("eval", EvalConfig)
     return chosen or EvalConfig(sets={"sts_dev": demo})
 

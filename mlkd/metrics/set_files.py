@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalSetConfig
+from mlkd.data.demo import LANGUAGES
 from mlkd.data.rows import Reject, lines
 from mlkd.output.errors import UserError
 
@@ -30,7 +31,8 @@ def read_demo(key: str, config: EvalSetConfig, a: str, b: str) -> SetTable:
     (_, names), *rest = set_lines(key, path)
     columns = [f"{a}1", f"{b}2", "score"] if sts else [a, b]
     if missing := [column.rstrip("12") for column in columns if column not in names]:
-        raise UserError(f"{key}: the demo has no language {missing[0]}, only en, de, fr, es, tr")
+        known = ", ".join(LANGUAGES)
+        raise UserError(f"{key}: the demo has no language {missing[0]}, only {known}")
     rows = {number: dict(zip(names, cells, strict=True)) for number, cells in rest}
     return path, {
         number: [row[column] for column in columns]

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
+from mlkd.data.demo import LANGUAGES
 from mlkd.data.demo.grammar import (
     DOMAINS,
-    LANGUAGES,
     DemoSentence,
     normalise,
     read_lexicon,

@@ -20,9 +20,10 @@ from students import export, own_ranking, small
 from targets import ROOT, data, texts
 
 from mlkd.config.commands import ExportConfig
+from mlkd.data.demo import LANGUAGES
 from mlkd.deploy.exported import INT8, Q4, open_onnx
 from mlkd.deploy.source import Source
-from mlkd.deploy.web.inputs import DEMO, PACKAGES, Text, read_texts, texts_of
+from mlkd.deploy.web.inputs import PACKAGES, Text, read_texts, texts_of
 from mlkd.encoders.folder import save_folder
 from mlkd.output.errors import UserError
 
@@ -82,13 +83,13 @@ def test_the_vectors_of_the_texts_are_those_of_the_graph(page: Path) -> None:
 
 def test_the_embedded_sentences_are_searched_unless_a_file_is_given(page: Path) -> None:
     index = index_of(page)
-    assert index["languages"] == list(DEMO)
+    assert index["languages"] == list(LANGUAGES)
     counts = np.bincount(index["language"])
     assert len(set(counts)) == 1
     assert counts[0] > 200
     german = [t for t, i in zip(index["texts"], index["language"], strict=True) if i == 1]
     assert any("ü" in text for text in german)
-    assert [example["language"] for example in index["examples"]] == list(DEMO)
+    assert [example["language"] for example in index["examples"]] == list(LANGUAGES)
     assert not {example["text"] for example in index["examples"]} & set(index["texts"])
 
 

@@ -24,9 +24,9 @@ from importlib.resources import files
 from itertools import zip_longest
 from math import gcd, prod
 
+from mlkd.data.demo import LANGUAGES
 from mlkd.data.demo.inflect import action, agree, by_gender, noun_phrase, variant
 
-LANGUAGES = ("en", "de", "fr", "es", "tr")
 DOMAINS = ("support", "account", "orders", "travel", "home", "work", "health", "small_talk")
 LEXICON = ("nouns", "adjectives", "actions", "phrases")
 SLOT = re.compile(r"\{(\w+)(?:@(\w+))?((?:\.[^.{}+?]+)*)(?:\+(\w+))?(?:\?([^}]*))?\}")

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlkd.data.demo import LANGUAGES
 from mlkd.data.formats.base import Wanted
 from mlkd.data.rows import Pair, Reject
 
@@ -18,8 +19,6 @@ _FOLDER = Path(__file__).parents[1] / "demo"
 
 def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
     """Its sentences, each with a domain of its own."""
-    from mlkd.data.demo.grammar import LANGUAGES
-
     del files
     for language in (wanted.source, wanted.target):
         if language not in LANGUAGES:

@@ -16,13 +16,12 @@ from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig, EvalSetConfig
 from mlkd.config.languages import language_code
 from mlkd.data.cleaning import is_blank
+from mlkd.data.demo import LANGUAGES
 from mlkd.data.rows import PACKED, Reject, lines
 from mlkd.deploy.source import Source, languages_of
 from mlkd.metrics.set_files import read_demo
 from mlkd.output.errors import UserError
 
-DEMO = ("en", "de", "fr", "es", "tr")
-"""Languages of the embedded sentences."""
 _EXAMPLES = 5
 """Queries that the page offers, at most."""
 
@@ -127,14 +126,14 @@ def texts_of(config: ExportConfig, source: Source) -> tuple[list[Text], list[Tex
         texts = read_texts(Path(config.web.texts))
         return texts, _one_a_language(texts)
     spoken = _spoken(config, source)
-    languages = [language for language in DEMO if not spoken or language in spoken]
+    languages = [language for language in LANGUAGES if not spoken or language in spoken]
     if not languages:
         raise UserError(
-            f"web.texts: the embedded sentences are in {', '.join(DEMO)}, the student is for "
+            f"web.texts: the embedded sentences are in {', '.join(LANGUAGES)}, the student is for "
             f"{', '.join(spoken)}; give a text file"
         )
-    held_out = EvalSetConfig(kind="bitext", split="test", format="demo", languages=[*DEMO])
-    others = EvalSetConfig(kind="sts", split="dev", format="demo", languages=[*DEMO])
+    held_out = EvalSetConfig(kind="bitext", split="test", format="demo", languages=[*LANGUAGES])
+    others = EvalSetConfig(kind="sts", split="dev", format="demo", languages=[*LANGUAGES])
     texts = [Text(x, text) for x in languages for text in _demo(held_out, x)]
     return texts, [
         Text(x, text) for i, x in enumerate(languages) for text in _demo(others, x)[i : i + 1]
