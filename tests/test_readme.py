@@ -15,9 +15,8 @@ from hydra import compose
 from pages import PAGES, REPOSITORY, anchors, blocks, commands
 from pydantic import BaseModel
 
+from mlkd.config.bench import BaselinesConfig, BenchmarkConfig
 from mlkd.config.commands import (
-    BaselinesConfig,
-    BenchmarkConfig,
     EvaluateConfig,
     ExportConfig,
     MineConfig,

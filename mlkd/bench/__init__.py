@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from mlkd.bench import (
     bottleneck,
     busy,
@@ -20,8 +22,9 @@ from mlkd.bench import (
     vocabulary,
 )
 from mlkd.bench.contest import TableLine
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.machine.hardware import describe_hardware, device_of
+from mlkd.output.errors import UserError
 from mlkd.runs.record import environment
 from mlkd.storage.files import write_json
 
@@ -43,7 +46,19 @@ CASES: dict[str, Callable[[BenchmarkConfig], list[TableLine]]] = {
 
 
 def measure_cases(config: BenchmarkConfig) -> Iterator[tuple[str, list[TableLine]]]:
-    """Give the lines of each case as soon as they are there."""
+    """Give the lines of each case as soon as they are there.
+
+    Raises:
+        UserError: The peer's trainer would use several GPUs, or a GPU's work is to be measured in
+            CPU time.
+    """
+    if device_of(config.trainer.accelerator).type == "cuda":
+        if config.benchmark.clock == "cpu":
+            raise UserError("benchmark.clock=cpu: says nothing about a GPU; allowed there: wall")
+        if torch.cuda.device_count() > 1:
+            raise UserError("the peer would use every GPU; set CUDA_VISIBLE_DEVICES=0")
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
     for name in config.benchmark.cases:
         log.info("case %s", name)
         yield name, CASES[name](config)

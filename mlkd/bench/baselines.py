@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from mlkd.config.bench import BaselinesConfig
 from mlkd.config.compose import compose_recipe
 from mlkd.config.formats import Q4Config
 from mlkd.config.schema import TrainConfig
@@ -21,11 +22,16 @@ from mlkd.deploy.exported import INT8, Q4, open_onnx
 from mlkd.deploy.formats import FORMATS, KINDS, encoder
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.machine.hardware import describe_hardware, device_of
 from mlkd.metrics.scoring import Encode
 from mlkd.metrics.size import folder_mib, parameters
+from mlkd.metrics.table import records_of, rows_of, to_markdown
+from mlkd.output.secrets import redacted
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.recipe import New, links
 from mlkd.recipes.run import run_links
+from mlkd.runs.record import environment, now
+from mlkd.storage.files import replacing, write_json, write_rows
 from mlkd.student.static import static_encoder
 from mlkd.student.trim import language_counts, pieces_to_keep, trimmed
 
@@ -87,6 +93,25 @@ def measure_baselines(config: TrainConfig) -> tuple[str, dict[str, dict[str, Any
         for name, times in chain.evaluation.speed(encoders).items():
             measured[name] |= times
     return chain.folders[config.stage].parent.name, measured
+
+
+def write_baselines(
+    config: BaselinesConfig, name: str, measured: dict[str, dict[str, Any]]
+) -> Path:
+    """Write what :func:`measure_baselines` gives, and what it is of: JSON, and tables beside it."""
+    given = config.output
+    output = Path(given) if given else Path(config.output_dir, f"baselines-{name}.json")
+    provenance = {
+        "finished": now(),
+        "hardware": describe_hardware(device_of(config.trainer.accelerator)),
+        "seed": config.seed,
+    }
+    content = {"environment": environment(), "config": redacted(config.model_dump(mode="json"))}
+    write_json(output, provenance | content | {"models": measured})
+    write_rows(output.with_suffix(".csv"), [row | provenance for row in records_of(measured)])
+    with replacing(output.with_suffix(".md")) as part:
+        part.write_text(to_markdown(rows_of(measured)), encoding="utf-8")
+    return output
 
 
 def mse_recipe(config: TrainConfig, pairs: int) -> TrainConfig:

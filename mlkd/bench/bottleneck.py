@@ -7,7 +7,7 @@ import torch
 from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
 from mlkd.bench.vocabulary import enlarged
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.student import InitConfig
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder, save_folder

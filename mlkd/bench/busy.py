@@ -19,7 +19,7 @@ import numpy as np
 
 from mlkd.bench.contest import TableLine
 from mlkd.bench.training import open_for_training, with_languages
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.output.errors import UserError
 from mlkd.output.process import WAITING, WAITS
 

@@ -6,7 +6,7 @@ import tempfile
 
 from mlkd.bench.command import train
 from mlkd.bench.contest import TableLine
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 
 
 def measure(config: BenchmarkConfig) -> list[TableLine]:

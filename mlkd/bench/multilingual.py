@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, open_for_training, with_languages
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 
 
 def measure(config: BenchmarkConfig) -> list[TableLine]:

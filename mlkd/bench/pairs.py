@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlkd.bench.contest import TableLine
 from mlkd.bench.machine import AnonymousPeak, clock_seconds, scratch
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.storage.process import resident_mib
 

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from mlkd.bench.contest import TableLine
 from mlkd.bench.stage import Lesson, device, run_stage
 from mlkd.bench.training import open_for_training, with_languages
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.machine.hardware import resolve_precision
 
 _KINDS = {

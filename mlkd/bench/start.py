@@ -15,7 +15,7 @@ from mlkd.bench.contest import TableLine
 from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
 from mlkd.bench.stage import assistant_link
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.metrics.evaluation import open_encoder_folder
 
 _WIDTH = 32

@@ -11,7 +11,7 @@ from mlkd.bench.contest import Contestant, TableLine, Turn, against, compete
 from mlkd.bench.machine import clock_seconds, synchronize
 from mlkd.bench.stage import device, operations_a_token
 from mlkd.bench.training import open_for_training, with_languages
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.encoders.folder import load_folder
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import autocast, resolve_precision

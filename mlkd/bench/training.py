@@ -10,7 +10,7 @@ import numpy as np
 from mlkd.bench.contest import Contestant, TableLine, Turn, compete
 from mlkd.bench.peer import peer_data, run_peer
 from mlkd.bench.stage import Lesson, device, one_stage, run_stage
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.languages import split_pair
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.machine.hardware import resolve_precision

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlkd.bench.contest import TableLine
 from mlkd.bench.training import contest, derived, open_for_training, with_languages
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.recipes.chain import Chain

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from mlkd.config.formats import Q4Config, WebConfig
 from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.paths import OUTPUTS
-from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Folder, NewFile, Positive, Section, Several, matching
 from mlkd.config.student import TrimConfig
 from mlkd.config.training import Accelerator
@@ -157,71 +156,6 @@ class ExportConfig(Section):
             if self.eval.precision != usual:
                 raise ValueError(f"eval.precision={self.eval.precision}: exports run in {usual}")
         return self
-
-
-CaseName = Literal[
-    "minilm", "multilingual", "vocabulary", "bottleneck", "targets", "busy", "chain", "pairs",
-    "start", "profile",
-]  # fmt: skip
-
-
-class CasesConfig(Section):
-    """What is measured, and how long."""
-
-    cases: Several[CaseName] = Field(min_length=1)
-    steps: Positive
-    """Optimiser steps a turn."""
-    batch_size: Positive
-    """Pairs a step."""
-    turns: Positive
-    """Turns of each contestant that count, after one that does not."""
-    clock: Literal["wall", "cpu"]
-    """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
-    rows: Annotated[int, Field(ge=40_000)]
-    """Rows of the large vocabulary."""
-    synthetic: Several[Positive] = Field(min_length=1)
-    """Numbers of synthetic pairs whose preparation is measured."""
-    start_pairs: Positive
-    """Synthetic pairs of the case ``start``."""
-    sentences: Positive
-    """Sentences whose targets are computed."""
-    output: NewFile
-    """JSON file to write."""
-
-
-class BenchmarkConfig(TrainConfig):
-    """The whole of ``python -m mlkd.benchmark``: a training and what to measure of it."""
-
-    benchmark: CasesConfig
-
-    @model_validator(mode="after")
-    def _of_one_student(self) -> BenchmarkConfig:
-        _refuse_search(self)
-        return self
-
-
-class BaselinesConfig(TrainConfig):
-    """The whole of ``python -m mlkd.baselines``: a chain, and where its rivals' numbers go."""
-
-    output: NewFile | None = None
-    """JSON file to write; null = ``baselines-<id of the chain's last run>.json`` in ``output_dir``.
-    The same as CSV and the tables in Markdown go beside it."""
-
-    @model_validator(mode="after")
-    def _is_a_fair_contest(self) -> BaselinesConfig:
-        if self.output is not None and self.output.endswith((".csv", ".md")):
-            raise ValueError(f"output={self.output}: a JSON file; .csv and .md go beside it")
-        if self.eval.precision != "fp32":
-            raise ValueError("eval.precision: what is compared is scored in fp32")
-        if self.trainer.processes > 1:
-            raise ValueError("trainer.devices and trainer.nodes: allowed here: 1")
-        _refuse_search(self)
-        return self
-
-
-def _refuse_search(config: TrainConfig) -> None:
-    if config.budget_mib is not None:
-        raise ValueError("budget_mib: mlkd.train searches; give the student that it finds")
 
 
 class ReportConfig(Section):

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from mlkd.config import commands
+from mlkd.config.bench import BaselinesConfig
 from mlkd.config.inputs import CorpusConfig, DataConfig, EncoderConfig, EvalConfig
 from mlkd.config.losses import LossConfig
 from mlkd.config.schema import TrainConfig
@@ -30,7 +31,7 @@ _PROVIDER = "mlkd"
 """Who made an entry of the store."""
 _COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
-    "baselines": commands.BaselinesConfig,
+    "baselines": BaselinesConfig,
     "evaluate": commands.EvaluateConfig,
     "export": commands.ExportConfig,
     "mine": commands.MineConfig,

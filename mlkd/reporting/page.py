@@ -69,7 +69,7 @@ def write_page(
     )
     html = template.render(
         title=title,
-        count_statuses=count_statuses(cells),
+        summary=count_statuses(cells),
         odd=[cell.id for cell in odd],
         bad=[(cell, group) for group in groups for cell in group.cells if not cell.measured],
         rows=_rows(groups, settings, columns),

@@ -14,7 +14,7 @@ from conftest import Command
 
 from mlkd.baselines import main
 from mlkd.bench.baselines import _layer_cut, mse_recipe
-from mlkd.config.commands import BaselinesConfig
+from mlkd.config.bench import BaselinesConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.stages.sentence import SentenceSettings
 from mlkd.encoders.backbone import backbone_of, layers

@@ -17,7 +17,7 @@ import torch
 from conftest import ENGLISH, GERMAN, Command
 from hydra import compose
 
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.compose import composing, validate
 from mlkd.config.schema import TrainConfig
 from mlkd.metrics.sets import load_sets

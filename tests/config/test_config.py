@@ -14,9 +14,8 @@ from hydra.core.config_store import ConfigStore
 from pydantic import ValidationError
 
 from mlkd.config.backbone import encoder_folder
+from mlkd.config.bench import BaselinesConfig, BenchmarkConfig
 from mlkd.config.commands import (
-    BaselinesConfig,
-    BenchmarkConfig,
     EvaluateConfig,
     ExportConfig,
     PairsConfig,

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from pydantic import BaseModel
 
-from mlkd.config.commands import BenchmarkConfig
+from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.compose import CONF_DIR
 from mlkd.config.defaults import _COMMANDS, _GROUPS, stored_defaults
 from mlkd.config.losses import LossConfig
@@ -29,7 +29,7 @@ SCHEMAS = (
     | {"benchmark.yaml": BenchmarkConfig}
     | {f"{group}/*.yaml": schema for group, schema in _GROUPS.items()}
     | {f"stages/{name}.yaml": schema for name, schema in known_stages().items()}
-    | {"loss/*.yaml": LossConfig, "sweep/*.yaml": SweepConfig}
+    | {"link/*.yaml": StageSettings, "loss/*.yaml": LossConfig, "sweep/*.yaml": SweepConfig}
     | {"hydra/launcher/local.yaml": LocalConfig, "hydra/launcher/slurm.yaml": SlurmConfig}
     | {"recipe/*.yaml": TrainConfig, "experiment/*.yaml": TrainConfig, "debug/*.yaml": TrainConfig}
 )

@@ -304,7 +304,6 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "+data.labelled.x.labels=[complaint,question]",
             "+data.labelled.x.kind: not read, no link of the chain trains on labelled text",
         ),
-        ("recipe=hrkd stages.domains.graph.mix=1", "stages.domains.graph.mix=1: input should be"),
         (
             "data=tsv +data.corpora.pairs.delimiter=tab",
             "data.corpora.pairs.delimiter: set already; leave the plus out",
@@ -414,7 +413,7 @@ for words in {[words for words, _ in REFUSED]!r}:
         assert message in line
 
 
-SPECIAL_GROUPS = {"loss", "data", "eval", "init", "stages", "hydra", "sweep"}
+SPECIAL_GROUPS = {"link", "loss", "data", "eval", "init", "stages", "hydra", "sweep"}
 
 
 @pytest.mark.parametrize(

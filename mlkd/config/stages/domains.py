@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.section import Positive, Section
+from mlkd.config.section import Fraction, Positive, Section
 from mlkd.config.stages.base import GroupingConfig
 from mlkd.config.stages.layers import LayerTermsConfig, LayerwiseSettings
 from mlkd.config.stages.task import HeadSettings, SoftConfig, SoftLossConfig
@@ -24,9 +24,8 @@ class DomainGraphConfig(Section):
     detach_prototypes: bool = True
     """Whether the student cannot lower its loss by steering the ratios; false = the released
     code."""
-    mix: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D. All of them at 1/D is
-    ``graph=null``."""
+    mix: Fraction = 0.2
+    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D."""
     entropy: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of how far the ratios are from 1/D (Kullback-Leibler, mean over layers, nats)."""
     rate: Annotated[float, Field(gt=0.0)] = 1.0
