@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlkd.metrics.table import TableRow
+if TYPE_CHECKING:  # loading a student needs fewer packages than training one
+    from mlkd.metrics.table import TableRow
 
-Show = Callable[[Sequence[TableRow]], None]
+Show = Callable[[Sequence["TableRow"]], None]
 """Told the lines of the table of results."""
 
 
