@@ -16,7 +16,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.machine.processes import together
 from mlkd.metrics.table import print_table
 from mlkd.output.errors import UserError
-from mlkd.output.started import started_processes
+from mlkd.output.started import is_first_here, started_processes
 from mlkd.recipes.early import refuse_unread
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
@@ -24,13 +24,16 @@ _HELP = {"-h", "--help", "--hydra-help", "--version"}
 
 
 def main(config: TrainConfig) -> float:
-    """Train; gives the dev score that selects, for sweepers."""
+    """Train and say where the student is; gives the dev score that selects, for sweepers."""
     command = HydraConfig.get()
     if (launcher := command.runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
     refuse_unread(config, command.overrides.task)
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
-        return api.train(config, show=print_table).score
+        result = api.train(config, show=print_table)
+    if is_first_here():
+        print(f"student: {result.student}")
+    return result.score
 
 
 def start() -> None:

@@ -62,7 +62,6 @@ def made_before(config: TrainConfig, show: Show | None = None) -> Result | None:
         show(rows_of(measured))
     student = runs / last.id / "student"
     log.info("table: %s", table)
-    log.info("student: %s", student)
     folders = tuple(runs / run.id for run in chain.values())
     return Result(student, last_record["metrics"]["scores"], last.score, folders)
 

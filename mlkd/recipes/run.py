@@ -90,4 +90,3 @@ def _report(chain: Chain, run: Run, show: Show | None) -> None:
     with replacing(run.folder / "table.md") as part:
         part.write_text(to_markdown(rows), encoding="utf-8")
     log.info("table: %s", run.folder / "table.md")
-    log.info("student: %s", run.student)

@@ -70,6 +70,8 @@ assert not {{"torch", "lightning", "transformers", "scipy"}} & sys.modules.keys(
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert second.stderr.count(": reused (finished ") == 4
+    for done in (first, second):
+        assert done.stdout.endswith(f"\nstudent: {chain['contrastive'] / 'student'}\n")
     table = [line for line in first.stdout.splitlines() if line[:1] in "│┃┡└┏"]
     assert [line for line in second.stdout.splitlines() if line[:1] in "│┃┡└┏"] == table
     assert len(table) > 10
