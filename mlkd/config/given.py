@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from mlkd.config.compose import configured
 from mlkd.config.inputs import EvalConfig
 from mlkd.config.languages import split_pair
-from mlkd.config.paths import user_path
+from mlkd.config.paths import unpacked_name, user_path
 from mlkd.output.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -23,7 +23,6 @@ _FORMATS = {
     ".tmx": "tmx", ".xlf": "xliff", ".xliff": "xliff", ".po": "gettext", ".mo": "gettext",
 }  # fmt: skip
 """Format of a file of pairs by the end of its name."""
-_PACKED = {".gz", ".bz2", ".xz"}
 
 Pairs = Mapping[str, str | os.PathLike[str] | Mapping[str, Any]]
 """By translation language a file of pairs, or the values of a corpus."""
@@ -85,13 +84,13 @@ def _corpus(language: str, given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return {"targets": [language], **given}
     path = user_path(given)
-    plain = path.with_suffix("") if path.suffix in _PACKED else path
-    if plain.suffix not in _FORMATS:
+    ending = unpacked_name(path).suffix
+    if ending not in _FORMATS:
         raise UserError(
             f"pairs[{language!r}]={path}: the end of the name says no format; allowed: "
             f"{', '.join(_FORMATS)}, or a mapping as in data.corpora"
         )
-    return {"format": _FORMATS[plain.suffix], "path": str(path.absolute()), "targets": [language]}
+    return {"format": _FORMATS[ending], "path": str(path.absolute()), "targets": [language]}
 
 
 def demo_in_languages(demo: EvalConfig, pairs: Mapping[str, Any]) -> dict[str, Any]:

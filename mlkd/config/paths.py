@@ -11,6 +11,9 @@ from mlkd.output.errors import UserError
 OUTPUTS = "outputs"
 """Where results go unless a place is given."""
 
+PACKED = (".gz", ".bz2", ".xz")
+"""Endings of packed files, which every format of files reads."""
+
 
 def expanded(written: str) -> str:
     """The path with the home folder in it.
@@ -45,6 +48,11 @@ def user_path(written: str | os.PathLike[str]) -> Path:
         return Path(expanded(os.fspath(written)))
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def unpacked_name(path: Path) -> Path:
+    """The path without the ending of packed files: ``de.po`` of ``de.po.gz``."""
+    return path.with_suffix("") if path.suffix in PACKED else path
 
 
 def encoder_at(written: str | os.PathLike[str]) -> Path:

@@ -12,7 +12,7 @@ from mlkd.config.labelled import LabelledConfig
 from mlkd.config.paths import user_path
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
-from mlkd.data.rows import Reject, Row, checked_pair, domain_of, lines
+from mlkd.data.rows import Reject, Row, checked_pair, domain_of, table_rows
 from mlkd.output.errors import UserError
 
 DEMO = Path(str(files("mlkd.data.demo") / "requests.tsv"))
@@ -123,8 +123,7 @@ def _wanted(name: str, corpus: LabelledConfig) -> Wanted:
 def _demo(
     name: str, corpus: LabelledConfig, split: str
 ) -> Iterator[tuple[str, list[object] | Reject]]:
-    (_, first), *rest = lines(DEMO)
-    head, *rows = [str(line).split("\t") for line in (first, *(line for _, line in rest))]
+    head, *rows = [cells for _, cells in table_rows(DEMO)]
     languages = head[2:]
     if corpus.language not in languages or corpus.kind != "classification":
         raise UserError(

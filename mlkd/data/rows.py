@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from mlkd.config.paths import PACKED
 from mlkd.data.sniff import START, refuse_misnamed, refuse_packed, refuse_wide
 from mlkd.output.errors import UserError
 
@@ -31,9 +32,9 @@ UNFINISHED = (
 """Reasons that are normal in translators' files: counted, but not as bad rows."""
 BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What damaged files raise."""
-_OPEN: dict[str, Callable[..., object]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-PACKED = tuple(_OPEN)
-"""Endings of packed files, which every format of files reads."""
+_OPEN: dict[str, Callable[..., object]] = dict(
+    zip(PACKED, (gzip.open, bz2.open, lzma.open), strict=True)
+)
 
 
 class Row(NamedTuple):
@@ -129,6 +130,23 @@ def lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[str, str | Reject]]:
                     raise UserError(f"{place}: no text, the line does not end")
             continue
         yield place, _decode(line.removeprefix(_BOM) if number == 1 else line, place)
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The same of a file in which every line has to be text.
+
+    Raises:
+        UserError: One is none, or the file is damaged.
+    """
+    for place, line in lines(path):
+        if isinstance(line, Reject):
+            raise UserError(f"{place}: {line.reason}")
+        yield place, line
+
+
+def table_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The cells of each such line of a tab-separated file, with their places."""
+    return ((place, line.split("\t")) for place, line in text_lines(path))
 
 
 def count_lines(path: Path) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlkd.config.inputs import CorpusConfig, DataConfig
+from mlkd.config.paths import unpacked_name
 from mlkd.data.formats import module_of
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.names import Choice, choose_files
-from mlkd.data.rows import PACKED
 from mlkd.output.errors import UserError
 
 
@@ -93,9 +93,10 @@ def _below(wanted: Wanted, folder: Path) -> Choice:
     """Files of a format anywhere below a folder; of two with one name, the later suffix wins."""
     module = module_of(wanted.corpus.format)
     found: dict[Path, Path] = {}
+    below = sorted(folder.rglob("*"))
     for suffix in module.SUFFIXES:
-        for path in sorted(folder.rglob("*")):
-            plain = path.with_suffix("") if path.suffix in PACKED else path
+        for path in below:
+            plain = unpacked_name(path)
             if plain.suffix == suffix and path.is_file():
                 found[plain.with_suffix("")] = path
     files = sorted(found.values())

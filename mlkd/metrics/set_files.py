@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlkd.config.inputs import EvalSetConfig
 from mlkd.data.demo import LANGUAGES
-from mlkd.data.rows import Reject, lines
+from mlkd.data.rows import table_rows
 from mlkd.output.errors import UserError
 
 _MOST = 256 << 20
@@ -56,12 +56,10 @@ def set_lines(key: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file ({key}.path, under eval.root)")
     size = 0
-    for number, (place, line) in enumerate(lines(path), start=1):
-        if isinstance(line, Reject):
-            raise UserError(f"{place}: {line.reason}")
-        if (size := size + len(line)) > _MOST:
+    for number, (_, cells) in enumerate(table_rows(path), start=1):
+        if (size := size + sum(map(len, cells))) > _MOST:
             raise UserError(f"{path}: larger than {_MOST >> 20} MiB; no evaluation set")
-        yield number, [cell.strip() for cell in line.split("\t")]
+        yield number, [cell.strip() for cell in cells]
 
 
 def gold_scores(path: Path, rows: dict[int, list[str]], most: float) -> NDArray[np.float64]:

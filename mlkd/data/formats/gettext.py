@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlkd.config.paths import unpacked_name
 from mlkd.data.formats.asked import Asked
 from mlkd.data.formats.base import Wanted
 from mlkd.data.formats.codes import is_language, related
 from mlkd.data.formats.plurals import MANY, ONE, gettext_form
 from mlkd.data.formats.sentences import is_symbolic, sentence_pair
-from mlkd.data.rows import PACKED, Pair, Reject, content, open_file
+from mlkd.data.rows import Pair, Reject, content, open_file
 from mlkd.data.sniff import START, refuse_wide
 from mlkd.output.errors import UserError
 from mlkd.storage.files import reason_of
@@ -40,7 +41,7 @@ def read(wanted: Wanted, files: list[Path]) -> Iterator[Pair | Reject]:
 def _load(path: Path) -> Any:
     import polib
 
-    plain = path.with_suffix("") if path.suffix in PACKED else path
+    plain = unpacked_name(path)
     try:
         with open_file(path) as file:
             if plain.suffix == ".po":

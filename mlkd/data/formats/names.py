@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from locale import locale_alias
 from pathlib import Path
 from typing import NamedTuple
 
+from mlkd.config.paths import unpacked_name
 from mlkd.data.formats.codes import best, is_language, is_usual, related, speaks, standard
-from mlkd.data.rows import BROKEN, PACKED, open_file
+from mlkd.data.rows import BROKEN, open_file
 from mlkd.output.errors import UserError
 
 _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{4}|[A-Za-z]{2}|\d{3}))*(?:@[A-Za-z]+)?"
@@ -47,7 +48,7 @@ def is_code(name: str, asked: str | None = None, source: str | None = None) -> b
 
 def language_of_name(path: Path, asked: str | None = None, source: str | None = None) -> str | None:
     """The language at the end of a file's name: ``de.po``, ``shop-pt_BR.po``, ``app.de.xlf``."""
-    plain = _plain(path)
+    plain = unpacked_name(path)
     stem = plain.name.split(".", 1)[0] if plain.name.startswith(".") else plain.stem
     if is_code(stem, asked, source):
         return stem
@@ -70,15 +71,10 @@ def language_of(path: Path, folder: Path, asked: str, source: str | None = None)
             return code
     if below and is_code(below[-1], asked, source):
         return below[-1]
-    if is_code(_plain(path).stem, asked, source):
-        return _plain(path).stem
+    if is_code(unpacked_name(path).stem, asked, source):
+        return unpacked_name(path).stem
     further = next((part for part in reversed(below) if is_code(part, asked, source)), None)
     return further or language_of_name(path, asked, source)
-
-
-def _plain(path: Path) -> Path:
-    """Without the ending of packed files."""
-    return path.with_suffix("") if path.suffix in PACKED else path
 
 
 def said_within(path: Path, pattern: re.Pattern[str]) -> str | None:
@@ -89,10 +85,17 @@ def said_within(path: Path, pattern: re.Pattern[str]) -> str | None:
         pattern: Its first group is a code.
     """
     try:
-        with open_file(path) as file:
-            start = file.read(_HEAD)
+        state = path.stat()
+        return _said_at_start(path, pattern, state.st_mtime_ns, state.st_size)
     except (*BROKEN, UserError):  # whoever reads it says what it is
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _said_at_start(path: Path, pattern: re.Pattern[str], *_state: int) -> str | None:
+    """The same of a file that can be read; once a file, as long as it stays as it is."""
+    with open_file(path) as file:
+        start = file.read(_HEAD)
     wide = b"\0" in start[:4]
     text = start.decode("utf-16" if wide else "latin-1", errors="replace")
     codes = {match[1] for match in pattern.finditer(text) if is_language(match[1])}
@@ -119,7 +122,7 @@ class Choice(NamedTuple):
 
 def _agrees(path: Path, folder: Path, said: str) -> bool:
     """Whether some part of a path names the language that the file says."""
-    parts = [*path.parent.relative_to(folder).parts, _plain(path).stem]
+    parts = [*path.parent.relative_to(folder).parts, unpacked_name(path).stem]
     names = [*parts, *(match[1] for match in _AT_END.finditer(parts[-1]))]
     return any(is_code(name) and related(name, said) for name in names)
 

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from mlkd.config.commands import ExportConfig
 from mlkd.config.inputs import DataConfig, EvalSetConfig
 from mlkd.config.languages import language_code
+from mlkd.config.paths import unpacked_name
 from mlkd.data.cleaning import is_blank
 from mlkd.data.demo import LANGUAGES
-from mlkd.data.rows import PACKED, Reject, lines
+from mlkd.data.rows import table_rows, text_lines
 from mlkd.deploy.source import Source, languages_of
 from mlkd.metrics.set_files import read_demo
 from mlkd.output.errors import UserError
@@ -149,8 +150,8 @@ def read_texts(path: Path) -> list[Text]:
     """
     if not path.is_file():
         raise UserError(f"web.texts={path}: no such file; give a text file, a sentence a line")
-    inner = path.with_suffix("") if path.suffix in PACKED else path
-    read = _with_language if inner.suffix.lower() == ".tsv" else _alone
+    is_table = unpacked_name(path).suffix.lower() == ".tsv"
+    read = _with_language if is_table else _alone
     texts = list(dict.fromkeys(text for text in read(path) if not is_blank(text.text)))
     if not texts:
         raise UserError(f"web.texts={path}: it has no texts")
@@ -158,19 +159,14 @@ def read_texts(path: Path) -> list[Text]:
 
 
 def _alone(path: Path) -> Iterator[Text]:
-    for place, line in lines(path):
-        if isinstance(line, Reject):
-            raise UserError(f"web.texts: {place}: {line.reason}")
+    for _, line in text_lines(path):
         yield Text("", " ".join(line.split()))
 
 
 def _with_language(path: Path) -> Iterator[Text]:
-    for place, line in lines(path):
-        if isinstance(line, Reject):
-            raise UserError(f"web.texts: {place}: {line.reason}")
-        if is_blank(line):
+    for place, cells in table_rows(path):
+        if all(map(is_blank, cells)):
             continue
-        cells = line.split("\t")
         if len(cells) != 2:
             raise UserError(f"web.texts: {place}: {len(cells)} columns, not language and text")
         try:

@@ -15,9 +15,10 @@ import pytest
 from corpora import found, pairs, reasons, refused
 
 from mlkd.config.inputs import CorpusConfig, DataConfig
+from mlkd.data.formats import names
 from mlkd.data.formats.sentences import sentence_pair
 from mlkd.data.pairs import prepare_pairs
-from mlkd.data.rows import Pair, Reject, Row
+from mlkd.data.rows import Pair, Reject, Row, open_file
 from mlkd.data.sources import left_out
 
 SLAVIC = "n%10==1 && n%100!=11 ? 0 : n%10>=2 && n%10<=4 && (n%100<10 || n%100>=20) ? 1 : 2"
@@ -191,6 +192,19 @@ def test_packed_catalogues(tmp_path: Path, pack: Callable[[bytes], bytes]) -> No
         (tmp_path / name).unlink()
         language = name[:2]
         assert texts(tmp_path, language) == texts(tmp_path, language, f"{name}{end}") == ["there"]
+
+
+def test_the_start_of_a_file_is_read_again_only_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(names, "open_file", lambda path: opened.append(path) or open_file(path))
+    catalogue(tmp_path / "messages.po", "Regen", "de")
+    assert texts(tmp_path, "de") == texts(tmp_path, "de") == ["Regen"]
+    assert len(opened) == 1
+    catalogue(tmp_path / "messages.po", "Pluie tombe", "fr")
+    assert texts(tmp_path, "fr") == ["Pluie tombe"]
+    assert len(opened) == 2
 
 
 def test_files_of_no_language_are_named(tmp_path: Path) -> None:
