@@ -23,7 +23,7 @@ from mlkd.storage.seals import sealed
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 6
+_FORMAT = 7
 """Version of the files; a change makes every store anew."""
 _ANY_LENGTH = 1 << 20
 """Characters of labelled text: long ones are cut at ``data.max_tokens``."""

@@ -35,6 +35,8 @@ _ENGLISH = set(
     "английский 英語 英语".split()
 )
 """Names of English that no English column has as its first text."""
+_REGION = re.compile(r"(?<=\w)\s*[(（][^()（）]+[)）]$")
+"""What stands behind a name, as in ``Español (Latinoamérica)``."""
 _LOOK_AHEAD = 100
 """Lines that a quoted cell may go on for."""
 
@@ -114,11 +116,13 @@ def refuse_header(wanted: Wanted, texts: list[str], place: str) -> None:
         return
     if wanted.corpus.domain_column is not None:
         texts = texts[:-1]  # whatever the column of the domain is called
+    texts = [_REGION.sub("", text.strip().strip('"')) for text in texts]
     alike = len({tuple(re.findall(r"\w+", text.lower())) for text in texts}) == 1
     codes = [wanted.source, wanted.target]  # "German" and "Deutsch" are a pair, and no header
     named = any(all(map(_is_name, texts, cycle(order))) for order in (codes, codes[::-1]))
-    foreign = wanted.source == "en" and texts[0].strip().strip('"').lower() in _ENGLISH
-    if (not alike and named) or (foreign and all(map(_is_name, texts[1:], cycle(codes[1:])))):
+    foreign = wanted.source == "en" and texts[0].lower() in _ENGLISH
+    alone = len(texts) == 1 and texts[0] in _HEADER_WORDS  # a sentence starts with a capital
+    if alone or (not alike and (named or foreign)):
         raise wanted.refuse(
             f"the first row ({', '.join(texts)}) of {place} looks like the names of the columns; "
             f"{wanted.section}.{wanted.name}.header=true, or header=false if it is none",
@@ -130,7 +134,6 @@ def _is_name(text: str, language: str) -> bool:
     """Whether a cell is the code of its language, or made of words that name columns."""
     own = _CALLED.get(language.partition("-")[0], "").split()
     words = _HEADER_WORDS.union(language_names(language), own)
-    text = text.strip().strip('"')
     parts = re.findall(r"[^\W\d_]+", text.lower())
     return (bool(parts) and words.issuperset(parts)) or related(text, language)
 

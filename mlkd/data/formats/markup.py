@@ -47,8 +47,13 @@ _DOCUMENTS = [
     (re.compile(r"(?<![\w*])\*(\w(?:[^*\n]*\w)?)\*(?![\w*])"), r"\1"),
     (re.compile(r"\[(\w+)(?:[ =][^\[\]]*)?\]([^\[\]]*)\[/\1\]"), r"\2"),  # BBCode [b]text[/b]
     (re.compile(rf"\[(?:{_KINDS}) ([\w.@/]+)\]"), r"\1"),  # Godot's [method Node.add_child]
+    (re.compile(r"\[((?=\w{0,60}[a-z])[A-Z]\w{0,60}[A-Z\d]\w{0,60})\]"), r"\1"),  # and [Node2D]
 ]
 """Inline markup of documentation beside tags."""
+
+
+_SUBSTITUTION = re.compile(r"(?<![\w|])\|[A-Za-z][\w.-]{1,60}\|(?:__?)?(?![\w|])")
+"""What reST puts something else for, mostly a picture: ``|icon|``."""
 
 
 def without_markup(text: str) -> str:
@@ -63,6 +68,8 @@ def without_markup(text: str) -> str:
             text = pattern.sub(kept, text)
         if "`" in marked and text != marked:  # reST has a \\ where no white space is meant
             text = text.replace("\\ ", "")
+    if "|" in text:
+        text = close_gaps(_SUBSTITUTION.sub(GAP, text))
     if "<" in text:
         names = [(m["name"], bool(m["close"])) for m in _TAG.finditer(text) if m["name"]]
         closed = {name for name, close in names if close} & {n for n, close in names if not close}

@@ -21,7 +21,7 @@ _MOST = 3
 _ASIDE = {sign: re.compile(rf"(?<!\s)\s*[(（]{sign}[^\W_][)）]") for sign in "&_~"}
 """As Chinese and Japanese have it: ``文件(&F)``."""
 _CAPITAL_ASIDE = {sign: re.compile(rf"(?<!\s)\s*[(（]{sign}[A-Z0-9][)）]") for sign in "&_"}
-"""Behind their letters it needs no mark on the other side; ``foo(&x)`` is a call of a function."""
+"""Behind letters of these scripts it is one on both sides; ``foo(&x)`` is a call of a function."""
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = re.compile(r"[\w&]+")
 _TILDE = re.compile(r"(?<![~/.\d])~(?=[^\W\d_])(?!\w+/)")
@@ -35,6 +35,7 @@ _CREDITS = {
     "name of translators", "names of translators", "email of translators",
     "emails of translators", "your names", "your emails", "your name", "your email",
     "roles_of_translators", "credit_for_translators", "translated by", "translation credits",
+    "translator", "translators", "translation by",
 }  # fmt: skip
 _MAIL = re.compile(r"[\w.+-]{1,64}(?:@|\s?\(at\)\s?|\s?\[at\]\s?)[\w-]+(?:\.[\w-]+)+")
 _SENTENCE = 3
@@ -114,7 +115,10 @@ def _without_tildes(source: str, target: str) -> tuple[str, str]:
 def _without_mark(text: str, other: str, sign: str, pattern: re.Pattern[str]) -> str:
     other_marked = pattern.search(other) is not None
     aside, capital = _ASIDE[sign], _CAPITAL_ASIDE[sign]
-    if (match := capital.search(text)) and _CJK.search(text, 0, match.start()):
+    if capital.search(text) and any(
+        (match := capital.search(side)) and _CJK.search(side, 0, match.start())
+        for side in (text, other)
+    ):
         return capital.sub("", text)
     if other_marked and aside.search(text) and not aside.search(other):
         return aside.sub("", text)
@@ -140,6 +144,7 @@ def _is_mark(text: str, at: int, other: str, other_marked: bool) -> bool:
 
 
 def _is_credits(source: str) -> bool:
+    source = source.rstrip(": ")
     return source in _CREDITS or source.endswith(("-translator-credits", " translator credits"))
 
 

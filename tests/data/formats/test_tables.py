@@ -113,7 +113,8 @@ def test_a_first_row_of_words_that_are_alike_is_a_pair(tmp_path: Path) -> None:
      ("sent_en", "sent_de"), ("question", "translation"), ("anchor", "positive"),
      ("English", "Deutsch"), ("en_US", "de_DE"), ("eng_Latn", "deu_Latn"), ("src", "mt"),
      ("source_sentence", "reference_translation"), ("msgid", "msgstr"), ("col0", "col1"),
-     ("Englisch", "Deutsch"), ("Deutsch", "English")],
+     ("Englisch", "Deutsch"), ("Deutsch", "English"), ("English (US)", "Deutsch (Österreich)"),
+     ("Inglés", "Alemán"), ("Anglais (Canada)", "Allemand")],
 )  # fmt: skip
 def test_a_header_is_not_trained(tmp_path: Path, header: tuple[str, str]) -> None:
     (tmp_path / "x.tsv").write_text(f"{header[0]}\t{header[1]}\nRain\tRegen\n")
@@ -155,11 +156,26 @@ def test_a_denied_header_says_nothing_of_other_formats_and_files(tmp_path: Path)
         "German\tDeutsch",
         "text\ttext",
         "passage\tpassage",
+        "German (Austria)\tDeutsch (Österreich)",
+        "English (US)\tEnglisch (USA)",
     ],
 )
 def test_a_pair_is_no_header(tmp_path: Path, first: str) -> None:
     (tmp_path / "x.tsv").write_text(first + "\n")
     assert pairs(tmp_path, format="tsv", path="x.tsv") == [tuple(first.split("\t"))]
+
+
+def test_the_header_of_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("text\nRegen\n")
+    assert "x.txt:1 looks like the names of the columns" in refused(
+        tmp_path, format="text", path="x.txt"
+    )
+    assert len(pairs(tmp_path, format="text", path="x.txt", header=True)) == 1
+    assert len(pairs(tmp_path, format="text", path="x.txt", header=False)) == 2
+    for first in ("Text", "text me", "de", "Englisch"):
+        path.write_text(f"{first}\nRegen\n")
+        assert len(pairs(tmp_path, format="text", path="x.txt")) == 2
 
 
 # --- packed files, zips, JSON -----------------------------------------------------------------
