@@ -139,8 +139,10 @@ console.log(vector.map((x) => x / length));
 
 _LLAMA_NOTES = """For llama.cpp that knows the keys `tokenizer.ggml.normalizer`, as of 2026;
 earlier ones strip accents, and text with them gets other vectors. Give it text in NFC: an accent
-that is a character of its own makes the whole word unknown. Vectors are not of length 1. A text of
-more than {longest} tokens is not cut but refused by node-llama-cpp; an empty one has no vector.
+that is a character of its own makes the whole word unknown. So does any character without a piece:
+in Thai and other scripts without spaces all up to the next space, where the student cuts the word
+there, as it does after 100 characters. Vectors are not of length 1. A text of more than {longest}
+tokens is not cut but refused by node-llama-cpp; an empty one has no vector.
 
 The numbers below are of the weights, read back from the files and run in PyTorch with the
 student's own tokenizer; llama.cpp was not run when this folder was written."""
