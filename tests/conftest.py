@@ -28,6 +28,7 @@ from mlkd.output.errors import Interrupted
 # seconds to import is imported where it is needed.
 if TYPE_CHECKING:
     import torch
+    from lightning import Callback
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerFast
 
@@ -292,6 +293,24 @@ def link_settings(stage: str, loss: dict[str, Any], **optim: float) -> StageSett
     budget = {"epochs": 1, "batch_size": 3, "lr": 0.01, "optim": optim}
     values = {"stage": stage, "inputs": {"start": "base", "target": "teacher"}, "loss": loss}
     return known_stages()[stage].model_validate(values | budget)
+
+
+def take_steps(
+    stage: Stage, train: list[PairBatch], dev: list[PairBatch], *callbacks: Callback
+) -> None:
+    """Train a stage on its own, a batch a step; after each it looks at dev."""
+    import lightning as L
+    from torch.utils.data import DataLoader
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders
+        trainer = L.Trainer(
+            accelerator="cpu", max_steps=len(train), val_check_interval=1, num_sanity_val_steps=0,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[*callbacks],
+        )  # fmt: skip
+        given: list[Any] = [train, dev]
+        trainer.fit(stage, *(DataLoader(batches, batch_size=None) for batches in given))
 
 
 def configure(*overrides: str) -> TrainConfig:

@@ -56,6 +56,7 @@ TESTS: dict[str, list[str]] = {
         "-k",
         "different or nearest or rounds",
     ],
+    "mlkd/student/narrow.py": ["tests/student/test_narrow.py"],
     "mlkd/student/start.py": ["tests/student", "tests/stages"],
     "mlkd/stages/*.py": ["tests/encoders/test_fast_paths.py", "tests/stages"],
     "mlkd/stages/base.py": [

@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import Command, configure, tiny_settings, weights
+from conftest import Command, configure, link_settings, tiny_settings, weights
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ from mlkd.output.started import is_first_here, started_processes
 from mlkd.recipes.chain import open_chain
 from mlkd.recipes.recipe import links
 from mlkd.runs.record import Run
+from mlkd.stages.base import Stage
 from mlkd.training.fit import Training, fit
 
 REPOSITORY = Path(__file__).parents[2]
@@ -99,6 +100,31 @@ def test_two_ranks_have_the_loss_and_gradients_of_one_with_the_joined_batch(
         torch.testing.assert_close(second[number][1], gradient, msg=str(config))
 
 
+def draw(rank: int, store: str, results: str) -> None:
+    """Random numbers after saving, after loading that, and after loading what one process saved."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    model: Any = nn.Linear(1, 1)
+    stage, saved = Stage(model, link_settings("sentence", {"pair_mse": {}}), 1), dict[str, Any]()
+    stage.on_save_checkpoint(saved)
+    found, batch = [torch.rand(3)], cast(Any, None)
+    for states in (saved["rng"], saved["rng"][:1]):
+        stage.on_load_checkpoint({"rng": states})
+        stage.on_train_batch_start(batch, 0)
+        found.append(torch.rand(3))
+    torch.save(found, f"{results}.{rank}")
+    dist.destroy_process_group()
+
+
+def test_each_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> None:
+    given = str(tmp_path / "store"), str(tmp_path / "result")
+    mp.start_processes(draw, given, nprocs=2, start_method="forkserver")
+    first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
+    assert torch.equal(first[0], first[1]) and torch.equal(second[0], second[1])
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first[2], first[0]) and torch.equal(second[2], first[0])
+
+
 @pytest.fixture
 def tiny_overrides(encoder_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
     return tiny_settings(encoder_folder, corpus, tmp_path / "out", 3)
@@ -114,10 +140,16 @@ def places() -> list[dict[str, str]]:
 
 
 class Last(L.Callback):
-    """Keeps the weights after the last step."""
+    """Keeps the weights after the last step, and what was logged of the batches."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
+        self.weights[f"loss {trainer.global_step}"] = trainer.callback_metrics["train/loss"]
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.weights |= {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 def train_stage_one(config: TrainConfig) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -23,10 +24,12 @@ from conftest import (
     configure,
     run_until,
     stored_tokens,
+    take_steps,
     tiny_settings,
     weights,
     write_corpus,
 )
+from lightning import Callback
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
@@ -41,6 +44,7 @@ from mlkd.encoders.folder import load_folder
 from mlkd.encoders.forward import Taps, encode
 from mlkd.encoders.frozen import FrozenEncoder
 from mlkd.losses.attention import AttentionMSE
+from mlkd.losses.domain_sums import means
 from mlkd.losses.hidden import HiddenMSE
 from mlkd.output.errors import UserError
 from mlkd.stages import stage_of
@@ -71,13 +75,14 @@ def stage_for(
     parts: tuple[SentenceTransformer, LiveEncoder],
     stage: str = "domains",
     domains: int = 3,
+    seed: int = 3,
     **more: Any,
 ) -> Any:
     given = {"start": "student", "target": "assistant"}
     link = {"stage": stage, "inputs": given, "epochs": 1, "batch_size": 6, "lr": 0.01}
     settings = known_stages()[stage].model_validate(link | {"map": "ends", "loss": LOSS} | more)
     model, live = parts
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     names = [f"d{number}" for number in range(domains)]
     made = stage_of(settings)(model, settings, 10, {"target": live}, domains=names)
     made.zero_grad(set_to_none=True)
@@ -126,6 +131,13 @@ def gradients(stage: Any, loss: Tensor) -> dict[str, Tensor]:
     stage.zero_grad(set_to_none=True)
     loss.backward()
     return {n: p.grad.clone() for n, p in stage.named_parameters() if p.grad is not None}
+
+
+def flat(model: torch.nn.Module, value: Tensor) -> Tensor:
+    """The gradient by all parameters, one after the other."""
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
 
 
 def same_as_layers(stage: DomainsStage, loss: Tensor, expected: Tensor, model: Any) -> None:
@@ -322,9 +334,13 @@ def test_halves_have_half_of_each_domain(parts: Any) -> None:
 
 @pytest.mark.parametrize("loss", [LOSS, {"hidden": {}, "attention": None}])
 def test_the_graph_learns_from_the_other_half(parts: Any, loss: dict[str, Any]) -> None:
-    """The value is the even loss of the other half after the step; the student stays."""
-    batch = batch_for(parts[0], DOMAIN)
-    stage = stage_for(parts, graph={"update": "alternate", "mix": 0.0}, loss=loss)
+    """The value is the even loss of the other half after the step; the student stays.
+
+    The derivative of that loss by a ratio is, in parts of the rate, the product of its gradient
+    with that of the error that counts by the ratio.
+    """
+    batch = batch_for(parts[0], [0, 1] * 3)
+    stage = stage_for(parts, domains=2, graph={"update": "alternate", "mix": 0.0}, loss=loss)
     before = {n: p.detach().clone() for n, p in stage.model.named_parameters()}
     seen, held = halves(batch)
     output = stage.graph_objective(batch, 0.1)
@@ -333,35 +349,54 @@ def test_the_graph_learns_from_the_other_half(parts: Any, loss: dict[str, Any]) 
     assert max(g.abs().max() for g in moved.values()) > 1e-7
     assert all(torch.equal(p, before[n]) for n, p in stage.model.named_parameters())
     step = gradients(stage, stage.objective(seen).loss)
+    even = stage_for(parts, domains=2, graph=None, loss=loss)
+    ratios, (errors, _) = stage._ratios(stage.sums(seen)), even._weighted(means(even.sums(seen)))
+    own = torch.stack([flat(stage.model, error) for error in errors.flatten()])
     with torch.no_grad():
         for name, p in stage.model.named_parameters():
             p -= 0.1 * step.get(f"model.{name}", torch.tensor(0.0))
-        even = stage_for(parts, graph=None, loss=loss).objective(held).loss
+    after = even.objective(held).loss
+    slope = -(own @ flat(stage.model, after)).view_as(ratios)
+    with torch.no_grad():
         for name, p in stage.model.named_parameters():
             p.copy_(before[name])
-    torch.testing.assert_close(output.loss, even, rtol=1e-4, atol=0)
+    torch.testing.assert_close(output.loss, after, rtol=1e-4, atol=0)
+    for name, gradient in gradients(stage, (slope * ratios).sum()).items():
+        torch.testing.assert_close(moved[name], gradient, rtol=1e-3, atol=1e-7)
 
 
 def test_dev_has_the_ratios_of_all_its_pairs_and_the_even_loss(parts: Any) -> None:
-    """Of a hundred domains three are on dev; one has a single pair, one is in one batch alone."""
-    domain = [0, 7, 7, 0, 99, 7]
+    """Of a hundred domains four are on dev; two have a single pair, one is in both batches."""
+    domain = [0, 7, 7, 0, 42, 99]
     batch = batch_for(parts[0], domain)
-    stage, logged = stage_for(parts, domains=100), {}
+    stage, logged = stage_for(parts, domains=100, graph={"entropy": 0.5}), {}
     stage.log_dict = logged.update
     stage.log = lambda name, value: logged.update({name: value})
     stage.eval()
     for chosen in ([0, 1, 5], [2, 3, 4]):
         stage.validation_step(part_of(batch, chosen), 0)
     stage.on_validation_epoch_end()
-    plain = stage_for(parts, "layers")
-    own = [part_of(batch, [n for n in range(6) if domain[n] == j]) for j in (0, 7, 99)]
-    expected = torch.stack([plain.objective(part).loss for part in own]).mean()
+    plain, there = stage_for(parts, "layers"), [0, 7, 42, 99]
+    own = [part_of(batch, [n for n in range(6) if domain[n] == j]) for j in there]
+    found = [plain.objective(part) for part in own]
+    expected = torch.stack([output.loss for output in found]).mean()
     torch.testing.assert_close(logged["dev/loss"], expected, rtol=1e-5, atol=0)
+    for name in LOSS:
+        mean = torch.stack([output.logs[name] for output in found]).mean()
+        torch.testing.assert_close(logged[f"dev/{name}"], mean, rtol=1e-5, atol=0)
+    errors = {
+        f"dev/pair_mse/d{j}": x.logs["pair_mse"].item() for j, x in zip(there, found, strict=True)
+    }
+    assert {n: v for n, v in logged.items() if n.startswith("dev/pair_mse/")} == pytest.approx(
+        errors
+    )
     ratios = torch.tensor([[logged[f"ratio/{n}/d{j}"] for j in range(100)] for n in range(3)])
     torch.testing.assert_close(ratios.sum(1), torch.ones(3))
-    assert (ratios > 0).nonzero()[:, 1].tolist() == [0, 7, 99] * 3
+    assert (ratios > 0).nonzero()[:, 1].tolist() == there * 3
     whole = stage._ratios(stage.sums(batch))
-    torch.testing.assert_close(whole[:, [0, 7, 99]], ratios[:, [0, 7, 99]])
+    torch.testing.assert_close(whole[:, there], ratios[:, there])
+    uneven = (ratios[:, there] * (4 * ratios[:, there]).log()).sum(1).mean()
+    torch.testing.assert_close(logged["dev/unevenness"], uneven, rtol=1e-3, atol=1e-7)
 
 
 def test_what_nothing_reads_is_refused(parts: Any) -> None:
@@ -563,6 +598,89 @@ def test_student_and_graph_take_turns(parts: tuple[SentenceTransformer, LiveEnco
     for update in ("joint", "frozen"):
         groups = stage_for(parts, graph={"update": update}).parameter_groups()
         assert [group.turn for group in groups] == [None] * (1 + (update == "joint"))
+
+
+def test_in_odd_steps_the_graph_learns_and_in_even_ones_the_student(parts: Any) -> None:
+    batch = batch_for(parts[0], DOMAIN)
+    stage = stage_for(parts, graph={"update": "alternate"})
+    before = {n: v.clone() for n, v in stage.state_dict().items()}
+    seen = [before]
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *rest: Any) -> None:
+            seen.append({n: v.clone() for n, v in stage.state_dict().items()})
+
+    take_steps(stage, [batch] * 4, [batch], Watch())
+    changed = [
+        {name.split(".")[0] for name, value in new.items() if not torch.equal(value, old[name])}
+        for old, new in itertools.pairwise(seen)
+    ]
+    assert changed == [{"model"}, {"graph"}] * 2
+    stage.load_state_dict(before)  # the student is that of other tests as well
+
+
+def test_the_dropout_of_the_graph_hangs_on_seed_and_step_alone(parts: Any) -> None:
+    batch = batch_for(parts[0], DOMAIN)
+    stage = stage_for(parts, graph={"dropout": 0.5})
+    before, found = {n: v.clone() for n, v in stage.state_dict().items()}, []
+
+    def ratios() -> Tensor:
+        stage.eval()
+        stage.graph.train()
+        return stage._ratios(stage.sums(batch)).detach()
+
+    class Watch(Callback):
+        def on_train_batch_start(self, *rest: Any) -> None:
+            stage.load_state_dict(before)
+            found.append(ratios())
+
+    take_steps(stage, [batch] * 3, [batch], Watch())
+    stage.load_state_dict(before)  # the student is that of other tests as well
+    assert not any(torch.equal(*two) for two in itertools.combinations(found, 2))
+    state, first = torch.get_rng_state(), ratios()
+    assert torch.equal(torch.get_rng_state(), state)  # that of the student is its own
+    torch.manual_seed(4)
+    assert torch.equal(ratios(), first)
+    stage._dropout_seed += 1
+    assert not torch.equal(ratios(), first)
+
+
+def test_each_run_has_a_dropout_of_its_own(parts: Any) -> None:
+    assert len({stage_for(parts, seed=seed)._dropout_seed for seed in range(20)}) == 20
+
+
+def test_ratios_are_saved_and_handed_over(parts: Any, tmp_path: Path) -> None:
+    """Those of each validation; with a graph that as well."""
+    batch = batch_for(parts[0], DOMAIN)
+    for given in ({}, None):
+        stage, folder, saved = stage_for(parts, graph=given), tmp_path / str(given), {}
+        before = {n: v.clone() for n, v in stage.state_dict().items()}
+        take_steps(stage, [batch] * 2, [batch])
+        stage.on_save_checkpoint(saved)
+        again = stage_for(parts, graph=given)
+        again.load_state_dict(stage.state_dict())
+        again.on_load_checkpoint(saved)
+        assert torch.equal(again._rng, saved["rng"][0])
+        folder.mkdir()
+        again.outputs()["domain_weights"](folder)
+        with (folder / "ratios.csv").open(encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        assert rows[0] == ["step", "layer", "domain", "ratio"]
+        assert [row[:3] for row in rows[1:]] == [
+            [step, layer, f"d{j}"] for step in "12" for layer in "012" for j in range(3)
+        ]
+        found = torch.tensor([float(row[3]) for row in rows[1:]]).view(2, 3, 3)
+        last = stage.eval()._ratios(stage.sums(batch)).detach()
+        torch.testing.assert_close(found[1], last, rtol=1e-4, atol=0)
+        if given is None:
+            assert [path.name for path in folder.iterdir()] == ["ratios.csv"]
+        else:
+            state = load_file(folder / "graph.safetensors")
+            assert state.keys() == stage.graph.state_dict().keys()
+            for name, value in stage.graph.state_dict().items():
+                assert torch.equal(state[name], value)
+            assert not torch.equal(found[0], found[1])
+        stage.load_state_dict(before)  # the student is that of other tests as well
 
 
 def test_each_side_aims_at_its_own_vector(parts: tuple[SentenceTransformer, LiveEncoder]) -> None:
