@@ -25,6 +25,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.config.training import TrainerConfig
 from mlkd.encoders.folder import load_folder
 from mlkd.losses import build_loss
+from mlkd.losses.gather import gather_ranks
 from mlkd.losses.vectors import PairVectors
 from mlkd.machine import ranks
 from mlkd.machine.cluster import job_number
@@ -79,10 +80,21 @@ def loss_and_gradient(config: dict[str, Any], rank: int, world: int) -> tuple[Te
     return loss.detach(), weight.grad
 
 
+COLUMNS = torch.arange(40.0).reshape(5, 8)
+
+
+def gradient_by_columns(rank: int) -> Tensor:
+    """The gradient of a rank's rows where it lies in memory column by column."""
+    rows = joined_batch()["source"][rank::2].requires_grad_()
+    (gather_ranks(rows).T * COLUMNS).sum().backward()
+    assert rows.grad is not None
+    return rows.grad
+
+
 def work(rank: int, store: str, results: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     values = [loss_and_gradient(config, rank, 2) for config in LOSSES]
-    torch.save(values, f"{results}.{rank}")
+    torch.save((values, gradient_by_columns(rank)), f"{results}.{rank}")
     dist.destroy_process_group()
 
 
@@ -92,6 +104,10 @@ def test_two_ranks_have_the_loss_and_gradients_of_one_with_the_joined_batch(
     results = str(tmp_path / "store"), str(tmp_path / "result")
     mp.start_processes(work, results, nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"result.{rank}") for rank in (0, 1))
+    for rank, (_, gradient) in enumerate((first, second)):
+        expected = 2 * COLUMNS.T[4 * rank : 4 * rank + 4]  # each of both has the same loss
+        torch.testing.assert_close(gradient, expected.double())
+    first, second = first[0], second[0]
     for number, config in enumerate(LOSSES):
         loss, gradient = loss_and_gradient(config, 0, 1)
         mean = (first[number][0] + second[number][0]) / 2

@@ -20,78 +20,6 @@ from mlkd.stages.sentence import SentenceStage
 from mlkd.training.best import KeepBest
 
 
-def stage_of(folder: Path, **optim: object) -> SentenceStage:
-    settings = link_settings("sentence", {"pair_mse": {}}, **optim)  # type: ignore[arg-type]
-    return SentenceStage(load_folder(folder), settings, 10)
-
-
-def test_every_parameter_is_trained_once_and_matrices_decay(encoder_folder: Path) -> None:
-    stage = stage_of(encoder_folder, weight_decay=0.1)
-    groups = stage.configure_optimizers()["optimizer"].param_groups
-    found = [
-        (p, group["weight_decay"], group["initial_lr"]) for group in groups for p in group["params"]
-    ]
-    assert {id(p) for p, _, _ in found} == {id(p) for p in stage.parameters() if p.requires_grad}
-    assert len(found) == len({id(p) for p, _, _ in found})
-    assert all(decay == (0.1 if p.ndim > 1 else 0.0) for p, decay, _ in found)
-    assert {rate for _, _, rate in found} == {0.01}
-
-
-@pytest.mark.parametrize("decay", ["linear", "cosine"])
-def test_the_rate_rises_to_its_peak_and_falls_to_nothing(encoder_folder: Path, decay: str) -> None:
-    stage = stage_of(encoder_folder, warmup=0.2, decay=decay)
-    left = [1 - step / 8 for step in range(9)]
-    if decay == "cosine":
-        left = [0.5 * (1 - math.cos(math.pi * part)) for part in left]
-    assert [stage._rate(step) for step in range(11)] == pytest.approx([0.5, 1.0, *left])
-    assert stage._rate(12) == 0.0
-    short = stage_of(encoder_folder, warmup=0.0, decay="linear")
-    assert [short._rate(0), short._rate(1), short._rate(10)] == pytest.approx([1.0, 1.0, 0.0])
-    long = stage_of(encoder_folder, warmup=0.9, decay=decay)
-    assert [long._rate(8), long._rate(9), long._rate(10)] == pytest.approx([1.0, 1.0, 0.0])
-    whole = stage_of(encoder_folder, warmup=1.0, decay=decay)
-    assert [whole._rate(9), whole._rate(10)] == pytest.approx([1.0, 0.0])
-
-
-class Tables(SentenceStage):
-    """Trains the embeddings alone."""
-
-    def trained(self) -> nn.Module:
-        return backbone_of(self.model).embeddings  # type: ignore[no-any-return]
-
-
-def test_what_a_stage_does_not_train_has_no_gradient(encoder_folder: Path) -> None:
-    stage = Tables(load_folder(encoder_folder), stage_of(encoder_folder).settings, 10)
-    trained = {name for name, p in stage.named_parameters() if p.requires_grad}
-    assert trained == {name for name, _ in stage.named_parameters() if ".embeddings." in name}
-    assert len(trained) == 5
-
-
-class Twofold(SentenceStage):
-    """Every other step trains the matrices of layers, at three times the rate; the rest rests."""
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        layers = [p for n, p in self.model.named_parameters() if ".layer." in n and p.ndim > 1]
-        return [ParameterGroup(layers, rate=3.0, turn=lambda step: step % 2 == 0)]
-
-
-def test_decay_without_gradients_is_that_of_the_optimisers_steps(encoder_folder: Path) -> None:
-    settings = link_settings("sentence", {"pair_mse": {}}, weight_decay=0.5, warmup=0.2)
-    stage = Twofold(load_folder(encoder_folder), settings, 10)
-    stage.configure_optimizers()
-    parameters = dict(stage.model.named_parameters())
-    matrix = next(p for n, p in parameters.items() if ".layer." in n and p.ndim > 1)
-    table = next(p for n, p in parameters.items() if "word_embeddings" in n)
-    rates = {0: 0.5, 2: 1.0, 4: 0.75}  # of steps 0 to 6, of which 6 was skipped
-    expected = 1.0
-    for rate in rates.values():
-        expected *= 1 - 0.01 * 3.0 * rate * 0.5
-    assert [stage._rate(step) for step in rates] == pytest.approx([*rates.values()])
-    assert stage.decay_until(matrix, 7, {6}) == pytest.approx(expected)
-    assert stage.decay_until(matrix, 7, set()) < expected
-    assert stage.decay_until(table, 7, set()) == 1.0  # it is not trained
-
-
 def batch_of(*targets: float) -> PairBatch:
     """A batch of one pair for each target."""
     rows, aims = torch.arange(len(targets)), torch.tensor(targets)[:, None]
@@ -108,10 +36,10 @@ class Plane(Stage):
 
     turns: Any = (None, None)
 
-    def __init__(self, **optim: Any) -> None:
+    def __init__(self, steps: int = 4, **optim: Any) -> None:
         names: Any = nn.ParameterDict({"a": torch.ones(1, 1), "b": torch.ones(1, 1)})
         names["v"] = torch.ones(1)
-        super().__init__(names.eval(), link_settings("sentence", {"pair_mse": {}}, **optim), 4)
+        super().__init__(names.eval(), link_settings("sentence", {"pair_mse": {}}, **optim), steps)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         a, *others = self.model.parameters()
@@ -158,6 +86,22 @@ def watched(stage: Stage, targets: list[float], *callbacks: L.Callback) -> Watch
     watch, dev = Watch(), [batch_of(1.0, 1.0, 1.0), batch_of(5.0)]
     take_steps(stage, [batch_of(target) for target in targets], dev, watch, *callbacks)
     return watch
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_rate_rises_to_its_peak_and_falls_to_nothing(decay: str) -> None:
+    stage = Plane(10, warmup=0.2, decay=decay)
+    left = [1 - step / 8 for step in range(9)]
+    if decay == "cosine":
+        left = [0.5 * (1 - math.cos(math.pi * part)) for part in left]
+    assert [stage._rate(step) for step in range(11)] == pytest.approx([0.5, 1.0, *left])
+    assert stage._rate(12) == 0.0
+    short = Plane(10, warmup=0.0, decay="linear")
+    assert [short._rate(0), short._rate(1), short._rate(10)] == pytest.approx([1.0, 1.0, 0.0])
+    long = Plane(10, warmup=0.9, decay=decay)
+    assert [long._rate(8), long._rate(9), long._rate(10)] == pytest.approx([1.0, 1.0, 0.0])
+    whole = Plane(10, warmup=1.0, decay=decay)
+    assert [whole._rate(9), whole._rate(10)] == pytest.approx([1.0, 0.0])
 
 
 def test_steps_logs_and_dev_means_are_those_computed_by_hand(tmp_path: Path) -> None:
@@ -223,3 +167,64 @@ def test_random_numbers_go_on_where_a_checkpoint_was_written() -> None:
     assert not torch.equal(after, expected)
     stage.on_save_checkpoint(again)
     assert not torch.equal(again["rng"], saved["rng"])
+
+
+def stage_of(folder: Path, **optim: object) -> SentenceStage:
+    settings = link_settings("sentence", {"pair_mse": {}}, **optim)  # type: ignore[arg-type]
+    return SentenceStage(load_folder(folder), settings, 10)
+
+
+def test_every_parameter_is_trained_once_and_matrices_decay(encoder_folder: Path) -> None:
+    stage = stage_of(encoder_folder, weight_decay=0.1)
+    groups = stage.configure_optimizers()["optimizer"].param_groups
+    found = [
+        (p, group["weight_decay"], group["initial_lr"]) for group in groups for p in group["params"]
+    ]
+    assert {id(p) for p, _, _ in found} == {id(p) for p in stage.parameters() if p.requires_grad}
+    assert len(found) == len({id(p) for p, _, _ in found})
+    assert all(decay == (0.1 if p.ndim > 1 else 0.0) for p, decay, _ in found)
+    assert {rate for _, _, rate in found} == {0.01}
+
+
+class Tables(SentenceStage):
+    """Trains the embeddings alone."""
+
+    def trained(self) -> nn.Module:
+        return backbone_of(self.model).embeddings  # type: ignore[no-any-return]
+
+
+def test_what_a_stage_does_not_train_has_no_gradient(encoder_folder: Path) -> None:
+    stage = Tables(load_folder(encoder_folder), stage_of(encoder_folder).settings, 10)
+    trained = {name for name, p in stage.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in stage.named_parameters() if ".embeddings." in name}
+    assert len(trained) == 5
+
+
+class Twofold(SentenceStage):
+    """Every other step trains the matrices of layers, at three times the rate; the rest rests."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        layers = [p for n, p in self.model.named_parameters() if ".layer." in n and p.ndim > 1]
+        return [ParameterGroup(layers, rate=3.0, turn=lambda step: step % 2 == 0)]
+
+
+def test_decay_without_gradients_is_that_of_the_optimisers_steps(encoder_folder: Path) -> None:
+    settings = link_settings("sentence", {"pair_mse": {}}, weight_decay=0.5, warmup=0.2)
+    stage = Twofold(load_folder(encoder_folder), settings, 10)
+    stage.configure_optimizers()
+    parameters = dict(stage.model.named_parameters())
+    matrix = next(p for n, p in parameters.items() if ".layer." in n and p.ndim > 1)
+    table = next(p for n, p in parameters.items() if "word_embeddings" in n)
+    rates = {0: 0.5, 2: 1.0, 4: 0.75}  # of steps 0 to 6, of which 6 was skipped
+    expected = 1.0
+    for rate in rates.values():
+        expected *= 1 - 0.01 * 3.0 * rate * 0.5
+    assert [stage._rate(step) for step in rates] == pytest.approx([*rates.values()])
+    assert stage.decay_until(matrix, 7, {6}) == pytest.approx(expected)
+    assert stage.decay_until(matrix, 7, set()) < expected
+    assert stage.decay_until(table, 7, set()) == 1.0  # it is not trained
+    always = Plane(warmup=0.5)
+    always.configure_optimizers()
+    _, matrix, _ = always.model.parameters()
+    expected = (1 - 0.005 * 3.0 * 0.5) * (1 - 0.01 * 3.0 * 0.5)
+    assert always.decay_until(matrix, 3, {2}) == pytest.approx(expected)

@@ -186,6 +186,14 @@ def test_dev_has_the_accuracy_of_each_domain_and_their_mean_selects(parts: Any, 
     assert (graded.selects, graded.heads) == ("dev/loss", None)
 
 
+def test_a_single_text_is_a_domain_like_any_other(parts: Any, head: Path) -> None:
+    """Also where no layers are compared, whose tokens are many."""
+    names, loss = [*NAMES, "none here"], {"hidden": None, "attention": None}
+    stage = stage_for(parts, CLASSES, head, names=names, graph=None, loss=loss)
+    ratios = stage._ratios(stage.sums(batch_for(parts[0], CLASSES, [0, 1, 1, 1, 1, 1])))
+    assert ratios.tolist() == [[0.5, 0.5, 0.0]] * len(ratios)
+
+
 def test_by_turns_heads_learn_with_the_student(parts: Any, head: Path) -> None:
     """In the graph's steps they take the step that is tried, and stay."""
     batch = batch_for(parts[0], CLASSES, DOMAIN)

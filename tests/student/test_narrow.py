@@ -3,19 +3,62 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ENGLISH, GERMAN, new_student, stored_tokens
 from students import small
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlkd.config.schema import TrainConfig
+from mlkd.data.tokens import TokenStore
 from mlkd.encoders.backbone import backbone_of, layers
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.size import parameters
-from mlkd.student.narrow import narrowed, neurons_to_keep
+from mlkd.student.narrow import Moments, _moments, _narrow, narrowed, neurons_to_keep
 
 TEXTS = [*ENGLISH, *GERMAN]
+
+
+def test_moments_are_those_of_all_tokens() -> None:
+    draw = torch.Generator().manual_seed(0)
+    batches = [torch.randn(*size, 5, generator=draw) + 3.0 for size in ((4, 3), (2, 7))]
+    moments = Moments(5)
+    for batch in batches:
+        moments.add(batch)
+    rows = torch.cat([batch.flatten(0, 1) for batch in batches]).double()
+    mean, covariance = moments.mean_and_covariance()
+    torch.testing.assert_close(mean, rows.mean(0))
+    expected = rows.T.cov(correction=0)
+    expected += 1e-4 * expected.trace() / 5 * torch.eye(5)
+    torch.testing.assert_close(covariance, expected)
+
+
+class Layer(nn.Module):
+    """The feed-forward part of a layer, three neurons between two inputs and two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intermediate, self.output = nn.Module(), nn.Module()
+        self.intermediate.dense, self.output.dense = nn.Linear(2, 3), nn.Linear(3, 2)
+        self.output.LayerNorm = nn.LayerNorm(2)
+
+
+@torch.no_grad()
+def test_a_neuron_that_leaves_goes_into_the_bias_with_its_mean() -> None:
+    layer, moments = Layer(), Moments(3)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)  # so they are independent
+    moments.add((signs + torch.tensor([5.0, 6.0, 7.0]))[None])
+    layer.output.dense.weight.copy_(torch.tensor([[3.0, 2.0, 1.0], [0.0, 0.5, 1.0]]))
+    layer.output.dense.bias.copy_(torch.tensor([0.1, 0.2]))
+    into = layer.intermediate.dense
+    # Behind the norm squared weights add up to 9, 4 + 9 / 4 and 1 + 9; before it to 9, 4 1/4 and 2.
+    layer.output.LayerNorm.weight.copy_(torch.tensor([1.0, 3.0]))
+    _narrow(layer, moments, 2)
+    assert torch.equal(layer.intermediate.dense.weight, into.weight[[0, 2]])
+    assert torch.equal(layer.intermediate.dense.bias, into.bias[[0, 2]])
+    torch.testing.assert_close(layer.output.dense.weight, torch.tensor([[3.0, 1.0], [0.0, 1.0]]))
+    torch.testing.assert_close(layer.output.dense.bias, torch.tensor([0.1 + 2 * 6, 0.2 + 0.5 * 6]))
 
 
 def test_independent_neurons_stay_by_what_they_carry() -> None:
@@ -49,6 +92,15 @@ def test_the_neuron_that_leaves_is_the_one_whose_absence_least_squares_mends_bes
         assert neurons_to_keep(covariance, weight, width).tolist() == kept
 
 
+@pytest.mark.parametrize("width", [1, 70, 137, 199])
+def test_as_many_stay_as_are_wanted(width: int) -> None:
+    """Also where the rounds do not divide those that leave."""
+    draw = torch.Generator().manual_seed(0)
+    variance = torch.randperm(200, generator=draw).double() + 1.0
+    kept = neurons_to_keep(variance.diag(), torch.ones(1, 200).double(), width)
+    assert kept.tolist() == (variance > 200 - width).nonzero()[:, 0].tolist()
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_neurons_that_replace_each_other_do_not_leave_in_one_round(alike: bool) -> None:
     draw = torch.Generator().manual_seed(0)
@@ -61,6 +113,21 @@ def test_neurons_that_replace_each_other_do_not_leave_in_one_round(alike: bool) 
     covariance = activations.T @ activations / len(activations)
     kept = neurons_to_keep(covariance + 1e-9 * torch.eye(512).double(), weight, 256)
     assert (kept // 2).tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("count", [50, 3000])
+def test_activations_are_those_of_sentences_spread_over_all(
+    encoder_folder: Path, count: int
+) -> None:
+    model, draw = load_folder(encoder_folder), np.random.default_rng(0)
+    lengths = draw.integers(2, 6, count)
+    tokens = TokenStore(draw.integers(5, 60, lengths.sum()), np.cumsum([0, *lengths]), 0)
+    found = _moments(model, tokens)
+    most = min(count, 2048)
+    expected = sum(int(lengths[i * (count - 1) // (most - 1)]) for i in range(most))
+    assert [moments.tokens for moments in found.values()] == [expected] * len(found)
+    model.encode(TEXTS)  # of which nothing is counted any more
+    assert [moments.tokens for moments in found.values()] == [expected] * len(found)
 
 
 @pytest.fixture(params=["encoder_folder", "xlmr", "recurrent"])
