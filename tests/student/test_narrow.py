@@ -115,6 +115,16 @@ def test_neurons_that_replace_each_other_do_not_leave_in_one_round(alike: bool) 
     assert (kept // 2).tolist() == list(range(256))
 
 
+def test_neurons_that_cancel_each_other_leave_in_one_round() -> None:
+    """Two leave in each round: those that carry nothing, and in the last one those that cancel."""
+    weight, covariance = torch.ones(1, 140).double(), torch.eye(140).double()
+    weight[0, :126] = 0.0
+    weight[0, 126:129] = torch.tensor([1.0, -1.0, 0.5])
+    covariance[126, 127] = covariance[127, 126] = 0.999
+    # Without one of both 0.002 is lost; without the other too nothing more, without the third 1/4.
+    assert neurons_to_keep(covariance, weight, 12).tolist() == list(range(128, 140))
+
+
 @pytest.mark.parametrize("count", [50, 3000])
 def test_activations_are_those_of_sentences_spread_over_all(
     encoder_folder: Path, count: int
