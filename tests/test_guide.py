@@ -53,6 +53,22 @@ def test_the_examples_fit_into_the_code(changed: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_the_examples_have_the_style_and_the_types_of_the_code(changed: Path) -> None:
+    for tool in ("ruff", "mypy"):
+        pytest.importorskip(tool)
+    if not (REPOSITORY / ".mypy_cache").is_dir():
+        pytest.skip("mypy takes minutes where it has not been run on the code itself")
+    shutil.copytree(REPOSITORY / ".mypy_cache", changed / ".mypy_cache")
+    shutil.copy(REPOSITORY / "pyproject.toml", changed)
+    for words in (["ruff", "format", "-q"], ["ruff", "check"], ["mypy"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=changed, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_examples_train_and_are_exported(
     changed: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,15 @@ VectorKind = Annotated[
 """Numbers of a vector, its precision, or both: ``256``, ``int8``, ``binary``, ``128-int8``."""
 
 
+def _refuse_roots(data: DataConfig | None, sets: EvalConfig | None) -> None:
+    """Refuse a folder that no text is read from."""
+    of_files = sets is not None and sets.reads_files
+    if data is not None and data.root is not None and not (data.reads_files or of_files):
+        raise ValueError("data.root: not read, all text is embedded")
+    if sets is not None and sets.root is not None and not of_files:
+        raise ValueError("eval.root: not read, all sets are embedded")
+
+
 class EvaluateConfig(Section):
     """The whole of ``python -m mlkd.evaluate``."""
 
@@ -67,6 +76,7 @@ class EvaluateConfig(Section):
             raise ValueError("head is only read of sets of kind classification")
         if self.compare and not self.latency:
             raise ValueError("compare is only read with latency=true")
+        _refuse_roots(None, self.eval)
         return self
 
 
@@ -124,6 +134,7 @@ class ExportConfig(Section):
     def _every_section_is_read(self) -> ExportConfig:
         if self.data is not None and self.trim is None:
             raise ValueError("data is only read by trim; give trim={} as well")
+        _refuse_roots(self.data, self.eval)
         if self.trim is not None and "sparse" in self.format:
             raise ValueError("format sparse changes the whole vocabulary's weights; leave trim out")
         if self.documents is not None and "asymmetric" not in self.format:
@@ -199,6 +210,11 @@ class PairsConfig(Section):
     output_dir: Folder = OUTPUTS
     """Where the cache is; a training with the same data and sets finds the pairs there."""
     allow_download: bool = False
+
+    @model_validator(mode="after")
+    def _roots_are_read(self) -> PairsConfig:
+        _refuse_roots(self.data, self.eval)
+        return self
 
 
 class MineConfig(Section):

@@ -42,6 +42,7 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.with_name("conf")
 
 Config = TypeVar("Config", bound=BaseModel)
 _OF_SWEEPS = re.compile(r"-m$|--mu|hydra[./](launcher|sweep|sweeper)\b")
+_OF_SWEEPERS = re.compile(r"hydra[./]sweep(er)?\b")
 _TURN = threading.RLock()
 _REPLACED = {"teacher", "encoder", "corpora", "sets"}
 """Sections that values replace as a whole."""
@@ -75,6 +76,8 @@ def _refuse_sweep(name: str, words: Sequence[str]) -> None:
         key, given, _ = word.lstrip("+~").partition("=")
         if given and key in ("hydra", "hydra.mode"):
             raise UserError(f"{key}: -m starts a sweep, nothing else does")
+        if name == "train" and _OF_SWEEPERS.match(key):
+            raise UserError(f"{key}: not read, mlkd plans its sweeps itself")
         if name != "train" and _OF_SWEEPS.match(key):
             raise UserError(f"{key}: mlkd.{name} runs once; python -m mlkd.train -m sweeps")
 

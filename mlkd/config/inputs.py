@@ -123,6 +123,8 @@ class CorpusConfig(Section):
                 raise ValueError(
                     f"{key} is not read in the format {self.format}, but in: {allowed}"
                 )
+        if self.format == "demo" and self.domain != type(self).model_fields["domain"].default:
+            raise ValueError("domain is not read in the format demo, which has topics of its own")
         return self
 
     @model_validator(mode="after")
@@ -288,3 +290,8 @@ class EvalConfig(Section):
     Scores of a few pairs only show that everything works. No pair of a set is trained on anyway."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """What encoders are scored in; ``auto`` as in the trainer. Sizes and times are fp32's."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether there is a set that is not embedded."""
+        return any(item.format != "demo" for item in self.sets.values())

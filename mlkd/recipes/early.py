@@ -19,10 +19,11 @@ from mlkd.recipes.recipe import Link, links
 
 log = logging.getLogger(__name__)
 
-_OF_MIXED, _OF_LABELLED = (
-    undecided(TrainConfig, {*Decides} - {mark}) for mark in (Decides.MIXING, Decides.LABELS)
+_OF_MIXED, _OF_LABELLED, _OF_DOMAINS = (
+    undecided(TrainConfig, {*Decides} - {mark})
+    for mark in (Decides.MIXING, Decides.LABELS, Decides.DOMAINS)
 )
-"""Keys of settings that only links with mixed batches read, and only those of labelled text."""
+"""Keys of settings that only links with mixed batches read, of labelled text, or with domains."""
 
 
 def check_early(config: TrainConfig) -> None:
@@ -168,13 +169,27 @@ def _unread_by_all(
         elif is_below(name, _OF_LABELLED) and not labelled:
             refused = not any(isinstance(settings, LabelledSettings) for settings in whole)
             yield _Unread(key, "no link of the chain trains on labelled text", refused)
+        elif is_below(name, _OF_DOMAINS) and not any(x.settings.reads_domains for x in chain):
+            refused = not any(settings.reads_domains for settings in whole)
+            yield _Unread(key, "no link of the chain reads domains", refused)
+        elif name.startswith("optim.") and not _common(config, name, [x.settings for x in chain]):
+            refused = not _common(config, name, whole)
+            yield _Unread(key, "each link of the chain has its own", refused)
+        elif name.startswith("assistant.vocabulary") and config.assistant.vocabulary is None:
+            yield _Unread(key, "a ready assistant has a vocabulary of its own", refused=True)
         elif name == "data.root" and not _reads_root(config):
             yield _Unread(key, "all text is embedded", refused=True)
-        elif name == "eval.root" and all(x.format == "demo" for x in config.eval.sets.values()):
+        elif name == "eval.root" and not config.eval.reads_files:
             yield _Unread(key, "all sets are embedded", refused=True)
         elif name == "assistant.seed" and all(link.settings.seed is None for link in chain):
             refused = all(settings.seed is None for settings in whole)
             yield _Unread(key, "no link of the chain has a seed of its own", refused)
+
+
+def _common(config: TrainConfig, key: str, links: Iterable[StageSettings]) -> bool:
+    """Whether a link has the optimiser's setting of the chain."""
+    name = key.split(".")[1]
+    return any(getattr(x.optim, name) == getattr(config.optim, name) for x in links)
 
 
 def _reads_root(config: TrainConfig) -> bool:

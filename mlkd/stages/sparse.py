@@ -153,7 +153,7 @@ class SparseEntries(Stage):
 class SparseStage(SparseEntries, SentenceStage):
     """Sparse fine-tuning towards sentence vectors: similarity without labels."""
 
-    settings: SparseSettings  # type: ignore[assignment]  # it has a loss as well
+    settings: SparseSettings
 
 
 class SparseTaskStage(SparseEntries, TaskStage):

@@ -201,6 +201,24 @@ def test_a_head_is_for_classifications() -> None:
     configured("evaluate", EvaluateConfig, ["model=x", "head=y", "eval=demo_requests"])
 
 
+@pytest.mark.parametrize(
+    ("name", "schema", "words", "key"),
+    [
+        ("pairs", PairsConfig, "data.root=x", "data"),
+        ("pairs", PairsConfig, "data.root=x eval=demo", "data"),
+        ("pairs", PairsConfig, "eval=demo eval.root=x", "eval"),
+        ("evaluate", EvaluateConfig, "model=x eval.root=x", "eval"),
+        ("export", ExportConfig, "run=x eval=demo eval.root=x", "eval"),
+        ("export", ExportConfig, "run=x trim={} data=demo data.root=x", "data"),
+    ],
+)
+def test_folders_of_embedded_text_are_refused(
+    name: str, schema: type[Section], words: str, key: str
+) -> None:
+    with pytest.raises(UserError, match=f"{key}.root: not read, all .* embedded"):
+        configured(name, schema, words.split())
+
+
 def test_ask_is_for_prune() -> None:
     with pytest.raises(UserError, match="ask is only read by prune"):
         configured("runs", RunsConfig, ["ask=false"])

@@ -325,6 +325,25 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
         ("optim.eps=inf", "finite"),
         ("stages.recurrent.stage=sentense", "no such stage; allowed: domains, domains_task"),
         ("init=paper init.frequency_power=1", "only read with embedding=svd"),
+        (
+            "recipe=bistil_pairs stages.sparse.translation_target=translation "
+            "loss@stages.sparse.loss=translation_ranking",
+            "stages.sparse.translation_target: not read, loss has no pair_mse",
+        ),
+        (
+            "assistant=teacher +assistant.vocabulary.size=500",
+            "assistant.vocabulary.size: not read, a ready assistant has a vocabulary of its own",
+        ),
+        (
+            "data=tsv data.corpora.pairs.domain=x",
+            "data.corpora.pairs.domain: not read, no link of the chain reads domains",
+        ),
+        ("recipe=hrkd +data.corpora.demo.domain=x", "domain is not read in the format demo"),
+        (
+            "recipe=mse assistant.train=false stages.mse.optim.clip=2 optim.clip=3",
+            "optim.clip: not read, each link of the chain has its own",
+        ),
+        ("hydra.sweep.dir=x", "hydra.sweep.dir: not read, mlkd plans its sweeps itself"),
     ],
 )
 def test_wrong_input_gets_one_line_and_status_two(

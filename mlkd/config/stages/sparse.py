@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mlkd.config.losses import LossConfig
 from mlkd.config.stages.base import StageSettings
+from mlkd.config.stages.sentence import SentenceSettings
 from mlkd.config.stages.task import TaskSettings
 
 
@@ -31,7 +31,7 @@ class SparseKeys(StageSettings):
         return self
 
 
-class SparseSettings(SparseKeys):
+class SparseSettings(SparseKeys, SentenceSettings):
     """Sentence vectors aim at those of a frozen encoder, by few entries of the weights."""
 
     implementation: ClassVar[str] = "mlkd.stages.sparse:SparseStage"
@@ -39,10 +39,7 @@ class SparseSettings(SparseKeys):
     roles: ClassVar[frozenset[str]] = frozenset({"start", "moved", "target"})
     outputs: ClassVar[frozenset[str]] = frozenset({"student", "diff"})
 
-    stage: Literal["sparse"]
-    translation_target: Literal["source", "translation"] = "source"
-    """Whose vector the translation side aims at: the source sentence's, or its own."""
-    loss: LossConfig
+    stage: Literal["sparse"]  # type: ignore[assignment]  # a stage of its own
 
 
 class SparseTaskSettings(SparseKeys, TaskSettings):
