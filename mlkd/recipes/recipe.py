@@ -129,6 +129,12 @@ class _Recipe:
         """A link that is run, with its inputs."""
         settings = self._settings(name)
         inputs = {role: self._input(name, role) for role in self._roles(name)}
+        for role in sorted(settings.trained_roles):
+            if inputs[role] == inputs["start"]:
+                raise UserError(
+                    f"stages.{name}.inputs.{role}={settings.inputs[role]}: give an enabled link "
+                    "that trains the input start further"
+                )
         if settings.needs_start and isinstance(inputs["start"], New):
             raise UserError(
                 f"stages.{name}.inputs.start: a new student is not kept, and stage "

@@ -320,6 +320,10 @@ def test_what_nothing_reads_decides_nothing(tiny: Callable[..., TrainConfig]) ->
             "assistant.seed: not read, no link of the chain has a seed of its own",
         ),
         ("recipe=bistil_pairs stages.layers.enabled=false", "a new student is not kept"),
+        (
+            "recipe=bistil_pairs stages.dense.enabled=false",
+            "stages.sparse.inputs.moved=dense: give an enabled link that trains the input start",
+        ),
         ("recipe=null", "null: no option of a group"),
         ("stages.contrastive.epochs=inf", "stages.contrastive.epochs=inf"),
         ("optim.eps=inf", "finite"),

@@ -322,7 +322,7 @@ def test_the_numbers_of_a_student_of_mbert(freeze: bool, entries: int, count: in
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("stages.dense.enabled=false", "the input moved has not been trained"),
+        ("stages.dense.lr=1e-46", "the input moved has not been trained"),
         ("stages.sparse.inputs.moved=assistant", "the input moved is no training of start"),
         ("stages.sparse.density=1e-9", "density=1e-09 of [0-9]+ entries is none"),
     ],

@@ -42,6 +42,8 @@ class StageSettings(Section):
     """What a link of the stage hands over: the encoder that it trained, and what else there is."""
     needs_start: ClassVar[bool] = False
     """Whether what it hands over is of use only beside what it started from."""
+    trained_roles: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that were trained from ``start``, and so are others."""
     head_a_domain: ClassVar[bool] = False
     """Whether its output ``head`` has one for each domain."""
     whole: ClassVar[bool] = True

@@ -15,6 +15,7 @@ class SparseKeys(StageSettings):
     """What all of them have besides the settings of the stage that they make sparse."""
 
     needs_start: ClassVar[bool] = True
+    trained_roles: ClassVar[frozenset[str]] = frozenset({"moved"})
 
     density: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
     """Share of the entries that are trained: those that ``moved`` moved furthest from ``start``."""
