@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlkd import __all__ as __all__
 from mlkd.deploy.results import Evaluated, Exported
+from mlkd.output.caller import keeping_random
 from mlkd.output.errors import UserError
 from mlkd.recipes.result import Result, Show
 
@@ -24,21 +26,8 @@ if TYPE_CHECKING:
     from mlkd.data.look import Look
     from mlkd.deploy.mining import Mined
 
-__all__ = [
-    "Evaluated",
-    "Exported",
-    "Result",
-    "UserError",
-    "configure",
-    "evaluate",
-    "export",
-    "load",
-    "mine",
-    "pairs",
-    "train",
-]
 
-
+@keeping_random
 def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> SentenceTransformer:
     """Open a student, or any sentence-transformers folder, on the CPU and in eval mode.
 
@@ -66,6 +55,7 @@ def load(folder: Path | str, diff: Path | str | Sequence[Path | str] = ()) -> Se
     return model
 
 
+@keeping_random
 def configure(*overrides: str, **settings: Any) -> TrainConfig:
     """The configuration of ``python -m mlkd.train``, validated.
 
@@ -90,6 +80,7 @@ def configure(*overrides: str, **settings: Any) -> TrainConfig:
     return config
 
 
+@keeping_random
 def train(
     config: TrainConfig | None = None,
     *,
@@ -146,6 +137,7 @@ def train(
         return run(config, show=show)
 
 
+@keeping_random
 def evaluate(
     model: Path | str | EvaluateConfig,
     *overrides: str,
@@ -179,6 +171,7 @@ def evaluate(
         return judge(config, write=config is model or output is not None)
 
 
+@keeping_random
 def export(
     run: Path | str | ExportConfig,
     *overrides: str,
@@ -215,6 +208,7 @@ def export(
         return package.write_formats(config, source, target)
 
 
+@keeping_random
 def pairs(
     pairs: Pairs | PairsConfig | None = None,
     *overrides: str,
@@ -254,6 +248,7 @@ def pairs(
     )
 
 
+@keeping_random
 def mine(
     texts: Sequence[Path | str] | MineConfig,
     *overrides: str,

@@ -88,6 +88,24 @@ def test_import_is_quick_and_imports_nothing_else() -> None:
     python(code)
 
 
+def test_calls_draw_no_random_numbers_of_the_caller() -> None:
+    """Packages that draw some when they are imported, as rich does, are imported in the calls."""
+    python(
+        """
+import random, sys
+before = random.getstate()
+import mlkd
+try:
+    mlkd.train(pairs={"de": "nothing.tsv"})
+except mlkd.UserError:
+    assert "rich" in sys.modules
+    assert random.getstate() == before
+else:
+    raise AssertionError
+"""
+    )
+
+
 @pytest.mark.slow
 def test_importing_every_module_changes_nothing() -> None:
     python(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
-from mlkd.bench.command import train
+from mlkd.bench.command import run_training
 from mlkd.bench.contest import TableLine
 from mlkd.config.bench import BenchmarkConfig
 
@@ -20,10 +20,10 @@ def measure(config: BenchmarkConfig) -> list[TableLine]:
         if config.trainer.threads:
             command.append(f"trainer.threads={config.trainer.threads}")
         return [
-            train("--help", ["--help"]),
-            train("--cfg job", ["--cfg", "job"]),
-            train("a refusal", ["student.botleneck=3"], status=2),
-            train("chain, cold caches", command),
-            train("chain, warm caches, another seed", [*command, "seed=1"]),
-            train("chain, finished before", command),
+            run_training("--help", ["--help"]),
+            run_training("--cfg job", ["--cfg", "job"]),
+            run_training("a refusal", ["student.botleneck=3"], status=2),
+            run_training("chain, cold caches", command),
+            run_training("chain, warm caches, another seed", [*command, "seed=1"]),
+            run_training("chain, finished before", command),
         ]

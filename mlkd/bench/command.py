@@ -15,7 +15,9 @@ _FIRST_STEP = re.compile(r"link \w+:")
 """What the first link's bar begins with, which opens when its first step begins."""
 
 
-def train(name: str, arguments: list[str], *, status: int = 0, stop: bool = False) -> TableLine:
+def run_training(
+    name: str, arguments: list[str], *, status: int = 0, stop: bool = False
+) -> TableLine:
     """Run a training and say how long it took.
 
     Args:

@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from mlkd.bench.command import train
+from mlkd.bench.command import run_training
 from mlkd.bench.contest import TableLine
 from mlkd.bench.machine import scratch
 from mlkd.bench.pairs import write_pairs
@@ -43,7 +43,7 @@ def measure(config: BenchmarkConfig) -> list[TableLine]:
         if config.trainer.threads:
             command.append(f"trainer.threads={config.trainer.threads}")
         return [
-            train(
+            run_training(
                 f"{number:,} pairs, {state}",
                 [*command, f"seed={seed}"],
                 status=_INTERRUPTED,

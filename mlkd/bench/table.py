@@ -27,7 +27,7 @@ _COLUMNS = {
 """Columns in order: head and format; a table has those that its lines have."""
 
 
-def cells(lines: list[TableLine]) -> list[list[str]]:
+def table_cells(lines: list[TableLine]) -> list[list[str]]:
     """Head and lines of a table."""
     keys = [key for key in _COLUMNS if any(key in line for line in lines)]
     head = [_COLUMNS[key][0] for key in keys]
@@ -39,7 +39,7 @@ def cells(lines: list[TableLine]) -> list[list[str]]:
 
 def terminal(title: str, lines: list[TableLine]) -> Table:
     """A table for the terminal."""
-    head, *rows = cells(lines)
+    head, *rows = table_cells(lines)
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left")

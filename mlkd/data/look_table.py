@@ -23,11 +23,11 @@ def to_table(look: Look) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for group in look.groups:
-        table.add_row(*cells(look, group))
+        table.add_row(*row_cells(look, group))
     return table
 
 
-def cells(look: Look, group: GroupLook) -> list[str]:
+def row_cells(look: Look, group: GroupLook) -> list[str]:
     """A row of the table as text."""
     count = group.count
     bad, unfinished = rejected(count)

@@ -17,7 +17,7 @@ from conftest import Command
 from mlkd.config.inputs import DataConfig
 from mlkd.data.identify import can_tell, other_languages, passes_for
 from mlkd.data.look import TSV_HEADER, Look, look_at
-from mlkd.data.look_table import cells, to_table
+from mlkd.data.look_table import row_cells, to_table
 from mlkd.data.pairs import prepare_pairs
 from mlkd.output.errors import UserError
 
@@ -120,7 +120,7 @@ def test_numbers_worked_out_by_hand(tmp_path: Path) -> None:
     assert group.sides is not None
     assert [side.chars for side in group.sides] == [(5, 5), (10, 10)]
     assert group.equal == pytest.approx(1 / 102)
-    assert cells(found, group)[:-1] == [
+    assert row_cells(found, group)[:-1] == [
         "c", "en-de", "106",
         "3: too long 1: data.max_chars=250, no letters 1, wrong column count 1", "0", "1", "0",
         "102", "5 (5) / 10 (10)", "1.0",
@@ -150,7 +150,7 @@ def test_a_language_that_is_not_what_the_label_says(tmp_path: Path) -> None:
     assert [line.partition(" sentences")[0].split(" of the ")[1] for line in told] == [
         "de", "es", "en", "tr"
     ]  # fmt: skip
-    by_target = {group.count["target_lang"]: cells(found, group)[-1] for group in found.groups}
+    by_target = {group.count["target_lang"]: row_cells(found, group)[-1] for group in found.groups}
     assert by_target["de"] == "en 0.0, de 100.0 (fr)"
     assert by_target["tlh"] == "en 0.0, tlh -"
 
@@ -177,7 +177,7 @@ def test_a_group_of_which_nothing_is_left(tmp_path: Path) -> None:
     app, full = found.groups
     assert app.sides is None
     assert full.sides is not None
-    assert cells(found, app)[2:] == ["3", "0", "fuzzy 3", "0", "0", "0", "-", "-", "-"]
+    assert row_cells(found, app)[2:] == ["3", "0", "fuzzy 3", "0", "0", "0", "-", "-", "-"]
     assert [pair.corpus for pair in found.sample] == ["c"] * 3
 
 
