@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlkd import __all__ as __all__
-from mlkd.deploy.results import Evaluated, Exported
+from mlkd.deploy.results import Evaluated as Evaluated
+from mlkd.deploy.results import Exported as Exported
 from mlkd.output.caller import keeping_random
-from mlkd.output.errors import UserError
-from mlkd.recipes.result import Result, Show
+from mlkd.output.errors import UserError as UserError
+from mlkd.recipes.result import Result as Result
+from mlkd.recipes.result import Show
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
