@@ -7,7 +7,7 @@ random numbers, threads, kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +236,7 @@ def pairs(
     from mlkd.metrics.sets import load_sets, set_sentences
 
     given = {"output": output, **settings}
-    if isinstance(pairs, Mapping):
+    if pairs is not None and not isinstance(pairs, PairsConfig):
         given, overrides = with_pairs(pairs, given), ("data=base", *overrides)
     config = chosen("pairs", PairsConfig, pairs, overrides, given)
     return look_at(
@@ -270,7 +270,7 @@ def mine(
     from mlkd.config.commands import MineConfig
     from mlkd.config.given import chosen
 
-    given = {"texts": texts, "output": output, **settings}
+    given = {"texts": texts, **({} if output is None else {"output": output}), **settings}
     config = chosen("mine", MineConfig, texts, overrides, given)
 
     from mlkd.deploy import mining

@@ -314,6 +314,7 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
         ),
         ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
         ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),
+        ({"pairs": file}, "pairs=.*: give files by language"),
         ({"pairs": {"pl": file}}, "the demo has no sets in pl"),
         ({"pairs": {"de": {"format": "tsv", "path": "no.tsv", "column": 1}}}, "no such key"),
     ]
@@ -338,6 +339,10 @@ def test_pairs_are_looked_at_and_mined(corpus: Path, encoder_folder: Path, tmp_p
     assert (tmp_path / "mined.tsv.gz").is_file()
     with pytest.raises(mlkd.UserError, match=r"data: an option or corpora"):
         mlkd.pairs({"de": file}, data="tsv")
+    with pytest.raises(mlkd.UserError, match=r"pairs=data=tsv: give files by language"):
+        mlkd.pairs("data=tsv")  # type: ignore[arg-type]
+    with pytest.raises(mlkd.UserError, match=r"output: a value is needed"):
+        mlkd.mine(texts, model=encoder_folder)
 
 
 def test_a_whole_configuration_takes_nothing_beside_it(tmp_path: Path) -> None:

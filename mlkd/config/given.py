@@ -70,9 +70,11 @@ def with_pairs(pairs: Pairs, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings whose section ``data`` has a corpus a language, those of pairs.
 
     Raises:
-        UserError: The section has other corpora, or the end of a file's name says nothing about its
-            format.
+        UserError: They are not by language, the section has other corpora, or the end of a file's
+            name says nothing about its format.
     """
+    if not isinstance(pairs, Mapping):
+        raise UserError(f"pairs={pairs}: give files by language, as {{'de': 'pairs.en-de.tsv'}}")
     data = settings.get("data", {})
     if not isinstance(data, Mapping) or "corpora" in data:
         raise UserError("data: an option or corpora of it and pairs exclude each other")

@@ -6,7 +6,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,6 +15,7 @@ from zipfile import BadZipFile, ZipFile
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mlkd.machine import ranks
 from mlkd.machine.cluster import TIMEOUT_SIGNAL
@@ -204,6 +206,23 @@ class Checkpoint(L.Callback):
             # The second Ctrl-C does not wait; at a KeyboardInterrupt Lightning ends the process.
             raise Interrupted("SIGINT")
         self._stop = signal.Signals(number).name
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Hand on a signal that comes before the first step, at which Lightning ends the process.
+
+    Raises:
+        Interrupted: It was SIGTERM, and nobody else handles that.
+    """
+    try:
+        yield
+    except SIGTERMException:
+        raise Interrupted("SIGTERM") from None
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
 
 
 def check_checkpoint(path: Path, run: str) -> str:

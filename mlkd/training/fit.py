@@ -26,7 +26,7 @@ from mlkd.runs.record import Run
 from mlkd.stages import stage_of
 from mlkd.stages.base import Stage
 from mlkd.training.best import KeepBest
-from mlkd.training.checkpoint import Checkpoint, check_checkpoint
+from mlkd.training.checkpoint import Checkpoint, check_checkpoint, no_exit
 from mlkd.training.curves import Curves
 from mlkd.training.guard import Guard
 from mlkd.training.pulse import ProgressBar, Pulse
@@ -102,9 +102,10 @@ def fit(
         guard = _guard(training, source, dev, may_collapse=module.may_collapse)
         checkpoint = _checkpoint(training, precision, best, guard)
         trainer = _trainer(training, precision, steps, [guard, checkpoint, best, *callbacks])
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        if not best.curve or best.curve[-1]["step"] != steps:
-            trainer.validate(module, data, verbose=False)
+        with no_exit():
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            if not best.curve or best.curve[-1]["step"] != steps:
+                trainer.validate(module, data, verbose=False)
         module.cpu()
         if ranks.is_first():
             best.restore(module)

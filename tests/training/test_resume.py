@@ -127,6 +127,35 @@ def test_a_second_ctrl_c_does_not_wait(
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted)]
+)
+def test_a_signal_before_the_first_step_is_no_failure(
+    tiny: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    kind: type[BaseException],
+) -> None:
+    """Lightning would end the process, with a status of its own."""
+    from mlkd.data.module import ParallelPairs
+    from mlkd.recipes.run import run_chain
+
+    load = ParallelPairs.train_dataloader
+
+    def interrupted(data: ParallelPairs) -> Any:
+        signal.raise_signal(number)
+        return load(data)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(ParallelPairs, "train_dataloader", interrupted)
+    with pytest.raises(kind):
+        run_chain(tiny(*BUDGET, stage="assistant"))
+    (path,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    assert signal.getsignal(number) == before
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_in_the_precision_it_began_with(
     tiny: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
