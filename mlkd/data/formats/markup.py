@@ -47,7 +47,8 @@ _DOCUMENTS = [
     (re.compile(r"(?<![\w*])\*(\w(?:[^*\n]*\w)?)\*(?![\w*])"), r"\1"),
     (re.compile(r"\[(\w+)(?:[ =][^\[\]]*)?\]([^\[\]]*)\[/\1\]"), r"\2"),  # BBCode [b]text[/b]
     (re.compile(rf"\[(?:{_KINDS}) ([\w.@/]+)\]"), r"\1"),  # Godot's [method Node.add_child]
-    (re.compile(r"\[((?=\w{0,60}[a-z])[A-Z]\w{0,60}[A-Z\d]\w{0,60})\]"), r"\1"),  # and [Node2D]
+    # and [Node2D]
+    (re.compile(r"(?<!\w)\[((?=\w{0,60}[a-z])[A-Z]\w{0,60}[A-Z\d]\w{0,60})\]"), r"\1"),
 ]
 """Inline markup of documentation beside tags."""
 

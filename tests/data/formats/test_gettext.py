@@ -328,6 +328,7 @@ def test_keyboard_marks(source: str, target: str, expected: tuple[str, str]) -> 
         ("A [link](https://x.org/a) and [x](y)", "A link and [x](y)"),
         ("[b]Note:[/b] [code]x[/code] [method a.b]", "Note: x a.b"),
         ("A [Node2D] or an [HTTPClient]", "A Node2D or an HTTPClient"),
+        ("An array int[MaxSize] of them", "An array int[MaxSize] of them"),
         ("[OK] [F1] [Enter] [UI2]", "[OK] [F1] [Enter] [UI2]"),
         ("Use |fileSave| :guilabel:`Save`, under |osx|_.", "Use Save, under."),
         ("|x| < 5, a|bc|d, ||ab|| |no end", "|x| < 5, a|bc|d, ||ab|| |no end"),
