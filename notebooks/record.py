@@ -28,10 +28,10 @@ _FEW = (
     "stages.task.fraction=0.02 stages.task.epochs=15 "
     "stages.domains.fraction=0.02 stages.domains.epochs=25"
 )
-_PAIR = (
-    "eval.sets.stsb_dev.languages=[en,de] eval.sets.stsb_test.languages=[en,de] "
-    "eval.sets.multi30k_dev.languages=[de] eval.sets.multi30k_test.languages=[de] "
-    "eval.sets.tatoeba_test.languages=[de]"
+_TWO_PAIRS = (
+    "eval.sets.stsb_dev.languages=[en,de,fr] eval.sets.stsb_test.languages=[en,de,fr] "
+    "eval.sets.multi30k_dev.languages=[de,fr] eval.sets.multi30k_test.languages=[de,fr] "
+    "eval.sets.tatoeba_test.languages=[de,fr]"
 )
 
 
@@ -161,9 +161,9 @@ TABLES = {
     "bistil_pair": Table(
         _SIX,
         (
-            "-m experiment=one_pair data.languages=[de] seed=0,1,2",
-            f"-m experiment=one_pair data.languages=[de,es,fr,it,nl] student.layers=5 {_PAIR} "
-            "seed=0,1,2",
+            f"-m experiment=one_pair data.languages=[de] {_TWO_PAIRS} seed=0,1,2",
+            "-m experiment=one_pair data.languages=[de,es,fr,it,nl] student.layers=5 "
+            f"student.intermediate=1024 {_TWO_PAIRS} seed=0,1,2",
         ),
         assistant="experiment=headline_mse stage=assistant",
         besides=("references",),
