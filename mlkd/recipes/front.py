@@ -12,17 +12,14 @@ from mlkd.config.schema import TrainConfig
 from mlkd.recipes.budget import within_budget
 from mlkd.recipes.recipe import links
 from mlkd.recipes.result import Result, Show
-from mlkd.recipes.run import Announce, run_chain
+from mlkd.recipes.run import run_chain
 
 
-def run_front(
-    config: TrainConfig, announce: Announce | None = None, show: Show | None = None
-) -> Result:
+def run_front(config: TrainConfig, show: Show | None = None) -> Result:
     """Find and train a student for each size of ``budget_mib``.
 
     Args:
         config: The chain of the largest one.
-        announce: Told each link's run before it starts.
         show: Told the results of each chain.
 
     Returns:
@@ -32,11 +29,11 @@ def run_front(
         UserError: No student is so small, or there is nothing that it could start from.
     """
     largest, *others = sorted(set(config.budget_mib or []), reverse=True)
-    result = run_chain(within_budget(config, largest), announce, show)
+    result = run_chain(within_budget(config, largest), show=show)
     for size in others:
         cut = config.init.model_copy(update={"source": str(result.student)})
         chosen = within_budget(config.model_copy(update={"init": cut}), size)
-        smaller = run_chain(_shorter(chosen), announce, show)
+        smaller = run_chain(_shorter(chosen), show=show)
         result = smaller._replace(runs=result.runs + smaller.runs)
     return result
 
