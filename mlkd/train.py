@@ -17,7 +17,7 @@ from mlkd.machine.processes import together
 from mlkd.metrics.table import print_table
 from mlkd.output.errors import UserError
 from mlkd.output.started import is_first_here, started_processes
-from mlkd.recipes.early import refuse_unread
+from mlkd.recipes.early import check_early, refuse_unread
 
 _HELP = {"-h", "--help", "--hydra-help", "--version"}
 """Options of Hydra that show something else than a configuration."""
@@ -29,6 +29,8 @@ def main(config: TrainConfig) -> float:
     if (launcher := command.runtime.choices["hydra/launcher"]) != "basic":
         raise UserError(f"hydra/launcher={launcher} starts the cells of a sweep; give -m")
     refuse_unread(config, command.overrides.task)
+    if config.trainer.processes > 1:
+        check_early(config)  # before others are started
     with together(config.trainer, ["-m", "mlkd.train", *sys.argv[1:]]):
         result = api.train(config, show=print_table)
     if is_first_here():

@@ -310,7 +310,7 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
         ({"trainer": {"devices": 2}}, "trainer.devices and trainer.nodes: 1 process here"),
         (
             {"pairs": {"de": "nothing.tsv"}, "eval": sets(corpus)},
-            "de-en|nothing.tsv",
+            "nothing.tsv",
         ),
         ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
         ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),

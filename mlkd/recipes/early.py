@@ -89,20 +89,25 @@ def refuse_unread(config: TrainConfig, words: Iterable[str]) -> None:
         setting.tell()
 
 
-def refuse_unread_by_all(configs: Sequence[TrainConfig], words: Iterable[str]) -> None:
+def refuse_unread_by_all(configs: Iterable[TrainConfig], words: Iterable[str]) -> None:
     """The same for the cells of a sweep: it is enough if one of them reads a setting.
 
     Args:
-        configs: The chains of the cells.
+        configs: The chains of the cells; further ones are asked for while something is unread.
         words: What is set for all of them.
 
     Raises:
         UserError: No cell would read a setting.
     """
-    for word in words:
-        found = [next(_unread(config, [word]), None) for config in configs]
-        if (setting := found[0]) is not None and all(found):
-            setting.tell()
+    several = iter(configs)
+    if (first := next(several, None)) is None:
+        return
+    found = {word: next(_unread(first, [word]), None) for word in words}
+    unread = {word: setting for word, setting in found.items() if setting is not None}
+    while unread and (config := next(several, None)) is not None:
+        unread = {word: x for word, x in unread.items() if any(_unread(config, [word]))}
+    for setting in unread.values():
+        setting.tell()
 
 
 @dataclass(frozen=True)

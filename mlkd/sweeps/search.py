@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,14 @@ def _refuse_unread(fixed: Sequence[str], settings: OptunaConfig) -> None:
     draw = random.Random(settings.seed)
     drawn = [{key: draw.choice(known) for key, known in values.items()} for _ in range(_SAMPLE)]
     changed = [{**drawn[0], key: value} for key, known in values.items() for value in known]
-    configs = []
-    for one in [*drawn, *changed]:
+    refuse_unread_by_all(_possible(fixed, [*drawn, *changed]), fixed)
+
+
+def _possible(fixed: Sequence[str], several: Sequence[dict[str, Value]]) -> Iterator[TrainConfig]:
+    """Configurations of those cells that are possible, composed when they are asked for."""
+    for values in several:
         with suppress(UserError):
-            configs.append(make_cell(fixed, one).config)
-    if configs:
-        refuse_unread_by_all(configs, fixed)
+            yield make_cell(fixed, values).config
 
 
 def _common_key(composed: DictConfig) -> str | None:

@@ -340,6 +340,15 @@ def test_a_task_of_an_array_is_not_taken_for_the_array(monkeypatch: pytest.Monke
     assert job_number() == "3_2"
 
 
+def test_missing_files_are_refused_before_other_processes_start(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlkd.machine.processes.together", None)
+    done = command("mlkd.train", "trainer.devices=2", "data=tsv", "data.root=nowhere")
+    assert done.returncode == 2
+    assert "no nowhere/pairs.en-de.tsv.gz" in done.stderr
+
+
 @pytest.mark.enable_socket
 def test_a_refusal_is_one_line_of_all_processes(
     tiny_overrides: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
