@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mlkd.config.bench import BenchmarkConfig
 from mlkd.config.compose import run
+from mlkd.output.errors import UserError
 from mlkd.output.extras import need
 from mlkd.recipes.early import refuse_unread
 
@@ -15,10 +16,15 @@ def main(config: BenchmarkConfig) -> None:
     """Measure the cases, print a table each and write the JSON.
 
     Raises:
-        UserError: The peer's trainer lacks ``accelerate``, which is an extra.
+        UserError: None of the cases reads a setting, or the peer's trainer lacks ``accelerate``,
+            which is an extra.
     """
     words = HydraConfig.get().overrides.task
     refuse_unread(config, [word for word in words if not word.startswith(("student", "init"))])
+    keys = [word.partition("=")[0].lstrip("+") for word in words]
+    own = [key.removeprefix("benchmark.") for key in keys if key.startswith("benchmark.")]
+    for reason in config.benchmark.unread(own):
+        raise UserError(f"benchmark.{reason}")
     need(["accelerate"], "benchmark", "sentence-transformers' trainer, the peer,")
 
     from mlkd.bench import measure_cases, save

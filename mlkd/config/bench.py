@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -15,28 +17,49 @@ CaseName = Literal[
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ReadBy:
+    """The cases that read a setting, as a mark at its field; without a mark all do."""
+
+    cases: tuple[CaseName, ...]
+
+
+_CONTESTS: tuple[CaseName, ...] = ("minilm", "multilingual", "vocabulary", "bottleneck")
+
+
 class CasesConfig(Section):
     """What is measured, and how long."""
 
     cases: Several[CaseName] = Field(min_length=1)
-    steps: Positive
+    steps: Annotated[Positive, ReadBy((*_CONTESTS, "profile"))]
     """Optimiser steps a turn."""
-    batch_size: Positive
+    batch_size: Annotated[Positive, ReadBy((*_CONTESTS, "profile"))]
     """Pairs a step."""
-    turns: Positive
+    turns: Annotated[Positive, ReadBy((*_CONTESTS, "targets", "busy"))]
     """Turns of each contestant that count, after one that does not."""
-    clock: Literal["wall", "cpu"]
+    clock: Annotated[Literal["wall", "cpu"], ReadBy((*_CONTESTS, "targets", "pairs", "profile"))]
     """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
-    rows: Annotated[int, Field(ge=40_000)]
+    rows: Annotated[int, Field(ge=40_000), ReadBy(("vocabulary", "bottleneck"))]
     """Rows of the large vocabulary."""
-    synthetic: Several[Positive] = Field(min_length=1)
+    synthetic: Annotated[Several[Positive], Field(min_length=1), ReadBy(("pairs",))]
     """Numbers of synthetic pairs whose preparation is measured."""
-    start_pairs: Positive
-    """Synthetic pairs of the case ``start``."""
-    sentences: Positive
+    start_pairs: Annotated[Positive, ReadBy(("start",))]
+    """Synthetic pairs whose training is started."""
+    sentences: Annotated[Positive, ReadBy(("targets", "busy"))]
     """Sentences whose targets are computed."""
     output: NewFile
     """JSON file to write."""
+
+    def unread(self, keys: Iterable[str]) -> Iterator[str]:
+        """Say which settings none of the cases reads.
+
+        Args:
+            keys: Names of settings of this section.
+        """
+        for key in keys:
+            for mark in type(self).model_fields[key].metadata:
+                if isinstance(mark, ReadBy) and not {*mark.cases} & {*self.cases}:
+                    yield f"{key}: not read, benchmark.cases has none of {', '.join(mark.cases)}"
 
 
 class BenchmarkConfig(TrainConfig):

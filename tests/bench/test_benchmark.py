@@ -106,15 +106,15 @@ def test_on_equal_batches_the_losses_are_equal(config: BenchmarkConfig) -> None:
 def test_numbers_of_every_case_are_written(
     config: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlkd.bench import machine
-    from mlkd.benchmark import main
+    from mlkd.bench import machine, measure_cases, save
 
     monkeypatch.setattr(machine, "_SECONDS", 0.01)
     monkeypatch.setattr(machine, "_SHAPES", ((256, 384, 256),))
     values = config.model_dump()
     values["benchmark"]["cases"].append("minilm")
     config = BenchmarkConfig.model_validate(values)
-    main(config)
+    for name, lines in measure_cases(config):
+        save(config, name, lines)
     numbers = json.loads(Path(config.benchmark.output).read_text())
     assert set(numbers) == set(config.benchmark.cases)
     for case in numbers.values():
@@ -164,8 +164,8 @@ def test_start_up_is_timed_from_cold_and_warm_caches(
         )
         return line
 
-    original = start.train
-    monkeypatch.setattr(start, "train", train)
+    original = start.run_training
+    monkeypatch.setattr(start, "run_training", train)
     cold, warm = start.measure(config)
     assert cold["first_step"] > 1 and warm["first_step"] > 1
     assert "seconds" not in warm
@@ -187,6 +187,35 @@ def test_a_size_is_not_searched_for(command: Command) -> None:
     done = command("mlkd.benchmark", "budget_mib=5")
     assert done.returncode == 2
     assert "budget_mib: mlkd.train searches; give the student that it finds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "unread"),
+    [
+        ("pairs", "rows=50000"),
+        ("chain", "synthetic=[5]"),
+        ("pairs", "start_pairs=7"),
+        ("start", "sentences=8"),
+        ("targets", "steps=2"),
+        ("targets", "batch_size=2"),
+        ("chain", "turns=2"),
+        ("busy", "clock=cpu"),
+    ],
+)
+def test_settings_of_other_cases_are_refused(command: Command, case: str, unread: str) -> None:
+    done = command("mlkd.benchmark", f"benchmark.cases=[{case}]", f"benchmark.{unread}")
+    assert done.returncode == 2
+    key = unread.partition("=")[0]
+    assert f"benchmark.{key}: not read, benchmark.cases has none of " in done.stderr
+
+
+def test_settings_of_a_case_are_read(config: BenchmarkConfig) -> None:
+    cases = config.benchmark.model_copy(update={"cases": ["pairs"]})
+    assert not [*cases.unread(["cases", "synthetic", "clock", "output"])]
+    assert [*cases.unread(["turns"])] == [
+        "turns: not read, benchmark.cases has none of "
+        "minilm, multilingual, vocabulary, bottleneck, targets, busy"
+    ]
 
 
 def test_without_the_extra_it_is_refused_in_one_line() -> None:

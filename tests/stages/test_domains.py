@@ -161,7 +161,7 @@ def test_one_domain_is_layerwise_distillation(parts: Any, update: str) -> None:
     same_as_layers(stage, output.loss, expected.loss, parts[0])
 
 
-@pytest.mark.parametrize("graph", [None, {"mix": 1.0}])
+@pytest.mark.parametrize("graph", [None, {"mix": 0.9999999}])
 def test_even_ratios_give_the_mean_over_domains_of_the_layerwise_loss(
     parts: Any, graph: dict[str, Any] | None
 ) -> None:
@@ -401,6 +401,7 @@ def test_dev_has_the_ratios_of_all_its_pairs_and_the_even_loss(parts: Any) -> No
 
 def test_what_nothing_reads_is_refused(parts: Any) -> None:
     for given, message in (
+        ({"graph": {"mix": 1.0}}, "all ratios would be 1/D; allowed: below 1, or graph: null"),
         ({"graph": {"update": "frozen", "rate": 2.0}}, "rate is not read with update=frozen"),
         ({"graph": {"update": "frozen", "entropy": 1.0}}, "entropy is not read with update=frozen"),
         ({"graph": {"aggregate": "mean", "rank": 4}}, "rank is not read with aggregate=mean"),

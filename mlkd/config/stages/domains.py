@@ -25,7 +25,8 @@ class DomainGraphConfig(Section):
     """Whether the student cannot lower its loss by steering the ratios; false = the released
     code."""
     mix: Fraction = 0.2
-    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D."""
+    """Share of 1/D in the ratios of D domains: none falls below ``mix`` / D. Below 1, where
+    no graph would count."""
     entropy: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of how far the ratios are from 1/D (Kullback-Leibler, mean over layers, nats)."""
     rate: Annotated[float, Field(gt=0.0)] = 1.0
@@ -50,6 +51,8 @@ class DomainGraphConfig(Section):
 
     @model_validator(mode="after")
     def _every_key_is_read(self) -> DomainGraphConfig:
+        if self.mix == 1.0:
+            raise ValueError("mix=1: all ratios would be 1/D; allowed: below 1, or graph: null")
         unread = set()
         if self.update == "frozen":
             unread |= {"rate"} | ({"entropy"} if self.detach_prototypes else set())
