@@ -112,6 +112,7 @@ def train(
             saved.
     """
     from mlkd.config.given import NOT_BOTH
+    from mlkd.config.schema import TrainConfig
     from mlkd.output.started import started_processes
     from mlkd.recipes.again import made_before
     from mlkd.recipes.early import check_early
@@ -120,6 +121,10 @@ def train(
         config = _training(pairs, output, settings)
     elif pairs is not None or output is not None or settings:
         raise UserError(NOT_BOTH)
+    elif not isinstance(config, TrainConfig):
+        raise UserError(
+            f"train: {config!r}: give what mlkd.configure(...) makes of it, or settings"
+        )
     if config.trainer.processes != started_processes():
         raise UserError(
             f"trainer.devices and trainer.nodes: {started_processes()} process here; the command, "

@@ -307,6 +307,10 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
     file = corpus / "pairs.en-de.tsv.gz"
     refused: list[tuple[dict[str, Any], str]] = [
         ({"config": config, "seed": 1}, "not both"),
+        (
+            {"config": "stage=assistant"},
+            r"train: 'stage=assistant': give what mlkd.configure\(...\)",
+        ),
         ({"trainer": {"devices": 2}}, "trainer.devices and trainer.nodes: 1 process here"),
         (
             {"pairs": {"de": "nothing.tsv"}, "eval": sets(corpus)},
@@ -315,6 +319,7 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
         ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
         ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),
         ({"pairs": file}, "pairs=.*: give files by language"),
+        ({"pairs": {"de": 3}}, r"pairs\['de'\]=3: give a file, or a mapping as in data.corpora"),
         ({"pairs": {"pl": file}}, "the demo has no sets in pl"),
         ({"pairs": {"de": {"format": "tsv", "path": "no.tsv", "column": 1}}}, "no such key"),
     ]

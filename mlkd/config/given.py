@@ -85,6 +85,10 @@ def with_pairs(pairs: Pairs, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _corpus(language: str, given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return {"targets": [language], **given}
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(
+            f"pairs[{language!r}]={given!r}: give a file, or a mapping as in data.corpora"
+        )
     path = user_path(given)
     ending = unpacked_name(path).suffix
     if ending not in _FORMATS:
