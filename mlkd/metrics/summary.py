@@ -15,13 +15,14 @@ MEASURES = {
     "dev_bitext": "dev bitext (accuracy ×100)",
     "dev_classification": "dev classification (accuracy ×100)",
     "mib": "size on disk (MiB)",
+    "diff_mib": "size of the sparse difference (MiB)",
     "parameters": "stored parameters (M)",
     "latency_ms": "latency of one sentence (ms)",
     "sentences_per_s": "sentences a second",
 }
 """Numbers of a cell, with what an axis says."""
 
-COSTS = ("mib", "parameters", "latency_ms")
+COSTS = ("mib", "diff_mib", "parameters", "latency_ms")
 """Those of which less is better."""
 
 
@@ -39,6 +40,7 @@ def numbers(measured: dict[str, Any], share: float | None = None) -> dict[str, f
         },
         "kept": share,
         "mib": measured["mib"],
+        "diff_mib": measured.get("diff_mib"),
         "parameters": measured["parameters"]["total"] / 1e6,
         "latency_ms": latency["p50"] if isinstance(latency, dict) else latency,
         "sentences_per_s": measured.get("sentences_per_s"),

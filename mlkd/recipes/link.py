@@ -14,10 +14,11 @@ from sentence_transformers import SentenceTransformer
 from mlkd.encoders.folder import load_folder, save_folder, without_prompts
 from mlkd.machine import ranks
 from mlkd.metrics.scoring import select_value, share_of
+from mlkd.metrics.size import folder_mib
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.recipes.chain import ByContent, Chain
 from mlkd.recipes.identity import identity
-from mlkd.recipes.recipe import HEAD, STUDENT, Input, Link, Made, New
+from mlkd.recipes.recipe import DIFF, HEAD, STUDENT, Input, Link, Made, New
 from mlkd.runs.record import Run, environment, now
 from mlkd.storage.files import (
     encoder_fingerprint,
@@ -81,6 +82,8 @@ def _score(chain: Chain, link: Link, run: Run) -> None:
     record = run.read()
     head = run.output(HEAD) if HEAD in record["outputs"] else None
     metrics = chain.measure(link.name, run.student, head)
+    if DIFF in record["outputs"]:
+        metrics = metrics | {"diff_mib": folder_mib(run.output(DIFF))}
     share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
     # The last link of an earlier chain keeps results that belong to its references.
     its_own = link.name == chain.config.stage or "references" not in record

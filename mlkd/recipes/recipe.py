@@ -20,6 +20,8 @@ STUDENT = "student"
 """The output that every link has: the encoder that it trained."""
 HEAD = "head"
 """The output of links that classify: a head for the vectors of their student."""
+DIFF = "diff"
+"""The output of sparse links: what they changed of the encoder that they started from."""
 REFERENCES = ("teacher", "assistant")
 """Encoders with which a chain's results are compared. Where no link is called so, or where it is
 left out, the assistant is ``base``."""

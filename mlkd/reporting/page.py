@@ -23,12 +23,15 @@ from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 from mlkd.training.ratios import Ratios
 
-COLUMNS = ("parameters", "mib", "latency_ms", "dev_sts", "test_sts", "test_bitext", "kept")
+COLUMNS = (
+    "parameters", "mib", "diff_mib", "latency_ms", "dev_sts", "test_sts", "test_bitext", "kept",
+)  # fmt: skip
 """Numbers in the table, as far as some cell has them."""
 
 _HEADS = {
     "parameters": "params M",
     "mib": "MiB",
+    "diff_mib": "diff MiB",
     "latency_ms": "ms",
     "dev_sts": "dev STS",
     "dev_bitext": "dev bitext",

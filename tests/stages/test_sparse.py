@@ -29,6 +29,7 @@ from mlkd.encoders.difference import (
     weights_of,
 )
 from mlkd.encoders.folder import load_folder, save_folder
+from mlkd.metrics.summary import numbers
 from mlkd.output.errors import UserError
 from mlkd.recipes.early import refuse_unread
 from mlkd.recipes.recipe import links
@@ -282,6 +283,10 @@ def test_a_task_is_learned_by_few_entries_and_a_head(
     assert (applied == mlkd.load(folders["sparse"]).encode(ENGLISH)).all()
     record = json.loads((folders["sparse"] / "run.json").read_text())
     assert sorted(record["outputs"]) == sorted(["student", "diff", *heads])
+    size = (folders["sparse"] / "diff/diff.safetensors").stat().st_size
+    assert numbers(record["metrics"])["diff_mib"] == size / 2**20
+    dense = json.loads((folders["dense"] / "run.json").read_text())
+    assert "diff_mib" not in numbers(dense["metrics"])
     # Of all entries nothing is left out: the same as dense, the head from the same start as well.
     run_chain(settings("out", *given, "stages.sparse.density=1", recipe="bistil"))
     (whole,) = {*(tmp_path / "out/runs").glob("sparse-*")} - {folders["sparse"]}
