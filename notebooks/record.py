@@ -33,9 +33,7 @@ _TWO_PAIRS = (
     "eval.sets.multi30k_dev.languages=[de,fr] eval.sets.multi30k_test.languages=[de,fr] "
     "eval.sets.tatoeba_test.languages=[de,fr]"
 )
-_SHORT_ASSISTANT = (
-    "experiment=headline_mse stage=assistant stages.assistant.max_steps=2000"
-)
+_SHORT_ASSISTANT = "experiment=headline_mse stage=assistant stages.assistant.max_steps=2000"
 
 
 @dataclass(frozen=True)

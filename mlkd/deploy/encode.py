@@ -66,6 +66,8 @@ class Encoder:
         """Unit vectors, a row a sentence; the vector alone for a single string."""
         if isinstance(sentences, str):
             return self.encode([sentences], 1, dimensions, precision)[0]
+        if not hasattr(sentences, "__iter__"):
+            raise TypeError(f"sentences: {type(sentences).__name__}, no text and no texts")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: allowed: 1 and more")
         texts = [self.cut(text, place) for place, text in enumerate(sentences)]

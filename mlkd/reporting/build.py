@@ -14,6 +14,7 @@ from mlkd.reporting.compare import comparable, group_seeds
 from mlkd.reporting.figures import PICTURES, draw_figures
 from mlkd.reporting.page import write_page
 from mlkd.reporting.tables import write_csv, write_curves, write_markdown, write_references
+from mlkd.reporting.uses import uses_of
 from mlkd.storage.files import replacing_files
 from mlkd.training.ratios import ratios_of
 
@@ -36,13 +37,14 @@ def write_report(cells: Sequence[ReportCell], folder: Path, title: str) -> Path:
     known = {name: numbers(m) for name, m in references.items()}
     found = {link: ratios_of(link) for link in lines}
     ratios = {link: one for link, one in found.items() if one is not None}
+    uses = uses_of(groups)
     with replacing_files(folder, removed=[f"{name}.png" for name in PICTURES]) as part:
         pictures = draw_figures(groups, known, lines, ratios, part)
         write_csv(part / "table.csv", groups)
         write_references(part / "references.csv", references)
         write_curves(part / "curves.csv", lines)
-        write_markdown(part / "report.md", groups, odd, references, pictures)
-        write_page(part / "report.html", groups, odd, references, lines, ratios, title)
+        write_markdown(part / "report.md", groups, odd, references, uses, pictures)
+        write_page(part / "report.html", groups, odd, references, lines, ratios, uses, title)
     return folder / "report.html"
 
 

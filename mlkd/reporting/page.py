@@ -19,6 +19,7 @@ from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front, heat_maps
 from mlkd.reporting.figures import status_of, title_of, width
 from mlkd.reporting.tables import command, count_statuses, training_seconds
+from mlkd.reporting.uses import Use
 from mlkd.runs.record import link_of
 from mlkd.storage.files import replacing
 from mlkd.training.ratios import Ratios
@@ -48,6 +49,7 @@ def write_page(
     references: dict[str, dict[str, Any]],
     curves: Mapping[Path, Curve],
     ratios: Mapping[Path, Ratios],
+    uses: Sequence[Use],
     title: str,
 ) -> None:
     """Write the page.
@@ -59,6 +61,7 @@ def write_page(
         references: What was measured of the teacher and the assistant.
         curves: By run folder.
         ratios: The same, of layers and domains.
+        uses: Tables of evaluations.
         title: Names the comparison.
     """
     cells = [cell for group in groups for cell in group.cells]
@@ -80,6 +83,7 @@ def write_page(
         columns=[_HEADS[name] for name in columns],
         maps=len(data["maps"]),
         ratios=bool(ratios),
+        uses=uses,
         stages=list(dict.fromkeys(run["stage"] for run in reversed(data["curves"]))),
         has_seeds=any(len(group.cells) > 1 for group in groups),
         seeds=_seed_rows(groups, columns),

@@ -8,10 +8,11 @@ from typing import Any
 
 from mlkd.config.command_line import command_of
 from mlkd.metrics.summary import MEASURES, columns, numbers
-from mlkd.metrics.table import records_of, row_of, to_markdown
+from mlkd.metrics.table import grid_to_markdown, records_of, row_of, to_markdown
 from mlkd.output.label import label
 from mlkd.reporting.collect import Curve, ReportCell
 from mlkd.reporting.compare import Group, front
+from mlkd.reporting.uses import Use
 from mlkd.storage.files import replacing, write_rows
 
 
@@ -51,9 +52,10 @@ def write_markdown(
     groups: Sequence[Group],
     odd: Sequence[ReportCell],
     references: dict[str, dict[str, Any]],
+    uses: Sequence[Use],
     pictures: Sequence[Path],
 ) -> None:
-    """The same for a Markdown reader: tables, front, seeds, failures, pictures."""
+    """The same for a Markdown reader: tables, front, seeds, uses, failures, pictures."""
     cells = [cell for group in groups for cell in group.cells]
     parts = ["# Comparison\n", f"{count_statuses(cells)}\n"]
     labels = {cell.id: group.label for group in groups for cell in group.cells}
@@ -72,6 +74,8 @@ def write_markdown(
         ]
     if any(len(group.cells) > 1 for group in groups):
         parts += ["## Over seeds\n", _seeds(groups)]
+    for use in uses:
+        parts += [f"## {use.title}\n", grid_to_markdown(use.grid, use.words)]
     bad = [cell for cell in cells if cell.status != "finished"]
     if bad:
         parts.append("## Not finished\n")

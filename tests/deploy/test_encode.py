@@ -63,6 +63,12 @@ def test_what_is_no_text_is_named_with_its_place(wrong: Any, folder: Path) -> No
         Encoder(folder).encode(["one", "two", wrong, "four"])
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan"), 7])
+def test_what_gives_no_texts_is_named(wrong: Any, folder: Path) -> None:
+    with pytest.raises(TypeError, match=rf"^sentences: {type(wrong).__name__}, no text and no"):
+        Encoder(folder).encode(wrong)
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_batch_has_a_sentence(size: int, folder: Path) -> None:
     with pytest.raises(ValueError, match=f"batch_size={size}: allowed: 1 and more"):

@@ -12,7 +12,8 @@ import pytest
 from indexes import PACKAGES
 from indexes import data as index_data
 from indexes import run as run_indexes
-from targets import TARGETS, Target, data, environment, run, texts
+from pages import PAGES
+from targets import TARGETS, Target, data, environment, node, run, texts
 
 from mlkd.deploy.snippets import other_tools
 
@@ -150,3 +151,28 @@ def test_the_snippet_of_an_index_runs(tool: str) -> None:
         check=False, env={key: x for key, x in os.environ.items() if key != "PYTHONPATH"},
     )  # fmt: skip
     assert done.stdout.splitlines() == ["Where is my package?"] * 2, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.by_hand
+@pytest.mark.timeout(1800)
+def test_the_code_of_the_readme_runs() -> None:
+    text = PAGES["README.md"].replace("outputs/export/contrastive-0123456789abcdef", str(data()))
+    (python,) = re.findall(r"^```python\n(from fastembed .*?)^```$", text, re.M | re.S)
+    python += 'print(next(iter(model.embed(["Guten Morgen!"]))).shape)\n'
+    (script,) = re.findall(r"^```js\n(.*?)^```$", text, re.M | re.S)
+    file = node() / "readme.mjs"
+    file.write_text(f"{script}console.log(vectors.dims.join());\n")
+    clean = {key: x for key, x in os.environ.items() if key != "PYTHONPATH"}
+    shown = []
+    for command in ([environment(("fastembed==0.9.1",)), "-c", python], ["node", file]):
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=clean | {"HF_HUB_OFFLINE": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        shown += done.stdout.splitlines()
+    assert shown == ["(384,)", "1,384"]

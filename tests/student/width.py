@@ -1,8 +1,8 @@
 """What the token states of an encoder keep in fewer directions, beside layers that are left out.
 
-``python tests/student/width.py <encoder> <corpora>`` measures the dev STS of an encoder whose states
-are projected, after each layer, onto their best directions (per-layer SVD, not centred, of one
-random token of each sentence; Ansell et al., 2023): as much as a student of that width could copy.
+``python tests/student/width.py <encoder> <corpora>`` measures the dev STS of an encoder whose
+states are projected, after each layer, onto their best directions (per-layer SVD, not centred, of
+one random token of each sentence; Ansell et al., 2023): what a student of that width could copy.
 Beside it are students of as many parameters that keep the width, before their training.
 """
 
@@ -48,7 +48,9 @@ def projected(model: SentenceTransformer, onto: list[Tensor]) -> Iterator[None]:
     """Every state in the span of the columns ``(d, r)`` of its matrix."""
     backbone = backbone_of(model)
     places = [backbone.embeddings, *layers(backbone)]
-    hooks = [at.register_forward_hook(_through(basis)) for at, basis in zip(places, onto, strict=True)]
+    hooks = [
+        at.register_forward_hook(_through(basis)) for at, basis in zip(places, onto, strict=True)
+    ]
     try:
         yield
     finally:
@@ -67,16 +69,20 @@ def _through(basis: Tensor):  # type: ignore[no-untyped-def]
 
 
 def narrow_parameters(model: SentenceTransformer, width: int) -> float:
-    """Millions that the encoder would have at this width, with feed-forward parts as wide in proportion."""
+    """Millions of the encoder at this width, whose feed-forward parts are four times as wide."""
     backbone = backbone_of(model)
-    rows = sum(x.weight.shape[0] for x in backbone.embeddings.modules() if isinstance(x, nn.Embedding))
+    rows = sum(
+        x.weight.shape[0] for x in backbone.embeddings.modules() if isinstance(x, nn.Embedding)
+    )
     depth = len(layers(backbone))
     return (rows * width + 2 * width + depth * (12 * width**2 + 13 * width)) / 1e6
 
 
 def main(encoder: Path, corpora: str) -> None:
     """Print the table."""
-    config = mlkd.configure("experiment=five_languages", f"data.root={corpora}", "eval.bootstrap=0")
+    config = mlkd.configure(
+        "experiment=five_languages", f"data.root={corpora}", "eval.max_pairs=500"
+    )
     sets = [item for item in load_sets(config.eval) if item.split == "dev" and item.kind == "sts"]
     model = load_folder(encoder)
     model.max_seq_length = 64
@@ -92,20 +98,21 @@ def main(encoder: Path, corpora: str) -> None:
         _, values, directions = torch.linalg.svd(state, full_matrices=False)
         bases.append(directions.T)
         energies.append(values.square().cumsum(0) / values.square().sum())
-    print("| width | par. M | least share of a state | dev STS |\n|:--|--:|--:|--:|")
+    print("| width | par. M | least share of a state | dev STS |\n|:--|--:|--:|--:|")  # noqa: T201
     for width in WIDTHS:
         with projected(model, [basis[:, :width] for basis in bases]):
             found = dev(model)
         least = min(energy[width - 1] for energy in energies)
-        print(f"| {width} | {narrow_parameters(model, width):.2f} | {least:.3f} | {found:.2f} |", flush=True)
-    print("\n| layers, bottleneck | par. M | dev STS |\n|:--|--:|--:|")
+        size = narrow_parameters(model, width)
+        print(f"| {width} | {size:.2f} | {least:.3f} | {found:.2f} |", flush=True)  # noqa: T201
+    print("\n| layers, bottleneck | par. M | dev STS |\n|:--|--:|--:|")  # noqa: T201
     even = torch.ones(len(model.tokenizer))
     init = InitConfig(source="teacher", layers="stride", embedding="svd")
     for number, bottleneck in ((6, 256), (4, 256), (4, 128), (3, 128)):
         size = StudentConfig(layers=number, bottleneck=bottleneck, recurrence=1)
         student = build_student(model, size, init, even, 64)
         total = parameters(student)["total"] / 1e6
-        print(f"| {number}, {bottleneck} | {total:.2f} | {dev(student):.2f} |", flush=True)
+        print(f"| {number}, {bottleneck} | {total:.2f} | {dev(student):.2f} |", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import { getLlama } from "node-llama-cpp";
 const [data, file, out] = process.argv.slice(2);
 const texts = Object.values(JSON.parse(fs.readFileSync(`${data}/texts.json`)));
 const llama = await getLlama({ gpu: false, build: "never", skipDownload: true });
-const model = await llama.loadModel({ modelPath: `${data}/gguf/${file}` });
+const model = await llama.loadModel({ modelPath: `${data}/${file}` });
 const context = await model.createEmbeddingContext({ contextSize: 64, batchSize: 64 });
 const vectors = [];
 for (const text of texts) {
