@@ -33,7 +33,6 @@ _TWO_PAIRS = (
     "eval.sets.multi30k_dev.languages=[de,fr] eval.sets.multi30k_test.languages=[de,fr] "
     "eval.sets.tatoeba_test.languages=[de,fr]"
 )
-_SHORT_ASSISTANT = "experiment=headline_mse stage=assistant stages.assistant.max_steps=2000"
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,6 @@ class Table:
     """The words of a chain whose last student the commands take as their ready assistant."""
     besides: tuple[str, ...] = ()
     """Other files of the report than ``table.csv``: ``references`` or ``curves``."""
-
-
-def _sparse(experiment: str, *links: str) -> tuple[str, ...]:
-    """Sparse differences by density, and the links that they come from."""
-    ends = [f"stage={link}" for link in links]
-    density = "stages.sparse.density=0.01,0.04,0.08,0.16"
-    return tuple(f"-m experiment={experiment} {end} seed=0,1,2" for end in (*ends, density))
 
 
 TABLES = {
@@ -175,15 +167,6 @@ TABLES = {
         ),
         assistant="experiment=headline_mse stage=assistant",
         besides=("references",),
-    ),
-    "bistil_sparse": Table(
-        _SIX,
-        _sparse("sparse_similarity", "layers", "task", "dense"),
-        assistant=_SHORT_ASSISTANT,
-        besides=("references",),
-    ),
-    "bistil_sparse_sentiment": Table(
-        _SIX, _sparse("sparse_sentiment", "task", "dense"), assistant=_SHORT_ASSISTANT
     ),
     "initialisation": Table(
         _TWO,

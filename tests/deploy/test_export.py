@@ -357,8 +357,8 @@ from mlkd.export import main
 from mlkd.output.errors import UserError
 run, out, runtime = sys.argv[1:4]
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
-for name in ("portable", "onnx_int8", "compact", "web"):
-    own = {} if name == "compact" else {"max_loss": 100}
+for name in ("portable", "onnx_int8", "onnx_q4", "compact", "gguf", "web"):
+    own = {} if name in ("compact", "gguf") else {"max_loss": 100}
     own |= {"web": {"runtime": runtime}} if name == "web" else {}
     for size in map(int, sys.argv[4:]):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -383,7 +383,7 @@ def test_a_full_disk_is_one_line_with_the_path_in_every_format(bert: Path, tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said = [line for line in done.stdout.splitlines() if "cannot be written" in line]
-    assert len(said) == 4 * len(sizes), done.stdout
+    assert len(said) == 6 * len(sizes), done.stdout
     for line in said:
         name = line.split()[0]
         assert re.search(rf": {re.escape(str(out))}/{name}(/[\w./]+)?: cannot be written \(", line)
@@ -391,7 +391,7 @@ def test_a_full_disk_is_one_line_with_the_path_in_every_format(bert: Path, tmp_p
 
 @pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a file system nobody may write to")
 def test_a_place_that_may_only_be_read_is_one_line(bert: Path, command: Command) -> None:
-    for name in ("portable", "onnx_int8", "compact"):
+    for name in ("portable", "onnx_int8", "onnx_q4", "compact", "gguf"):
         done = command("mlkd.export", f"run={bert}", f"format=[{name}]", "output=/sys/mlkd")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
