@@ -17,6 +17,7 @@ from mlkd.data.store import PairStore
 from mlkd.machine import ranks
 from mlkd.metrics.evaluation import Evaluation
 from mlkd.metrics.sets import first_pairs
+from mlkd.metrics.size import folder_mib
 from mlkd.recipes.early import refuse_domains
 from mlkd.recipes.identity import link_keys
 from mlkd.recipes.inputs import prepare
@@ -125,18 +126,23 @@ class Chain:
         """For whoever works on a run or writes its record."""
         return Lock(run.folder.with_name(f".{run.id}.lock"), waiting_for=run.id)
 
-    def measure(self, name: str, folder: Path, head: Path | None = None) -> dict[str, Any]:
+    def measure(
+        self, name: str, folder: Path, head: Path | None = None, diff: Path | None = None
+    ) -> dict[str, Any]:
         """Numbers of an encoder, from the cache where they are known; the first process's work.
 
         Args:
             name: What tables call it.
             folder: The encoder.
             head: Its head for classifications, if it has one.
+            diff: The sparse difference that made it, if one did.
         """
         if not ranks.is_first():
             return {}
         self.folders[name] = folder
         self.measured[name] = self.evaluation.cached(folder, self.cache, name, head)
+        if diff is not None:
+            self.measured[name] = self.measured[name] | {"diff_mib": folder_mib(diff)}
         return self.measured[name]
 
     def measure_references(self) -> None:

@@ -14,7 +14,6 @@ from sentence_transformers import SentenceTransformer
 from mlkd.encoders.folder import load_folder, save_folder, without_prompts
 from mlkd.machine import ranks
 from mlkd.metrics.scoring import select_value, share_of
-from mlkd.metrics.size import folder_mib
 from mlkd.output.errors import Interrupted, UserError
 from mlkd.recipes.chain import ByContent, Chain
 from mlkd.recipes.identity import identity
@@ -81,9 +80,8 @@ def _score(chain: Chain, link: Link, run: Run) -> None:
     """Measure what a link made and enter it in its record."""
     record = run.read()
     head = run.output(HEAD) if HEAD in record["outputs"] else None
-    metrics = chain.measure(link.name, run.student, head)
-    if DIFF in record["outputs"]:
-        metrics = metrics | {"diff_mib": folder_mib(run.output(DIFF))}
+    diff = run.output(DIFF) if DIFF in record["outputs"] else None
+    metrics = chain.measure(link.name, run.student, head, diff)
     share = share_of(chain.measured["assistant"]["scores"], metrics["scores"])["share"]
     # The last link of an earlier chain keeps results that belong to its references.
     its_own = link.name == chain.config.stage or "references" not in record
