@@ -167,12 +167,9 @@ def test_the_code_of_the_readme_runs() -> None:
     shown = []
     for command in ([environment(("fastembed==0.9.1",)), "-c", python], ["node", file]):
         done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=data(), capture_output=True, text=True, check=False,
             env=clean | {"HF_HUB_OFFLINE": "1"},
-        )
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         shown += done.stdout.splitlines()
     assert shown == ["(384,)", "1,384"]
