@@ -319,7 +319,7 @@ def test_what_cannot_be_trained_is_refused_in_a_line(corpus: Path) -> None:
         ({"pairs": {"de": "pairs.docx"}}, "pairs.'de'.=pairs.docx: the end of the name"),
         ({"pairs": {"de": file}, "data": "demo"}, "data: an option or corpora"),
         ({"pairs": file}, "pairs=.*: give files by language"),
-        ({"pairs": {"de": 3}}, r"pairs\['de'\]=3: give a file, or a mapping as in data.corpora"),
+        ({"pairs": {"de": 3}}, r"pairs\['de'\]: int; give a file, or a mapping as in data.corpora"),
         ({"pairs": {"pl": file}}, "the demo has no sets in pl"),
         ({"pairs": {"de": {"format": "tsv", "path": "no.tsv", "column": 1}}}, "no such key"),
     ]

@@ -37,7 +37,7 @@ class CasesConfig(Section):
     """Pairs a step."""
     turns: Annotated[Positive, ReadBy((*_CONTESTS, "targets", "busy"))]
     """Turns of each contestant that count, after one that does not."""
-    clock: Annotated[Literal["wall", "cpu"], ReadBy((*_CONTESTS, "targets", "pairs", "profile"))]
+    clock: Annotated[Literal["wall", "cpu"], ReadBy((*_CONTESTS, "targets", "pairs"))]
     """``cpu`` counts the CPU time a thread: for a machine that has other work to do as well."""
     rows: Annotated[int, Field(ge=40_000), ReadBy(("vocabulary", "bottleneck"))]
     """Rows of the large vocabulary."""
@@ -54,10 +54,11 @@ class CasesConfig(Section):
         """Say which settings none of the cases reads.
 
         Args:
-            keys: Names of settings of this section.
+            keys: Names of settings of this section, and of what is in them.
         """
         for key in keys:
-            for mark in type(self).model_fields[key].metadata:
+            field = type(self).model_fields[key.partition(".")[0]]
+            for mark in field.metadata:
                 if isinstance(mark, ReadBy) and not {*mark.cases} & {*self.cases}:
                     yield f"{key}: not read, benchmark.cases has none of {', '.join(mark.cases)}"
 

@@ -86,8 +86,9 @@ def _corpus(language: str, given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return {"targets": [language], **given}
     if not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
         raise UserError(
-            f"pairs[{language!r}]={given!r}: give a file, or a mapping as in data.corpora"
+            f"pairs[{language!r}]: {kind}; give a file, or a mapping as in data.corpora"
         )
     path = user_path(given)
     ending = unpacked_name(path).suffix

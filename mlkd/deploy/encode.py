@@ -66,11 +66,14 @@ class Encoder:
         """Unit vectors, a row a sentence; the vector alone for a single string."""
         if isinstance(sentences, str):
             return self.encode([sentences], 1, dimensions, precision)[0]
-        if not hasattr(sentences, "__iter__"):
-            raise TypeError(f"sentences: {type(sentences).__name__}, no text and no texts")
+        try:
+            given = iter(sentences)
+        except TypeError:
+            kind = type(sentences).__name__
+            raise TypeError(f"sentences: {kind}, no text and no texts") from None
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: allowed: 1 and more")
-        texts = [self.cut(text, place) for place, text in enumerate(sentences)]
+        texts = [self.cut(text, place) for place, text in enumerate(given)]
         order = np.argsort([len(text) for text in texts])  # by length: little padding
         count = max(-(-len(order) // batch_size), min(len(order), self.threads))
         none = shorter(np.empty((0, self.width), np.float32), dimensions, precision)

@@ -75,7 +75,7 @@ def write_markdown(
     if any(len(group.cells) > 1 for group in groups):
         parts += ["## Over seeds\n", _seeds(groups)]
     for use in uses:
-        parts += [f"## {use.title}\n", grid_to_markdown(use.grid, use.words)]
+        parts += [f"## {use.title}\n", f"{use.note}\n", grid_to_markdown(use.grid, use.words)]
     bad = [cell for cell in cells if cell.status != "finished"]
     if bad:
         parts.append("## Not finished\n")

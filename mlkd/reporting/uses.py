@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mlkd.metrics.table import Grid, kinds_grid, sides_grid
 from mlkd.reporting.collect import ReportCell
 from mlkd.reporting.compare import Group
 from mlkd.runs.record import warn_once
+from mlkd.storage.files import reason_of
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Use:
 
     Attributes:
         title: What it is about, and of which student.
+        note: When and on which sets it was scored.
         words: How many columns are words, from the left; the others are numbers.
         grid: The cells, heads first.
     """
 
     title: str
+    note: str
     words: int
     grid: Grid
 
@@ -38,32 +41,54 @@ _KINDS: dict[str, tuple[str, int, Callable[[Mapping[str, Mapping[str, Any]]], Gr
 
 
 def uses_of(groups: Sequence[Group]) -> list[Use]:
-    """Tables of the latest evaluation of each student, of each kind where there is one."""
+    """Tables of each student, of either kind that of the latest evaluation which has one."""
     found = []
     for group in groups:
         for cell in group.cells:
             seed = f", seed {cell.config.get('seed')}" if len(group.cells) > 1 else ""
-            contents = _evaluations(cell)
-            for key, (title, words, grid) in _KINDS.items():
-                latest = next((content[key] for content in contents if key in content), None)
-                if latest is not None:
-                    found.append(Use(f"{title}: {group.label}{seed}", words, grid(latest)))
+            latest: dict[str, Use] = {}
+            for _, uses in sorted(_evaluations(cell), key=lambda pair: pair[0]):
+                latest |= uses
+            found += [
+                replace(latest[key], title=f"{title}: {group.label}{seed}")
+                for key, (title, _, _) in _KINDS.items()
+                if key in latest
+            ]
     return found
 
 
-def _evaluations(cell: ReportCell) -> list[dict[str, Any]]:
-    """What ``mlkd.evaluate`` has written of a cell's student, the latest first."""
+def _evaluations(cell: ReportCell) -> list[tuple[str, dict[str, Use]]]:
+    """Day and tables of what ``mlkd.evaluate`` has written of a cell's student."""
+    found: list[tuple[str, dict[str, Use]]] = []
     if not cell.measured or not cell.links:
-        return []
+        return found
     run = cell.links[-1]
-    own = cell.record.get("outputs", {}).get("student", {}).get("content")
     places = {place.resolve() for place in (run.parent.parent, Path(OUTPUTS))}
-    found = []
     for file in (f for place in places for f in place.glob(f"evaluation-{run.name}-*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            if content["model"]["fingerprint"] == own:
-                found.append((str(content["finished"]), content))
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            warn_once(f"{file}: not an evaluation of this version ({error!r})")
-    return [content for _, content in sorted(found, key=lambda pair: pair[0], reverse=True)]
+            if content["model"]["fingerprint"] == cell.record["outputs"]["student"]["content"]:
+                found.append((content["finished"], _tables(content, cell)))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+            warn_once(f"{file}: not shown, no evaluation of this version ({reason_of(e)})")
+    return found
+
+
+def _tables(content: dict[str, Any], cell: ReportCell) -> dict[str, Use]:
+    """Tables by what an evaluation holds, still without a title."""
+    sets = content["scores"]["sets"]
+    scored = {
+        (name, entry["split"], pair, entry["content"][pair])
+        for name, entry in sets.items()
+        for pair in entry["pairs"]
+    }
+    same = scored == {entry[:4] for entry in cell.evaluation}
+    note = f"Of {content['finished'][:10]}, on {'the' if same else 'other'} sets"
+    note += f" {'of' if same else 'than those of'} the scores above: {', '.join(sets)}."
+    if names := content["not_kept_out"]:
+        note += f" Not kept out of the training pairs: {', '.join(names)}."
+    return {
+        key: Use("", note, words, grid(content[key]))
+        for key, (_, words, grid) in _KINDS.items()
+        if key in content
+    }

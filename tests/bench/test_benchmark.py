@@ -209,13 +209,28 @@ def test_settings_of_other_cases_are_refused(command: Command, case: str, unread
     assert f"benchmark.{key}: not read, benchmark.cases has none of " in done.stderr
 
 
-def test_settings_of_a_case_are_read(config: BenchmarkConfig) -> None:
-    cases = config.benchmark.model_copy(update={"cases": ["pairs"]})
-    assert not [*cases.unread(["cases", "synthetic", "clock", "output"])]
-    assert [*cases.unread(["turns"])] == [
-        "turns: not read, benchmark.cases has none of "
-        "minilm, multilingual, vocabulary, bottleneck, targets, busy"
-    ]
+CONTEST = {"steps", "batch_size", "turns", "clock"}
+READ = {
+    "minilm": CONTEST,
+    "multilingual": CONTEST,
+    "vocabulary": CONTEST | {"rows"},
+    "bottleneck": CONTEST | {"rows"},
+    "targets": {"turns", "clock", "sentences"},
+    "busy": {"turns", "sentences"},
+    "chain": set(),
+    "pairs": {"synthetic", "clock"},
+    "start": {"start_pairs"},
+    "profile": {"steps", "batch_size"},
+}
+
+
+@pytest.mark.parametrize(("case", "read"), READ.items())
+def test_each_case_reads_its_settings(case: str, read: set[str], config: BenchmarkConfig) -> None:
+    cases = config.benchmark.model_copy(update={"cases": [case]})
+    keys = set(type(cases).model_fields)
+    refused = {reason.partition(":")[0] for reason in cases.unread(keys)}
+    assert keys - refused == read | {"cases", "output"}
+    assert bool([*cases.unread(["synthetic.0"])]) == ("synthetic" not in read)
 
 
 def test_without_the_extra_it_is_refused_in_one_line() -> None:

@@ -56,6 +56,14 @@ def test_sentences_may_come_as_anything_that_gives_text(folder: Path) -> None:
     assert (model.encode(np.array(TEXTS)) == expected).all()
     assert model.encode(iter([])).shape == (0, 16)
 
+    class Rows:
+        """What has neither length nor iterator, as a dataset."""
+
+        def __getitem__(self, place: int) -> str:
+            return TEXTS[place]
+
+    assert (model.encode(Rows()) == expected).all()
+
 
 @pytest.mark.parametrize("wrong", [None, float("nan"), 7, b"bytes", ["a list"]])
 def test_what_is_no_text_is_named_with_its_place(wrong: Any, folder: Path) -> None:
