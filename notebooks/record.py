@@ -168,6 +168,15 @@ TABLES = {
         assistant="experiment=headline_mse stage=assistant",
         besides=("references",),
     ),
+    "bistil_sparse": Table(
+        _SIX,
+        (
+            "-m experiment=sparse_similarity stage=layers,task,dense seed=0,1,2",
+            "-m experiment=sparse_similarity stages.sparse.density=0.01,0.04,0.08,0.16 seed=0,1,2",
+        ),
+        assistant="experiment=headline_mse stage=assistant stages.assistant.max_steps=2000",
+        besides=("references",),
+    ),
     "initialisation": Table(
         _TWO,
         (

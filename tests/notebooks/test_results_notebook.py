@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 19
+    assert len(marks) == len(set(marks)) == 20
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -350,6 +350,30 @@ def test_the_pages_draw_the_conclusion_of_one_pair(results: dict[str, Any]) -> N
     assert f"{shown}, one of which lost {worst:.1f} %" in DETAILS
     assert f"English and German alone keeps {two['kept']:.1f} %" in DETAILS
     assert f"five languages {five['kept']:.1f} %" in DETAILS
+
+
+def test_the_details_draw_the_conclusion_of_sparse_differences(results: dict[str, Any]) -> None:
+    heads = ["test, English", "test, others", "test, English with others"]
+    means = results["by_trained"][[*heads, "dev, English", "diff_mib", "mib"]].mean()
+    whole, assistant = means.loc["student"], means.loc["assistant"]
+    eight, one = (means.loc[f"student, {share} % of its entries"] for share in (8, 1))
+    gain = (eight - whole)[heads]
+    assert gain.min() > -1 and (assistant - eight)[heads].max() < 2
+    shown = "{:.1f} points in English, {:.1f} in the others and {:.1f} across languages"
+    assert shown.format(*gain) in DETAILS
+    behind = (assistant - eight)[heads].max()
+    assert f"at most {behind:.1f} points behind the assistant" in DETAILS
+    assert f"{eight['diff_mib']:.1f} MiB beside a student of {eight['mib']:.0f}" in DETAILS
+    least = (eight - one)["test, others"]
+    shown = (
+        f"1 % of them, {one['diff_mib']:.1f} MiB, is {least:.1f} points behind that in the others"
+    )
+    assert shown in DETAILS
+    learned = (assistant - means.loc["assistant, before"])[heads]
+    shown = (
+        f"gain it {learned.min():.1f} to {learned.max():.1f} points, in languages without a label"
+    )
+    assert shown in DETAILS
 
 
 @pytest.fixture
