@@ -119,6 +119,7 @@ def _provenance(cell: ReportCell) -> dict[str, Any]:
     return {
         "seconds": training_seconds(cell),
         "student_seconds": cell.student_seconds,
+        "peak_memory_mib": record.get("peak_memory_mib"),
         "finished": record.get("finished"),
         "hardware": (record.get("training") or {}).get("hardware"),
         "code": record.get("environment", {}).get("code"),

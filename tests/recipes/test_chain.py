@@ -451,7 +451,7 @@ SPECIAL_GROUPS = {"link", "loss", "data", "eval", "init", "stages", "hydra", "sw
         if option.stem not in {"folder", "base", "xlmr_base", "multilingual_minilm",
                                "xlmr_paraphrase", "all_mpnet", "paraphrase_distilroberta",
                                "minilm_coded", "bilingual", "one_pair", "sparse_similarity",
-                               "sparse_sentiment"}
+                               "sparse_sentiment", "similarity_domains"}
     ]
     + ["student=minilm_coded init=codes", "student=bilingual init=copy"]
     + [f"stage={stage} debug=tiny" for stage in LINKS]
@@ -479,6 +479,7 @@ def test_every_option_composes(override: str) -> None:
          {"layers": [], "task": ["stsb"], "dense": ["stsb"], "sparse": ["stsb"]}),
         (["experiment=sparse_sentiment"],
          {"layers": [], "task": ["sentiment"], "dense": ["sentiment"], "sparse": ["sentiment"]}),
+        (["experiment=similarity_domains"], {"domains": []}),
     ],
 )  # fmt: skip
 def test_experiments_with_a_ready_assistant_compose(

@@ -415,6 +415,8 @@ def test_all_files_are_written(cells: list[ReportCell], tmp_path: Path) -> None:
         assert bool(row["test_sts"]) == bool(cell.measured)
         assert row["command"].startswith("python -m mlkd.train stage=contrastive")
         assert bool(row["finished"]) == bool(row["hardware"]) == bool(cell.measured)
+        assert row["peak_memory_mib"] == str(cell.record.get("peak_memory_mib", ""))
+        assert bool(row["peak_memory_mib"]) == bool(cell.measured)
         assert row["overrides"].startswith("student.bottleneck=")
     with (tmp_path / "references.csv").open(newline="") as file:
         teacher, assistant, other = csv.DictReader(file)
