@@ -21,6 +21,7 @@ from mlkd.config.paths import user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Decides
 from mlkd.data.labelled import labelled_files
+from mlkd.data.shares import decides
 from mlkd.data.sources import source_files
 from mlkd.output.errors import UserError
 from mlkd.recipes.recipe import Given, Input, Link, Made, links
@@ -62,7 +63,7 @@ def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, A
 
     return {
         "format": _FORMAT,
-        "link": link.settings.deciding(),
+        "link": link.settings.deciding() | decides(link.settings.fraction),
         "seed": link.seed,
         "inputs": {role: resolved(source) for role, source in link.inputs.items()},
         "pairs": resolver.pairs(link),

@@ -105,15 +105,17 @@ def test_labels_may_have_the_language_or_the_format(tmp_path: Path) -> None:
         (tmp_path / f"{language}.tsv").write_text(
             "".join(f"{language} {i}\tx {i}\n" for i in "abc")
         )
+    (tmp_path / "de.jsonl").write_text('{"en": "a sun", "de": "eine Sonne"}\n')
     corpus = {"format": "tsv", "path": "{target}.tsv", "targets": ["de", "fr"]}
+    other = {"format": "jsonl", "path": "de.jsonl", "targets": ["de"], "columns": ["en", "de"]}
     for domain, expected in (
-        ("{target}", {"de", "fr"}), ("{source}", {"en"}), ("{format}", {"tsv"}),
+        ("{target}", {"de", "fr"}), ("{source}", {"en"}), ("{format}", {"tsv", "jsonl"}),
         ("shop, {target}", {"shop, de", "shop, fr"}),
     ):  # fmt: skip
-        config = DataConfig.model_validate({
-            "root": str(tmp_path), "dev_fraction": 0.3,
-            "corpora": {"c": corpus | {"domain": domain}},
-        })  # fmt: skip
+        corpora = {"c": corpus | {"domain": domain}, "d": other | {"domain": domain}}
+        config = DataConfig.model_validate(
+            {"root": str(tmp_path), "dev_fraction": 0.3, "corpora": corpora}
+        )
         assert set(prepare_pairs(config, (), tmp_path / "cache").domains) == expected
 
 

@@ -214,3 +214,19 @@ def test_a_share_has_every_label_of_every_corpus_and_is_nested(tmp_path: Path) -
         assert [found[key] for key in counts] == expected
         assert before <= set(drawn.tolist()) and np.all(np.diff(drawn) > 0)
         before = set(drawn.tolist())
+
+
+def test_a_share_hangs_on_the_texts_alone(tmp_path: Path) -> None:
+    """A teacher of all corpora and a student of one read the same few texts of that one."""
+    write(tmp_path, *PLENTY)
+    write(tmp_path, *(f"another {line}" for line in PLENTY), name="b.tsv")
+    write(tmp_path, "held out\tbad", name="dev.tsv")
+    known = {name: REVIEWS | {"path": f"{name}.tsv", "dev_path": "dev.tsv"} for name in "ab"}
+
+    def drawn(store: PairStore) -> set[str]:
+        return set(store.texts(store.source[share(store, store.train_pairs(), 0.25)]))
+
+    both, one = drawn(prepare(tmp_path, **known)), drawn(prepare(tmp_path, b=known["b"]))
+    assert one == {text for text in both if text.startswith("another")} and len(one) == 13
+    write(tmp_path, "a new first row\tbad", *(f"another {x}" for x in PLENTY), name="b.tsv")
+    assert len(one & drawn(prepare(tmp_path, b=known["b"]))) >= 12

@@ -24,6 +24,7 @@ from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.data import collect
 from mlkd.data.cleaning import below, form_hash, normal_form
 from mlkd.data.pairs import prepare_pairs
+from mlkd.data.shares import share
 from mlkd.data.store import PairGroup, PairStore
 from mlkd.output.errors import UserError
 from mlkd.storage.files import file_sha256
@@ -160,6 +161,13 @@ def test_fractions_are_nested_and_leave_dev_alone(root: Path) -> None:
     assert dev[0] == dev[1] == dev[2]
     outside = stores[0].counts[0]["dropped"]["outside data.fraction"]
     assert len(train[0]) + outside == len(train[2])
+
+
+def test_a_share_of_a_link_is_what_the_chain_would_be_given(root: Path) -> None:
+    part, whole = prepare(root, fraction=0.2), prepare(root)
+    drawn = share(whole, whole.train_pairs(), 0.2)
+    assert texts(whole, drawn) == texts(part, part.train_pairs())
+    assert share(whole, drawn, 1.0) is drawn
 
 
 def test_groups_domains_and_languages(root: Path) -> None:

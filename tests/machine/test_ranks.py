@@ -44,6 +44,11 @@ multiprocessing.set_forkserver_preload(["mlkd.recipes.run"])
 # Sums of two processes are added up in another order. A larger eps keeps AdamW from blowing this up
 # to a whole step where a gradient is next to nothing.
 LINEAR = "optim.eps=1e-2"
+HRKD = [
+    "recipe=hrkd", "stages.domains.max_steps=6", "stages.domains.epochs=9999",
+    "stages.domains.batch_size=16",
+    "+data.corpora.songs={format:tsv,path:songs.tsv,targets:[de],domain:songs}",
+]  # fmt: skip
 LOSSES: list[dict[str, Any]] = [
     {"pair_mse": {}},
     *({"pair_mse": {"weight": 0.3}, "mcl": {"mode": mode}} for mode in ("soft", "bool", "ce")),
@@ -249,18 +254,30 @@ def test_the_first_process_does_not_wait_for_one_that_has_failed() -> None:
 @pytest.mark.by_hand
 @pytest.mark.timeout(900)
 @pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("stages", "more"),
+    [
+        (("assistant", "bottleneck"), []),
+        (("assistant", "domains"), HRKD),
+    ],
+)
 def test_a_chain_of_two_processes_is_a_chain_of_one(
-    tiny_overrides: list[str], tmp_path: Path
+    tiny_overrides: list[str], tmp_path: Path, stages: tuple[str, str], more: list[str]
 ) -> None:
     from mlkd.recipes import run
 
     alone, two = tmp_path / "alone", tmp_path / "two"
-    words = [*tiny_overrides, LINEAR, "stage=bottleneck"]
+    of_links = tuple(f"stages.{name}." for name in stages)
+    known = [x for x in tiny_overrides if not x.startswith("stages.") or x.startswith(of_links)]
+    (root,) = (Path(x.removeprefix("data.root=")) for x in known if x.startswith("data.root="))
+    rows = (f"they sing {i}\tsie singen {i}\n" for i in range(120))
+    (root / "songs.tsv").write_text("".join(rows), encoding="utf-8")
+    words = [*known, LINEAR, f"stage={stages[-1]}", *more]
     run.run_chain(configure(*words, f"output_dir={alone}"))
     both = [*words, "trainer.devices=2", f"output_dir={two}"]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert ended(run_chain(both, [{}], *torchrun), 0).count(": ran (") == 2
-    for stage in ("assistant", "bottleneck"):
+    for stage in stages:
         expected, found = weights(alone, stage), weights(two, stage)
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)

@@ -497,6 +497,7 @@ def test_by_turns_killed_and_resumed(
         assert changed == {"graph" if step % 2 else "model"}, step
 
     assert sorted(record["outputs"]) == ["domain_weights", "student"]
+    assert not any("graph" in name for name in weights(tmp_path / "whole", "domains"))
     step = int(record["training"]["best"]["step"])
     restored = {n: v for n, v in best[step].items() if n.startswith("graph.")}
     assert len(restored) > 4
@@ -553,8 +554,8 @@ def test_domains_without_pairs_or_place_are_one_line(settings: Callable[..., Tra
         run_chain(
             settings("out", "stages.domains.batch_size=2", "stages.domains.graph.update=alternate")
         )
-    with pytest.raises(UserError, match=r"no training pair is (general|songs)"):
-        run_chain(settings("out", "stages.domains.fraction=0.001"))
+    with pytest.raises(UserError, match=r"no training pair is general"):
+        run_chain(settings("out", "stages.domains.fraction=0.01"))
 
 
 EIGHT = [0, 0, 0, 0, 1, 1, 1, 1]
