@@ -55,7 +55,7 @@ STORES = {
                       "data/distinct.py", "data/labelled.py", "data/readers.py", "data/rows.py",
                       "data/formats/*.py"],
     "data/tokens.py": ["data/tokens.py"],
-    "data/shares.py": ["data/shares.py"],
+    "data/shares.py": ["data/shares.py", "data/cleaning.py"],
     "encoders/frozen.py": ["encoders/frozen.py", "encoders/forward.py", "encoders/compact.py",
                            "targets/cache.py"],
     "recipes/inputs.py": ["recipes/inputs.py", "student/vocabulary.py", "student/wordpiece.py",

@@ -18,9 +18,10 @@ def decides(fraction: float) -> dict[str, int]:
 def share(pairs: PairStore, rows: np.ndarray, fraction: float) -> np.ndarray:
     """Some rows ``(m,)`` of others; a smaller share is part of a larger one.
 
-    Which sentences are in it hangs on their text alone, as with ``data.fraction``. Of pairs it is
-    the share of the source sentences, about. Of a classification it is that of the texts of each
-    label in each corpus, one at least, so that few examples are of all classes.
+    It is of those whose texts have the smallest hashes, another hash than that of
+    ``data.fraction``, so that a share of what that leaves is one. Of pairs it is the share of the
+    source sentences, about. Of a classification it is that of the texts of each label in each
+    corpus, one at least, so that few examples are of all classes.
 
     Args:
         pairs: The pair store.
@@ -31,7 +32,7 @@ def share(pairs: PairStore, rows: np.ndarray, fraction: float) -> np.ndarray:
         return rows
     sources, place = np.unique(pairs.source[rows], return_inverse=True)
     forms = (normal_form(pairs.text(source)) for source in sources)
-    hashes = (hash64(form.encode(), b"fraction") for form in forms)
+    hashes = (hash64(form.encode(), b"share") for form in forms)
     order = np.fromiter(hashes, np.uint64, len(sources))[place.ravel()]
     if pairs.value is None or pairs.task is None or pairs.task.kind != "classification":
         found: np.ndarray = rows[order < np.uint64(fraction * 2**64)]

@@ -63,12 +63,13 @@ def identity(config: TrainConfig, link: Link, resolver: Resolver) -> dict[str, A
 
     return {
         "format": _FORMAT,
-        "link": link.settings.deciding() | decides(link.settings.fraction),
+        "link": link.settings.deciding(),
         "seed": link.seed,
         "inputs": {role: resolved(source) for role, source in link.inputs.items()},
         "pairs": resolver.pairs(link),
         "data": config.data.deciding({Decides.MIXING} if link.settings.grouping is None else ()),
         "trainer": config.trainer.deciding(),
+        **decides(link.settings.fraction),
     }
 
 

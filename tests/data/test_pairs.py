@@ -163,11 +163,17 @@ def test_fractions_are_nested_and_leave_dev_alone(root: Path) -> None:
     assert len(train[0]) + outside == len(train[2])
 
 
-def test_a_share_of_a_link_is_what_the_chain_would_be_given(root: Path) -> None:
-    part, whole = prepare(root, fraction=0.2), prepare(root)
-    drawn = share(whole, whole.train_pairs(), 0.2)
-    assert texts(whole, drawn) == texts(part, part.train_pairs())
-    assert share(whole, drawn, 1.0) is drawn
+def test_a_share_of_a_part_is_a_share_of_it(root: Path) -> None:
+    """The two fractions draw apart from each other, each by the text of the source alone."""
+    part, whole = prepare(root, fraction=0.5), prepare(root)
+    drawn = [set(texts(whole, share(whole, whole.train_pairs(), f))) for f in (0.2, 0.5)]
+    assert drawn[0] < drawn[1]
+    again = set(texts(part, share(part, part.train_pairs(), 0.5)))
+    assert again == drawn[1] & set(texts(part, part.train_pairs()))
+    kept = len(part.train_pairs())
+    assert 0.3 * kept < len(again) < 0.7 * kept
+    rows = whole.train_pairs()
+    assert share(whole, rows, 1.0) is rows
 
 
 def test_groups_domains_and_languages(root: Path) -> None:

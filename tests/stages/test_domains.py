@@ -554,7 +554,7 @@ def test_domains_without_pairs_or_place_are_one_line(settings: Callable[..., Tra
         run_chain(
             settings("out", "stages.domains.batch_size=2", "stages.domains.graph.update=alternate")
         )
-    with pytest.raises(UserError, match=r"no training pair is general"):
+    with pytest.raises(UserError, match=r"no training pair is songs"):
         run_chain(settings("out", "stages.domains.fraction=0.01"))
 
 

@@ -15,7 +15,7 @@ from mlkd.config.compose import composing
 from mlkd.config.schema import TrainConfig
 from mlkd.config.sweeps import LocalConfig, SlurmConfig
 from mlkd.output.errors import UserError
-from mlkd.recipes.identity import link_keys
+from mlkd.recipes.identity import BySettings, identity, link_keys
 from mlkd.recipes.recipe import links
 from mlkd.runs.index import Finished
 from mlkd.sweeps.driver import unfinished
@@ -187,7 +187,9 @@ def test_cost_is_judged_by_runs_of_the_same_budget(steps: int, depth: int, expec
     grid = ["init=base", "init.layers=ends", "seed=0", "stages.contrastive.fraction=0.1"]
     words = ["sweep=init", "experiment=privileged_grid", "data.root=corpora", *grid]
     job = plan(*words)[0][-1]
-    budget = job.config.stages["contrastive"].deciding() | {"fraction": 0.01}
+    (link,) = (link for link in links(job.config) if link.name == "contrastive")
+    recorded = identity(job.config, link, BySettings(job.config))
+    budget = recorded["link"] | {"fraction": 0.01}
     run = Finished("x", "contrastive", 60.0, steps, None, None, budget, depth, True)
     assert f"2 links to train, {expected} and more (no" in cost([job.config], {"other": run})
 

@@ -65,7 +65,7 @@ class StageSettings(Section):
     max_steps: Positive | None = None
     """Upper limit of optimiser steps, whatever the epochs."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the source sentences whose pairs this link trains on, or of the texts of each label;
+    """Share of the source sentences whose pairs this link trains on, or of the texts of each class;
     ``data.fraction`` is for the pairs of the whole chain, the assistant's vocabulary included."""
     batch_size: Positive
     """Pairs an optimiser step, over all devices."""
