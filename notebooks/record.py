@@ -28,6 +28,10 @@ _FEW = (
     "stages.task.fraction=0.02 stages.task.epochs=15 "
     "stages.domains.fraction=0.02 stages.domains.epochs=25"
 )
+_EVEN = "stages.domains.graph=null"
+_NARROW = (
+    "student.layers=6 student.bottleneck=64 student.intermediate=384 student.trim={min_share:1e-6}"
+)
 _TWO_PAIRS = (
     "eval.sets.stsb_dev.languages=[en,de,fr] eval.sets.stsb_test.languages=[en,de,fr] "
     "eval.sets.multi30k_dev.languages=[de,fr] eval.sets.multi30k_test.languages=[de,fr] "
@@ -173,6 +177,24 @@ TABLES = {
         (
             "-m experiment=sparse_similarity stage=layers,task,dense seed=0,1,2",
             "-m experiment=sparse_similarity stages.sparse.density=0.01,0.04,0.08,0.16 seed=0,1,2",
+        ),
+        assistant="experiment=headline_mse stage=assistant stages.assistant.max_steps=2000",
+        besides=("references",),
+    ),
+    "bistil_sentiment": Table(
+        _SIX,
+        (
+            "-m experiment=sparse_sentiment stage=task,dense seed=0,1,2",
+            "-m experiment=sparse_sentiment stages.sparse.density=0.04,0.08 seed=0,1,2",
+        ),
+        assistant="experiment=headline_mse stage=assistant stages.assistant.max_steps=2000",
+    ),
+    "hrkd_similarity": Table(
+        _SIX,
+        tuple(
+            f"-m experiment=similarity_domains stages.domains.grouping.by=language,domain{words} "
+            "seed=0,1,2"
+            for words in ("", f" {_EVEN}", f" {_NARROW}", f" {_NARROW} {_EVEN}")
         ),
         assistant="experiment=headline_mse stage=assistant stages.assistant.max_steps=2000",
         besides=("references",),

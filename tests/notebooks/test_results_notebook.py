@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 20
+    assert len(marks) == len(set(marks)) == 23
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -374,6 +374,56 @@ def test_the_details_draw_the_conclusion_of_sparse_differences(results: dict[str
         f"gain it {learned.min():.1f} to {learned.max():.1f} points, in languages without a label"
     )
     assert shown in DETAILS
+
+
+def test_the_details_draw_the_conclusion_of_tweets(results: dict[str, Any]) -> None:
+    heads = ["test, English", "test, others", "test, unseen"]
+    columns = [*heads, "dev, English", "diff_mib"]
+    means, noise = (
+        found[columns]
+        for found in (results["by_learner"][columns].agg(kind) for kind in ("mean", "std"))
+    )
+    whole, assistant = means.loc["student"], means.loc["assistant"]
+    eight, four = (means.loc[f"student, {share} % of its entries"] for share in (8, 4))
+    told = "{:.1f} % of the English tweets, {:.1f} % of those in the others and {:.1f} % of those"
+    assert told.format(*assistant[heads]) in DETAILS
+    behind = (assistant - whole)[heads]
+    assert "student is {:.1f}, {:.1f} and {:.1f} points behind".format(*behind) in DETAILS
+    gain = eight - whole
+    assert (gain[heads].abs() < noise[heads].max()).all() and behind.max() < 2
+    shown = (
+        f"8 % of its entries, {eight['diff_mib']:.1f} MiB, are {gain['test, English']:.1f} points "
+        f"ahead of training all of them in English, {gain['test, others']:.1f} ahead in the others "
+        f"and {-gain['test, unseen']:.1f} behind in unseen languages"
+    )
+    assert shown in DETAILS
+    assert f"324 English tweets, they are {-gain['dev, English']:.1f} behind" in DETAILS
+    assert ((eight - four)[heads].abs() < noise[heads].max()).all()
+    less = [found["test, English"] - found["test, others"] for found in (assistant, whole)]
+    assert f"{less[0]:.0f} to {less[1]:.0f} points less often than in English" in DETAILS
+
+
+def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, Any]) -> None:
+    worth = results["worth_of_ratios"]
+    on_pairs = worth.index.str.startswith("pairs by ")
+    assert on_pairs.sum() == 4
+
+    def lost(column: str) -> list[float]:
+        return sorted(-gain for gain, _ in worth.loc[on_pairs, column])
+
+    translations, sts = lost("test_bitext"), lost("test_score")
+    shown = f"find {translations[0]:.1f} to {translations[-1]:.1f} points fewer translations"
+    assert f"{shown}, and test STS is {sts[0]:.1f} to {sts[-1]:.1f} points behind" in DETAILS
+    assert all(-gain > width for gain, width in worth.loc[on_pairs, "test_bitext"])
+    on_reviews = worth.loc[~on_pairs, ["dev_score", "test_score"]].stack()
+    assert all(abs(gain) < width for gain, width in on_reviews)
+    widths = [width for _, width in worth.loc[~on_pairs, "test_score"]]
+    assert f"nothing below {min(widths):.0f} to {max(widths):.0f} points of test" in DETAILS
+    kept = results["pairs_in"].groupby(results["setting"])["worst"].mean().unstack()
+    less = sorted(kept["all 1/D"] - kept["learned"])
+    assert f"{less[0]:.1f} to {less[-1]:.1f} points less of it are kept" in DETAILS
+    assert {*results["pairs_in"]["least"]} == {"nl", "tatoeba"}
+    assert (results["cost_of_graph"].sub(1.005).abs() < 0.005).all()  # 1 % more of both
 
 
 @pytest.fixture
