@@ -13,7 +13,7 @@ from conftest import ENGLISH, GERMAN, stored_tokens
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig
-from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
 from mlkd.config.student import InitConfig, StudentConfig
 from mlkd.encoders.backbone import backbone_of
 from mlkd.encoders.folder import load_folder

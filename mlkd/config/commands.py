@@ -6,8 +6,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from mlkd.config.evaluation import EvalConfig
 from mlkd.config.formats import Q4Config, WebConfig
-from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.config.paths import OUTPUTS
 from mlkd.config.section import Folder, NewFile, Positive, Section, Several, matching
 from mlkd.config.student import TrimConfig

@@ -10,7 +10,8 @@ from hydra.core.config_store import ConfigStore
 
 from mlkd.config import commands
 from mlkd.config.bench import BaselinesConfig
-from mlkd.config.inputs import CorpusConfig, DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.evaluation import EvalConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig, EncoderConfig
 from mlkd.config.losses import LossConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section, schemas_in

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from mlkd.config.compose import configured
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.config.languages import split_pair
 from mlkd.config.paths import unpacked_name, user_path
 from mlkd.output.errors import UserError

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.evaluation import EvalConfig
+from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.config.paths import OUTPUTS
 from mlkd.config.section import Decides, Folder, Section, Seed, Several
 from mlkd.config.stages import AnyStage, StageSettings

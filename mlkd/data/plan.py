@@ -163,25 +163,15 @@ class GroupedPlan(BatchPlan):
             length: Tokens of each of them ``(n,)``; the longer side of a pair.
             names: What the groups are called.
             mode: ``one`` or ``all``.
-            batch_size: Pairs a step, over all ranks; at most as many are used as give every group
-                an equal part (``all``), and none more than the largest group has.
+            batch_size: Pairs a step, over all ranks, of which :func:`group_part` are of a group.
             seed: Decides every draw.
 
         Raises:
             UserError: A group has no pair, or a batch no place for every group.
         """
-        self._members = [np.flatnonzero(label == g).astype(np.uint32) for g in range(len(names))]
-        empty = [name for name, part in zip(names, self._members, strict=True) if not len(part)]
-        if empty:
-            raise UserError(f"batches by group: no training pair is {', '.join(empty)}")
-        if mode == "all" and batch_size < len(names):
-            raise UserError(
-                f"batches by group: a batch of {batch_size} pairs has no place for each of "
-                f"{len(names)} groups; allowed: {len(names)} and more"
-            )
-        groups = len(names)
-        part = batch_size if mode == "one" else batch_size // groups
-        part = min(part, max(len(members) for members in self._members))
+        sizes = np.bincount(label, minlength=len(names))
+        part, groups = group_part(sizes, names, mode, batch_size), len(names)
+        self._members = [np.flatnonzero(label == g).astype(np.uint32) for g in range(groups)]
         self._rounds = max(1, len(pairs) // (part * groups))
         size, steps = part, self._rounds * groups
         if mode == "all":
@@ -210,6 +200,33 @@ class GroupedPlan(BatchPlan):
         else:
             batches = batches[generator.permutation(self._rounds)]
         return self._pairs[batches.reshape(self.steps_per_epoch, self.batch_size)]
+
+
+def group_part(
+    sizes: np.ndarray, names: Sequence[str], mode: Literal["one", "all"], batch_size: int
+) -> int:
+    """Pairs that a batch of a :class:`GroupedPlan` has of one group, or of each.
+
+    As many as give every group an equal part (``all``), and no more than the largest group has.
+
+    Args:
+        sizes: Pairs of each group ``(n,)``.
+        names: What the groups are called.
+        mode: ``one`` or ``all``.
+        batch_size: Pairs a step, over all ranks.
+
+    Raises:
+        UserError: A group has no pair, or a batch no place for every group.
+    """
+    empty = [name for name, size in zip(names, sizes, strict=True) if not size]
+    if empty:
+        raise UserError(f"batches by group: no training pair is {', '.join(empty)}")
+    if mode == "all" and batch_size < len(names):
+        raise UserError(
+            f"batches by group: a batch of {batch_size} pairs has no place for each of "
+            f"{len(names)} groups; allowed: {len(names)} and more"
+        )
+    return min(batch_size if mode == "one" else batch_size // len(names), int(sizes.max()))
 
 
 def labels(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
 from mlkd.metrics.scoring import Encode, Scores, score, select_value
 from mlkd.metrics.sets import EvalSet, load_sets, set_sentences
 from mlkd.metrics.similarity import unit

@@ -10,7 +10,8 @@ from typing import Any
 
 from mlkd.config.commands import EvaluateConfig
 from mlkd.config.compose import compose_option
-from mlkd.config.inputs import DataConfig, EncoderConfig, EvalConfig
+from mlkd.config.evaluation import EvalConfig
+from mlkd.config.inputs import DataConfig, EncoderConfig
 from mlkd.config.paths import OUTPUTS, encoder_at, user_path
 from mlkd.data.cleaning import normal_form
 from mlkd.deploy.exported import ExportedGraph, measure_graph, open_graph

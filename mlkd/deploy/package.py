@@ -12,7 +12,8 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from mlkd.config.commands import ExportConfig, ExportFormat
-from mlkd.config.inputs import EncoderConfig, EvalConfig, EvalSetConfig
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
+from mlkd.config.inputs import EncoderConfig
 from mlkd.data.demo import LANGUAGES
 from mlkd.deploy.asymmetric import asymmetric_format
 from mlkd.deploy.card import FolderFacts, model_card

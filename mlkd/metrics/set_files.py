@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlkd.config.inputs import EvalSetConfig
+from mlkd.config.evaluation import EvalSetConfig
 from mlkd.data.demo import LANGUAGES
 from mlkd.data.rows import table_rows
 from mlkd.output.errors import UserError

@@ -12,13 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlkd.config.inputs import EvalConfig, EvalSetConfig
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
 from mlkd.config.languages import fill_languages, split_pair
 from mlkd.config.paths import user_path
 from mlkd.data.cleaning import is_blank
 from mlkd.metrics.set_files import SetTable, gold_scores, read_demo, read_requests, set_lines
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
+
+_SHOWN = 10
+"""Domains that a refusal names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,19 +251,30 @@ def _check_layout(key: str, config: EvalSetConfig, pairs: list[str]) -> None:
 
 def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> SetTable:
     columns = config.columns or tuple(range(_width(config)))
-    wanted = f"at least {max(columns) + 1}" if config.columns else str(len(columns))
-    rows = {}
+    most = max(*columns, -1 if config.domain_column is None else config.domain_column)
+    exactly = config.columns is None and config.domain_column is None
+    wanted = str(len(columns)) if exactly else f"at least {most + 1}"
+    rows, domains = {}, dict[str, None]()
     for number, cells in set_lines(key, path):
         if number == 1 and config.header:
             continue
-        if len(cells) <= max(columns) or (config.columns is None and len(cells) != len(columns)):
+        if len(cells) <= most or (exactly and len(cells) != len(columns)):
             raise UserError(
                 f"{path}:{number}: {len(cells)} tab-separated columns, not {wanted}; "
                 f"{key}.columns picks others"
             )
+        if config.domain_column is not None:
+            domains[domain := cells[config.domain_column]] = None
+            if domain != config.domain:
+                continue
         rows[number] = [cells[column] for column in columns]
         if any(map(is_blank, rows[number][:2])):
             raise UserError(f"{path}:{number}: empty sentence; both sides need text")
+    if not rows and domains:
+        raise UserError(
+            f"{path}: no row has {key}.domain={config.domain} in column {config.domain_column}; "
+            f"there are {', '.join([*domains][:_SHOWN])}{', ...' * (len(domains) > _SHOWN)}"
+        )
     if not rows:
         raise UserError(f"{path}: no rows; an evaluation set needs at least one")
     return path, rows

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from mlkd.config.inputs import DataConfig
 from mlkd.config.stages import StageSettings
 from mlkd.config.training import TrainerConfig
-from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, labels
+from mlkd.data.plan import BatchPlan, GroupedPlan, MixedPlan, group_part, labels
 from mlkd.data.shares import share
 from mlkd.data.store import PairStore
 from mlkd.data.tokens import TokenStore
@@ -90,6 +90,24 @@ class Reads:
             )
         steps = max(1, round(self.settings.epochs * plan.steps_per_epoch))
         return plan, min(steps, self.settings.max_steps or steps)
+
+    def check_groups(self) -> None:
+        """See, before any link trains, whether there are batches by group.
+
+        Raises:
+            UserError: A group has no pair, or too few places in a batch.
+        """
+        if (grouping := self.settings.grouping) is None:
+            return
+        label, names = labels(self.pairs, self._share(), grouping.by)
+        sizes, size = np.bincount(label, minlength=len(names)), self.settings.batch_size
+        part, least = group_part(sizes, names, grouping.mode, size), self.settings.least_of_group
+        if (mine := part // self.trainer.processes) < least:
+            needs = f"needs {least} pairs of each {grouping.by} in a batch, on each process"
+            raise UserError(
+                f"stages.{self.name}: {needs}; of {size} pairs it has {mine}; "
+                "give a larger batch_size"
+            )
 
     def dev_pairs(self, tokens: TokenStore) -> np.ndarray:
         """Held-out pairs that select: a random part, the same for every run, sorted by length."""

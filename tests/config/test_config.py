@@ -22,8 +22,9 @@ from mlkd.config.commands import (
     RunsConfig,
 )
 from mlkd.config.compose import composing, configured
+from mlkd.config.evaluation import EvalSetConfig
 from mlkd.config.explain import _unknown
-from mlkd.config.inputs import CorpusConfig, EncoderConfig, EvalSetConfig
+from mlkd.config.inputs import CorpusConfig, EncoderConfig
 from mlkd.config.paths import expanded, user_path
 from mlkd.config.schema import TrainConfig
 from mlkd.config.section import Section

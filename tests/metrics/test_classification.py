@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.encoders.head import Head
 from mlkd.metrics.classification import classification_scores
 from mlkd.metrics.scoring import score, select_value, share_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, load_sets
 from mlkd.output.errors import UserError
@@ -145,3 +145,30 @@ def test_a_pair_of_regions_is_cross_lingual(tmp_path: Path) -> None:
         scores["sets"]["s"]["pairs"]["zh-Hans-zh-Hant"]["spearman"]
     )
     assert scores["mean"]["dev"]["sts_same"] is not None
+
+
+def test_a_column_of_domains_says_which_rows_are_the_set(tmp_path: Path) -> None:
+    rows = [("news", 1, EN), ("film", 3, DE), ("news", 4, PT), ("film", 0, EN)]
+    lines = [f"{domain}\tx\t{score}\t{a}\t{b}" for domain, score, (a, b) in rows]
+    (tmp_path / "sts.tsv").write_text("genre\tsource\tscore\ta\tb\n" + "\n".join(lines) + "\n")
+    layout = {"kind": "sts", "path": "sts.tsv", "header": True, "columns": [3, 4, 2]}
+    layout |= {"languages": ["en"], "domain_column": 0}
+    (news,) = load(tmp_path, **layout, domain="news")
+    assert (news.left, news.right) == ((EN[0], PT[0]), (EN[1], PT[1]))
+    assert news.scores is not None and news.scores.tolist() == [1.0, 4.0]
+    assert news.domain is None  # a head's, of classifications
+    assert refused(tmp_path, **layout, domain="News") == (
+        "sts.tsv: no row has eval.sets.s.domain=News in column 0; there are news, film"
+    )
+    assert "5 tab-separated columns, not at least 6" in refused(
+        tmp_path, **{**layout, "domain_column": 5}, domain="news"
+    )
+    for wrong, reason in (
+        ({}, "domain_column needs domain"),
+        ({"domain_column": None, "domain": "news"}, "domain is only read of sets of kind class"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            load(tmp_path, **{**layout, **wrong})
+    labels = {"kind": "classification", "columns": [3, 2], "labels": ["1", "3", "4", "0"]}
+    (film,) = load(tmp_path, **{**layout, **labels}, domain="film")
+    assert (film.left, film.domain) == ((DE[0], EN[0]), "film")

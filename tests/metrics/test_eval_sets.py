@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from mlkd.config.compose import composing
-from mlkd.config.inputs import EvalConfig
+from mlkd.config.evaluation import EvalConfig
 from mlkd.config.schema import TrainConfig
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, first_pairs, load_sets, set_sentences

@@ -328,8 +328,6 @@ def test_halves_have_half_of_each_domain(parts: Any) -> None:
             for name in ("ids", "mask", "sentences"):
                 assert torch.equal(getattr(half, name)[mine], getattr(batch, name)[whole])
     assert (len(seen.ids), len(held.ids)) == (6, 5)  # pairs 1 and 5 have the same source
-    with pytest.raises(UserError, match="needs two pairs of each domain"):
-        halves(batch_for(parts[0], [0, 0, 0, 0, 0, 1]))
 
 
 @pytest.mark.parametrize("loss", [LOSS, {"hidden": {}, "attention": None}])
@@ -466,6 +464,7 @@ def test_by_turns_killed_and_resumed(
     states: dict[int, dict[str, Tensor]] = {}
     best: dict[int, dict[str, Tensor]] = {}
     original, kept = Stage.training_step, KeepBest.on_validation_end
+    logged = DomainsStage.log
 
     def watched(self: Stage, batch: PairBatch, batch_idx: int) -> Tensor:
         if isinstance(self, DomainsStage):
@@ -480,6 +479,11 @@ def test_by_turns_killed_and_resumed(
             best[trainer.global_step] = {n: v.detach().clone() for n, v in state}
         kept(self, trainer, module)
 
+    def worse_at_the_end(self: DomainsStage, name: str, value: Any, **more: Any) -> None:
+        at_end = name == "dev/loss" and self.global_step == 6
+        logged(self, name, value + 9 * at_end, **more)
+
+    monkeypatch.setattr(DomainsStage, "log", worse_at_the_end)
     monkeypatch.setattr(Stage, "training_step", watched)
     monkeypatch.setattr(KeepBest, "on_validation_end", validated)
     more = ["stages.domains.graph.update=alternate", "stages.domains.graph.dropout=0.3",
@@ -499,6 +503,7 @@ def test_by_turns_killed_and_resumed(
     assert sorted(record["outputs"]) == ["domain_weights", "student"]
     assert not any("graph" in name for name in weights(tmp_path / "whole", "domains"))
     step = int(record["training"]["best"]["step"])
+    assert step < max(best)  # so that what is restored is not what is there at the end
     restored = {n: v for n, v in best[step].items() if n.startswith("graph.")}
     assert len(restored) > 4
     assert all(torch.equal(tensors[n.removeprefix("graph.")], v) for n, v in restored.items())
@@ -545,17 +550,41 @@ def test_the_recipe_runs_on_the_topics_of_the_embedded_corpus(
     assert len(rows) == 8 * 5 * len({row["step"] for row in rows})
 
 
-def test_domains_without_pairs_or_place_are_one_line(settings: Callable[..., TrainConfig]) -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["batch_size=1"], "a batch of 1 pairs has no place for each of 2 groups"),
+        (
+            ["batch_size=3", "graph.update=alternate"],
+            "needs 2 pairs of each domain in a batch, on each process; of 3 pairs it has 1",
+        ),
+        (["fraction=0.01"], "no training pair is songs"),
+    ],
+)
+def test_domains_without_pairs_or_place_are_one_line_before_any_link(
+    settings: Callable[..., TrainConfig], tmp_path: Path, given: list[str], message: str
+) -> None:
     from mlkd.recipes.run import run_chain
 
-    with pytest.raises(UserError, match="a batch of 1 pairs has no place for each of 2 groups"):
-        run_chain(settings("out", "stages.domains.batch_size=1"))
-    with pytest.raises(UserError, match="needs two pairs of each domain in a batch"):
-        run_chain(
-            settings("out", "stages.domains.batch_size=2", "stages.domains.graph.update=alternate")
-        )
-    with pytest.raises(UserError, match=r"no training pair is songs"):
-        run_chain(settings("out", "stages.domains.fraction=0.01"))
+    with pytest.raises(UserError, match=message):
+        run_chain(settings("out", *(f"stages.domains.{setting}" for setting in given)))
+    assert not [*tmp_path.glob("out/runs/*")]
+
+
+def test_a_hundred_domains_train(settings: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    from mlkd.recipes.run import run_chain
+
+    rows = [f"they sing {i}\tsie singen {i}\tsong {i % 99}\n" for i in range(1188)]
+    (tmp_path / "corpus/hundred.tsv").write_text("".join(rows), encoding="utf-8")
+    songs = ["data.corpora.songs.path=hundred.tsv", "+data.corpora.songs.domain_column=2"]
+    size = "stages.domains.batch_size=200"  # two of each song, and of the other corpus
+    for update in ("joint", "alternate"):
+        run_chain(settings(update, *songs, size, f"stages.domains.graph.update={update}"))
+        _, tensors, ratios = finished(tmp_path / update)
+        assert all(torch.isfinite(value).all() for value in tensors.values())
+        table = np.array([float(row[3]) for row in ratios[1:]]).reshape(-1, 3, 100)
+        np.testing.assert_allclose(table.sum(2), 1, atol=1e-4)
+        assert (table[table > 0] >= 0.2 / 100 - 1e-9).all()  # graph.mix; no dev pair, no ratio
 
 
 EIGHT = [0, 0, 0, 0, 1, 1, 1, 1]

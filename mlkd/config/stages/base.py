@@ -82,6 +82,11 @@ class StageSettings(Section):
         """Whether labels of domains decide what the link does."""
         return self.grouping is not None and self.grouping.by == "domain"
 
+    @property
+    def least_of_group(self) -> int:
+        """Pairs of each group that a batch by group needs on each process."""
+        return 1
+
     def labelled_of(self, known: Mapping[str, LabelledConfig]) -> dict[str, LabelledConfig]:
         """The labelled corpora that the link trains on; none: it trains on pairs.
 

@@ -80,6 +80,11 @@ class DomainsSettings(LayerwiseSettings):
     graph: DomainGraphConfig | None = DomainGraphConfig()
     """null: all ratios are 1/D, which is layer-wise distillation of all domains at equal scale."""
 
+    @property
+    def least_of_group(self) -> int:
+        """Two where the graph learns from one half what the other half's step did."""
+        return 2 if self.graph is not None and self.graph.update == "alternate" else 1
+
     @model_validator(mode="after")
     def _all_in_a_batch(self) -> DomainsSettings:
         if self.grouping.mode != "all":

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlkd.config.commands import ExportConfig
-from mlkd.config.inputs import DataConfig, EvalSetConfig
+from mlkd.config.evaluation import EvalSetConfig
+from mlkd.config.inputs import DataConfig
 from mlkd.config.languages import language_code
 from mlkd.config.paths import unpacked_name
 from mlkd.data.cleaning import is_blank
