@@ -23,7 +23,7 @@ PICTURES = ("front", "heat-maps", "languages", "curves", "ratios")
 """Names of the pictures, in their order."""
 _DPI = 200
 _MOST_RATIOS = 12
-"""Runs whose ratios are in one picture, the first ones."""
+"""Runs whose ratios are in one picture, the first ones; the page has all."""
 
 
 def draw_figures(
@@ -168,6 +168,10 @@ def _ratios(groups: Sequence[Group], known: Mapping[Path, Ratios]) -> Figure | N
     sizes = [size(ratios) for _, ratios in shown]
     wide, high = max(w for w, _ in sizes), sum(h for _, h in sizes)
     figure = Figure(figsize=(wide, high), layout="constrained")
+    if len(known) > len(shown):
+        figure.suptitle(
+            f"The first {len(shown)} of {len(known)} runs; the page has all", fontsize=9
+        )
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=[h for _, h in sizes])
     for part, (folder, ratios) in zip(parts[:, 0], shown, strict=True):
         field, lines = part.subplots(1, 2)

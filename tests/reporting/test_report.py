@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Command
 
@@ -25,7 +26,8 @@ from mlkd.report import as_overrides
 from mlkd.reporting.build import references_of, write_report
 from mlkd.reporting.collect import ReportCell, collect, curve
 from mlkd.reporting.compare import comparable, front, group_seeds, heat_maps, select
-from mlkd.reporting.figures import title_of
+from mlkd.reporting.figures import _ratios, title_of
+from mlkd.training.ratios import Ratios
 
 
 @pytest.fixture(scope="module")
@@ -519,3 +521,13 @@ def test_runs_that_weigh_domains_have_a_picture_of_their_ratios(
     assert one["title"] == "bottleneck=4 recurrence=1"
     assert other["title"] == f"{several.label} seed=1"
     assert title_of(lone, [*groups, *groups]) == lone.name  # of several cells
+
+
+def test_a_picture_of_many_ratios_says_that_it_has_the_first_ones() -> None:
+    some = Ratios((1,), ("a", "b"), np.full((1, 3, 2), 0.5), 0)
+    titles = []
+    for count in (12, 13):
+        figure = _ratios([], {Path(f"run-{number}"): some for number in range(count)})
+        assert figure is not None and len(figure.subfigs) == 12
+        titles.append(figure.get_suptitle())
+    assert titles == ["", "The first 12 of 13 runs; the page has all"]

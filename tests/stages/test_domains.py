@@ -550,6 +550,24 @@ def test_the_recipe_runs_on_the_topics_of_the_embedded_corpus(
     assert len(rows) == 8 * 5 * len({row["step"] for row in rows})
 
 
+def test_domains_of_pairs_decide_the_link_that_reads_them(
+    settings: Callable[..., TrainConfig],
+) -> None:
+    from mlkd.recipes.identity import BySettings, identity
+    from mlkd.recipes.recipe import links
+
+    def names(*overrides: str) -> dict[str, Any]:
+        config = settings("out", *overrides)
+        by = BySettings(config)
+        return {link.name: identity(config, link, by) for link in links(config)}
+
+    usual, other = names(), names("data.corpora.songs.domain=films")
+    assert {name for name in usual if usual[name] != other[name]} == {"domains"}
+    by = "stages.domains.grouping.by=language"
+    usual, other = names(by), names(by, "data.corpora.songs.domain=films")
+    assert usual == other and "assistant" in usual
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
