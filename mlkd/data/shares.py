@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from mlkd.data.cleaning import hash64, normal_form
 from mlkd.data.store import PairStore
+from mlkd.output.progress import progress
 
 _FORMAT = 2
 
@@ -15,8 +18,8 @@ def decides(fraction: float) -> dict[str, int]:
     return {} if fraction == 1.0 else {"share": _FORMAT}
 
 
-def share(pairs: PairStore, rows: np.ndarray, fraction: float) -> np.ndarray:
-    """Some rows ``(m,)`` of others; a smaller share is part of a larger one.
+def share(pairs: PairStore, fraction: float) -> np.ndarray:
+    """Some training rows ``(m,)``; a smaller share is part of a larger one.
 
     It is of those whose texts have the smallest hashes, another hash than that of
     ``data.fraction``, so that a share of what that leaves is one. Of pairs it is the share of the
@@ -25,15 +28,21 @@ def share(pairs: PairStore, rows: np.ndarray, fraction: float) -> np.ndarray:
 
     Args:
         pairs: The pair store.
-        rows: Indices ``(n,)``.
         fraction: From 0 to 1.
     """
-    if fraction == 1.0:
-        return rows
+    return pairs.train_pairs() if fraction == 1.0 else _drawn(pairs, fraction)
+
+
+@lru_cache(maxsize=1)  # links of a chain mostly have the same
+def _drawn(pairs: PairStore, fraction: float) -> np.ndarray:
+    rows = pairs.train_pairs()
     sources, place = np.unique(pairs.source[rows], return_inverse=True)
-    forms = (normal_form(pairs.text(source)) for source in sources)
-    hashes = (hash64(form.encode(), b"share") for form in forms)
-    order = np.fromiter(hashes, np.uint64, len(sources))[place.ravel()]
+    hashes = np.empty(len(sources), np.uint64)
+    with progress("share", total=len(sources), unit=" sentences") as bar:
+        for number, source in enumerate(sources):
+            hashes[number] = hash64(normal_form(pairs.text(source)).encode(), b"share")
+            bar.update()
+    order = hashes[place.ravel()]
     if pairs.value is None or pairs.task is None or pairs.task.kind != "classification":
         found: np.ndarray = rows[order < np.uint64(fraction * 2**64)]
         return found

@@ -153,11 +153,10 @@ class Reads:
 
     def _share(self) -> np.ndarray:
         """Training pairs of the link's share."""
-        train, fraction = self.pairs.train_pairs(), self.settings.fraction
-        if not len(drawn := share(self.pairs, train, fraction)):
-            raise UserError(
-                f"stages.{self.name}.fraction={fraction}: no pair is left of {len(train)}"
-            )
+        fraction = self.settings.fraction
+        if not len(drawn := share(self.pairs, fraction)):
+            count = len(self.pairs.train_pairs())
+            raise UserError(f"stages.{self.name}.fraction={fraction}: no pair is left of {count}")
         return drawn
 
 

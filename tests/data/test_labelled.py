@@ -208,7 +208,7 @@ def test_a_share_has_every_label_of_every_corpus_and_is_nested(tmp_path: Path) -
     for fraction, expected in (
         (0.02, [1, 1, 1, 1]), (0.2, [12, 2, 1, 8]), (0.5, [30, 4, 2, 20]), (1.0, [60, 9, 3, 40]),
     ):  # fmt: skip
-        drawn = share(store, store.train_pairs(), fraction)
+        drawn = share(store, fraction)
         words = [text.split() for text in store.texts(store.source[drawn])]
         found = Counter((name, label) for *_, label, _, name in words)
         assert [found[key] for key in counts] == expected
@@ -224,7 +224,7 @@ def test_a_share_hangs_on_the_texts_alone(tmp_path: Path) -> None:
     known = {name: REVIEWS | {"path": f"{name}.tsv", "dev_path": "dev.tsv"} for name in "ab"}
 
     def drawn(store: PairStore) -> set[str]:
-        return set(store.texts(store.source[share(store, store.train_pairs(), 0.25)]))
+        return set(store.texts(store.source[share(store, 0.25)]))
 
     both, one = drawn(prepare(tmp_path, **known)), drawn(prepare(tmp_path, b=known["b"]))
     assert one == {text for text in both if text.startswith("another")} and len(one) == 13
