@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 exec(cell.source, variables)
-        for name in ("readme", "record"):
+        for name in ("readme", "record", "recorded"):
             del sys.modules[name]
     return variables
 
@@ -55,7 +55,7 @@ def test_the_tables_of_the_pages_are_those_of_the_notebook(
 
 def test_the_pages_have_all_tables_once() -> None:
     marks = [m for text in PAGES.values() for m in re.findall(rf"{MARK}(\w+) -->", text)]
-    assert len(marks) == len(set(marks)) == 23
+    assert len(marks) == len(set(marks)) == 24
     assert WITH_TABLES == ["README.md", "notebooks/README.md"]  # those that readme.py knows
 
 
@@ -110,7 +110,8 @@ def test_all_cells_of_the_tables_are_finished(results: dict[str, Any]) -> None:
         "signals": 6,
         "of_pair": 6,
         "few": 12,
-        "graph": 18,
+        "graph": 21,
+        "genres": 6,
         "small": 10,
         "first": 8,
     }
@@ -282,13 +283,16 @@ def test_the_details_draw_the_conclusions_of_word_tables(results: dict[str, Any]
 def test_the_details_draw_the_conclusion_of_learned_ratios(results: dict[str, Any]) -> None:
     measures = ["dev_classification", "test_classification"]
     by_ratios = results["few"].groupby(["reviews", "ratios"])[measures]
-    means, noise = by_ratios.mean().unstack(), by_ratios.std().unstack()
+    means = by_ratios.mean().unstack()
     gain = means.xs("learned", axis=1, level=1) - means.xs("all 1/D", axis=1, level=1)
-    assert (gain.abs() < noise.T.groupby(level=0).max().T).all(axis=None)
     dev, test = gain.loc["10 %"]
-    assert f"{test:.1f} points ahead on test and {-dev:.1f} behind on dev" in DETAILS
+    ahead = f"{test:.1f} points ahead on test with a tenth of the reviews and {-dev:.1f} behind"
+    assert f"{ahead} on dev" in DETAILS
     dev, test = gain.loc["2 %"]
-    assert f"{test:.1f}" == f"{dev:.1f}" and f"{test:.1f} ahead on both" in DETAILS
+    assert f"with a fiftieth {test:.1f} ahead and {-dev:.1f} behind" in DETAILS
+    worst = results["few"].groupby(["reviews", "ratios"])["test_worst"].mean().unstack()
+    more = (worst["learned"] - worst["all 1/D"]).loc[["10 %", "2 %"]]
+    assert "worst domain of test {:.1f} and {:.1f} ahead".format(*more) in DETAILS
     every = results["rivals_of_hrkd"].groupby("student")[measures].mean()
     soft, even, learned = (
         every.loc[name]
@@ -312,8 +316,14 @@ def test_the_details_draw_the_conclusion_of_learned_ratios(results: dict[str, An
     )
     more = learned["test_classification"] - means["test_classification"].loc["10 %", "learned"]
     assert f"{more:.1f} points on test over a tenth of them" in DETAILS
-    parts = results["graph"].groupby("graph")["dev_classification"].mean()
-    assert f"all rows are within {parts.max() - parts.min():.1f} points there" in DETAILS
+    parts = results["graph"].groupby("graph")[measures].mean()
+    apart = parts["dev_classification"].max() - parts["dev_classification"].min()
+    assert f"all rows are within {apart:.1f} points there" in DETAILS
+    whole, alternate = (
+        parts["test_classification"].filter(like=f"(`{update}`)").iloc[0]
+        for update in ("joint", "alternate")
+    )
+    assert f"On test `alternate` is {whole - alternate:.1f} points behind" in DETAILS
 
 
 def test_the_details_draw_the_conclusion_of_layers(results: dict[str, Any]) -> None:
@@ -384,7 +394,9 @@ def test_the_details_draw_the_conclusion_of_tweets(results: dict[str, Any]) -> N
         for found in (results["by_learner"][columns].agg(kind) for kind in ("mean", "std"))
     )
     whole, assistant = means.loc["student"], means.loc["assistant"]
-    eight, four = (means.loc[f"student, {share} % of its entries"] for share in (8, 4))
+    one, four, eight, most = (
+        means.loc[f"student, {share} % of its entries"] for share in (1, 4, 8, 16)
+    )
     told = "{:.1f} % of the English tweets, {:.1f} % of those in the others and {:.1f} % of those"
     assert told.format(*assistant[heads]) in DETAILS
     behind = (assistant - whole)[heads]
@@ -398,14 +410,22 @@ def test_the_details_draw_the_conclusion_of_tweets(results: dict[str, Any]) -> N
     )
     assert shown in DETAILS
     assert f"324 English tweets, they are {-gain['dev, English']:.1f} behind" in DETAILS
-    assert ((eight - four)[heads].abs() < noise[heads].max()).all()
-    less = [found["test, English"] - found["test, others"] for found in (assistant, whole)]
-    assert f"{less[0]:.0f} to {less[1]:.0f} points less often than in English" in DETAILS
+    dev = [found["dev, English"] for found in (one, four, eight, most)]
+    assert dev == sorted(dev)
+    assert f"{dev[0]:.1f} % with 1 % of them to {dev[-1]:.1f} % with 16 %" in DETAILS
+    english = [found["test, English"] for found in (one, four, eight, most)]
+    assert max(english) - min(english) < noise["test, English"].max()
+    best = (one - whole)["test, others"]
+    assert one["test, others"] == means["test, others"].drop("assistant").max()
+    shown = f"the smallest, {one['diff_mib']:.1f} MiB, is the best in the others, {best:.1f} points"
+    assert shown in DETAILS
+    less = means["test, English"] - means["test, others"]
+    assert f"{less.min():.0f} to {less.max():.0f} points less often than in English" in DETAILS
 
 
 def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, Any]) -> None:
     worth = results["worth_of_ratios"]
-    on_pairs = worth.index.str.startswith("pairs by ")
+    on_pairs = worth.index.str.match("pairs by (origins|languages).*all 1/D")
     assert on_pairs.sum() == 4
 
     def lost(column: str) -> list[float]:
@@ -415,10 +435,18 @@ def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, 
     shown = f"find {translations[0]:.1f} to {translations[-1]:.1f} points fewer translations"
     assert f"{shown}, and test STS is {sts[0]:.1f} to {sts[-1]:.1f} points behind" in DETAILS
     assert all(-gain > width for gain, width in worth.loc[on_pairs, "test_bitext"])
-    on_reviews = worth.loc[~on_pairs, ["dev_score", "test_score"]].stack()
-    assert all(abs(gain) < width for gain, width in on_reviews)
-    widths = [width for _, width in worth.loc[~on_pairs, "test_score"]]
-    assert f"nothing below {min(widths):.0f} to {max(widths):.0f} points of test" in DETAILS
+    others = worth.loc[~on_pairs, ["dev_score", "test_score"]].stack()
+    beyond = [where for where, (gain, width) in others.items() if abs(gain) > width]
+    assert beyond == [("10 % of the reviews: all 1/D", "dev_score")]
+    assert f"one difference of {len(others)} is" in DETAILS
+    widths = [width for _, width in worth[worth.index.str.contains("reviews")]["test_score"]]
+    assert f"nothing below {min(widths):.1f} to {max(widths):.0f} points of test" in DETAILS
+    by_genre = results["genres"].groupby("ratios").mean(numeric_only=True)
+    less = by_genre.loc["all 1/D"] - by_genre.loc["learned"]
+    shown = f"{less['dev_all_dev_en-en']:.1f} points behind on dev and "
+    shown += f"{less['test_all_test_en-en']:.1f} on test"
+    forums = f"in forums, {less['test_forum_test_en-en']:.1f} behind"
+    assert shown in DETAILS and forums in DETAILS
     kept = results["pairs_in"].groupby(results["setting"])["worst"].mean().unstack()
     less = sorted(kept["all 1/D"] - kept["learned"])
     assert f"{less[0]:.1f} to {less[-1]:.1f} points less of it are kept" in DETAILS
