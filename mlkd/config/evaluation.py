@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlkd.config.labelled import Label
 from mlkd.config.languages import Language, pair_code
-from mlkd.config.section import Folder, Section, Several
+from mlkd.config.section import Decides, Folder, Section, Several
 
 LanguagePair = Annotated[str, BeforeValidator(pair_code)]
 """Two codes, as ``en-de``, ``en-pt-BR``."""
@@ -44,28 +45,31 @@ class EvalSetConfig(Section):
     domain: str | None = None
     """Of the texts of a classification: models that have a head for this domain are scored with
     it; null = with the one for all."""
-    domain_column: Annotated[int, Field(ge=0)] | None = None
-    """Position of a column of domains, in sets of any kind: the rows of ``domain`` are the set."""
+    where: dict[Annotated[int, Field(ge=0)], Label] = Field(default={})
+    """Columns by position and what stands in the rows that are the set, as ``{0: news}``."""
 
     @model_validator(mode="after")
     def _every_key_is_read(self) -> EvalSetConfig:
-        files = ["path", "columns", "header", "codes", "domain_column"]
+        files = ["path", "columns", "header", "codes", "where"]
         unread = files if self.format == "demo" else []
         unread += ["max_score"] if self.kind != "sts" else []
-        unread += ["labels"] if self.kind != "classification" else ["pairs"]
-        if self.kind != "classification" and self.domain_column is None:
-            unread += ["domain"]
+        unread += ["labels", "domain"] if self.kind != "classification" else ["pairs"]
         kinds = {"max_score": "sts", "pairs": "sts and bitext"}
-        kinds |= {"labels": "classification", "domain": "classification, or with domain_column"}
+        kinds |= dict.fromkeys(("labels", "domain"), "classification")
         for key in unread:
             if getattr(self, key) != type(self).model_fields[key].default:
                 what = f"sets of kind {kinds[key]}" if key in kinds else "files"
                 raise ValueError(f"{key} is only read of {what}")
-        if self.domain_column is not None and self.domain is None:
-            raise ValueError("domain_column needs domain, whose rows are the set")
+        if self.where and (self.columns is None or self.where.keys() & set(self.columns)):
+            raise ValueError("where needs columns, those of the text, and is about others")
         if self.kind == "classification" and not 1 < len(set(self.labels)) == len(self.labels):
             raise ValueError(f"labels={self.labels}: give two different ones or more")
         return self
+
+    def deciding(self, also: Collection[Decides] = ()) -> dict[str, Any]:
+        """Without ``where`` if there is none: runs from before it are found as before."""
+        found = super().deciding(also)
+        return found if self.where else {k: v for k, v in found.items() if k != "where"}
 
 
 class EvalConfig(Section):

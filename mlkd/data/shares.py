@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from mlkd.data.cleaning import hash64, normal_form
@@ -30,12 +28,9 @@ def share(pairs: PairStore, fraction: float) -> np.ndarray:
         pairs: The pair store.
         fraction: From 0 to 1.
     """
-    return pairs.train_pairs() if fraction == 1.0 else _drawn(pairs, fraction)
-
-
-@lru_cache(maxsize=1)  # links of a chain mostly have the same
-def _drawn(pairs: PairStore, fraction: float) -> np.ndarray:
     rows = pairs.train_pairs()
+    if fraction == 1.0:
+        return rows
     sources, place = np.unique(pairs.source[rows], return_inverse=True)
     hashes = np.empty(len(sources), np.uint64)
     with progress("share", total=len(sources), unit=" sentences") as bar:

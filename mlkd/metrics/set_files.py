@@ -62,8 +62,11 @@ def set_lines(key: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number, [cell.strip() for cell in cells]
 
 
-def gold_scores(path: Path, rows: dict[int, list[str]], most: float) -> NDArray[np.float64]:
+def gold_scores(
+    path: Path, rows: dict[int, list[str]], config: EvalSetConfig
+) -> NDArray[np.float64]:
     """(N,) gold scores, the last cell of each row."""
+    most = config.max_score
     gold = np.empty(len(rows))
     for index, (number, row) in enumerate(rows.items()):
         try:
@@ -73,5 +76,7 @@ def gold_scores(path: Path, rows: dict[int, list[str]], most: float) -> NDArray[
         if not 0 <= gold[index] <= most:
             raise UserError(f"{path}:{number}: score {row[2]} is not within 0 and {most:g}")
     if (gold == gold[0]).all():
-        raise UserError(f"{path}: every score is {gold[0]:g}; a rank correlation needs others")
+        rows_of = f" of {config.where}" if config.where else ""
+        what = f"every score{rows_of} is {gold[0]:g}"
+        raise UserError(f"{path}: {what}; a rank correlation needs others")
     return gold

@@ -20,8 +20,8 @@ from mlkd.metrics.set_files import SetTable, gold_scores, read_demo, read_reques
 from mlkd.output.errors import UserError
 from mlkd.storage.files import digest
 
-_SHOWN = 10
-"""Domains that a refusal names."""
+_SHOWN, _LONGEST = 10, 40
+"""Values of a column that a refusal names, and characters of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +142,16 @@ def _load(name: str, config: EvalSetConfig, root: str | None) -> list[EvalSet]:
             (left_path, left), (path, right) = table(a, b, a if alone else b), table(a, b, b)
         if len(left) != len(right):
             raise UserError(f"{path}: {len(right)} rows, but {left_path} has {len(left)}")
+        if config.where and [*left] != [*right]:
+            other = next(n for n, m in zip(left, right, strict=True) if n != m)
+            raise UserError(
+                f"{path}: other rows are as {key}.where says than in {left_path}, as row {other}; "
+                "row i must be the same item in every language"
+            )
         gold = None
         if config.kind == "sts":
-            gold = gold_scores(path, right, config.max_score)
-            differs = np.flatnonzero(gold != gold_scores(left_path, left, config.max_score))
+            gold = gold_scores(path, right, config)
+            differs = np.flatnonzero(gold != gold_scores(left_path, left, config))
             if differs.size:
                 line = list(right)[differs[0]]
                 raise UserError(
@@ -251,10 +257,10 @@ def _check_layout(key: str, config: EvalSetConfig, pairs: list[str]) -> None:
 
 def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> SetTable:
     columns = config.columns or tuple(range(_width(config)))
-    most = max(*columns, -1 if config.domain_column is None else config.domain_column)
-    exactly = config.columns is None and config.domain_column is None
+    most, exactly = max([*columns, *config.where]), config.columns is None
     wanted = str(len(columns)) if exactly else f"at least {most + 1}"
-    rows, domains = {}, dict[str, None]()
+    rows: dict[int, list[str]] = {}
+    others: dict[int, set[str]] = {column: set() for column in config.where}
     for number, cells in set_lines(key, path):
         if number == 1 and config.header:
             continue
@@ -263,18 +269,20 @@ def _read_tsv(key: str, config: EvalSetConfig, path: Path) -> SetTable:
                 f"{path}:{number}: {len(cells)} tab-separated columns, not {wanted}; "
                 f"{key}.columns picks others"
             )
-        if config.domain_column is not None:
-            domains[domain := cells[config.domain_column]] = None
-            if domain != config.domain:
-                continue
+        if any(cells[column] != value for column, value in config.where.items()):
+            for column, found in others.items():
+                found.add(cells[column][:_LONGEST])
+            continue
         rows[number] = [cells[column] for column in columns]
         if any(map(is_blank, rows[number][:2])):
             raise UserError(f"{path}:{number}: empty sentence; both sides need text")
-    if not rows and domains:
-        raise UserError(
-            f"{path}: no row has {key}.domain={config.domain} in column {config.domain_column}; "
-            f"there are {', '.join([*domains][:_SHOWN])}{', ...' * (len(domains) > _SHOWN)}"
+    if not rows and any(others.values()):
+        there = "; ".join(
+            f"in column {column} stands {', '.join(sorted(found)[:_SHOWN])}"
+            f"{', ...' * (len(found) > _SHOWN)}"
+            for column, found in others.items()
         )
+        raise UserError(f"{path}: no row is as {key}.where says; {there}")
     if not rows:
         raise UserError(f"{path}: no rows; an evaluation set needs at least one")
     return path, rows

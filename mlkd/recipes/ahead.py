@@ -11,6 +11,7 @@ from mlkd.config.schema import TrainConfig
 from mlkd.data.tokens import tokenise
 from mlkd.encoders.folder import load_folder
 from mlkd.machine import ranks
+from mlkd.output.errors import UserError
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.recipe import Link, links
 from mlkd.recipes.run import Announce, run_links
@@ -48,7 +49,10 @@ def _targets(chain: Chain, wanted: Sequence[Link]) -> None:
         vectors, reads = stage_of(link.settings).signals(link.settings).vectors, chain.reads(link)
         if vectors is None or link.labelled or vectors.role not in reads.encoders:
             continue
-        plan, steps = reads.batch_plan(tokens)
+        try:
+            plan, steps = reads.batch_plan(tokens)
+        except UserError:  # its own cell says so, and others may do better
+            continue
         sentences = reads.sentences(vectors, plan.pairs_until(steps), reads.dev_pairs(tokens))
         encoder = reads.encoders[vectors.role].folder, vectors.layers
         asked.setdefault(encoder, []).append((reads, vectors, sentences))

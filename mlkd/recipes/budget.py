@@ -25,7 +25,7 @@ from mlkd.output.errors import UserError
 from mlkd.output.progress import progress
 from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.recipe import Made, New, links
-from mlkd.recipes.run import run_chain
+from mlkd.recipes.run import check_groups, run_chain
 from mlkd.runs.record import Run
 from mlkd.storage.files import digest, encoder_fingerprint, write_json
 from mlkd.student.shapes import Starts, WordTable, neurons, tables
@@ -54,9 +54,10 @@ def within_budget(config: TrainConfig, size: float) -> TrainConfig:
     check_packages(["onnx_int8"])
     new = next(x for link in links(config) if isinstance(x := link.inputs["start"], New))
     runs: list[Run] = []
+    chain = open_chain(config)
+    check_groups(chain, links(config))
     if isinstance(new.source, Made):
         run_chain(config.model_copy(update={"stage": new.source.link}), runs.append)
-    chain = open_chain(config)
     chain.runs |= {run.link: run for run in runs}
     found = _known(chain, chain.folder(new.source), size)
     best = found[0]

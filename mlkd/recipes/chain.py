@@ -183,6 +183,9 @@ def open_chain(config: TrainConfig) -> Chain:
         torch.set_num_threads(config.trainer.threads)
     keys = link_keys(config)
     ready = prepare(config)
+    for link in links(config):
+        if link.name in ready.labelled:
+            refuse_domains(config, link, ready.labelled[link.name].domains)
     evaluation = Evaluation(
         first_pairs(ready.sets, config.eval.max_pairs),
         bootstrap=config.eval.bootstrap,
@@ -195,9 +198,4 @@ def open_chain(config: TrainConfig) -> Chain:
     if ready.source is not None:
         given["source"] = ready.source
     rows = ready.pairs, ready.labelled
-    chain = Chain(config, *rows, evaluation, given, keys, ready.coverage, deadline)
-    for link in links(config):
-        if link.name in chain.labelled:
-            refuse_domains(config, link, chain.labelled[link.name].domains)
-        chain.reads(link).check_groups()
-    return chain
+    return Chain(config, *rows, evaluation, given, keys, ready.coverage, deadline)

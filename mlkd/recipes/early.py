@@ -64,7 +64,7 @@ def refuse_domains(config: TrainConfig, link: Link, read: Sequence[str] | None =
         return
     known = dict.fromkeys([*(text.label for text in corpora.values()), *(read or ())])
     for name, item in config.eval.sets.items():
-        if item.kind == "classification" and item.domain not in {None, *known}:
+        if item.domain is not None and item.domain not in known:
             raise UserError(
                 f"eval.sets.{name}.domain={item.domain}: no labelled text is of this domain; "
                 f"allowed: {', '.join(known)}, or null"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from mlkd.config.schema import TrainConfig
 from mlkd.machine import ranks
@@ -14,6 +15,7 @@ from mlkd.recipes.chain import Chain, open_chain
 from mlkd.recipes.link import run_link
 from mlkd.recipes.recipe import Link, Made, links, references
 from mlkd.recipes.result import Result, Show
+from mlkd.runs.index import finished_runs
 from mlkd.runs.record import Run
 from mlkd.storage.files import replacing
 from mlkd.training.wandb_logger import summarise, wandb_run
@@ -57,6 +59,7 @@ def run_links(
 ) -> None:
     """Run the first links of a chain; the last link of all reports."""
     config, first = chain.config, ranks.is_first()
+    check_groups(chain, wanted)
     for link in wanted:
         with wandb_run(config.logger) if first else nullcontext():
             run = run_link(chain, link, announce)
@@ -64,6 +67,19 @@ def run_links(
                 _report(chain, run, show)
             if first and config.logger.kind == "wandb":
                 summarise(run, artifact=config.logger.artifact)
+
+
+def check_groups(chain: Chain, wanted: Iterable[Link]) -> None:
+    """See whether there are the batches by group of links that have no finished run.
+
+    Raises:
+        UserError: A group has no pair, or too few places in a batch.
+    """
+    grouped = [link for link in wanted if link.settings.grouping is not None]
+    finished = finished_runs(Path(chain.config.output_dir)) if grouped else {}
+    for link in grouped:
+        if chain.keys[link.name] not in finished:
+            chain.reads(link).check_groups()
 
 
 def _report(chain: Chain, run: Run, show: Show | None) -> None:

@@ -100,14 +100,21 @@ class Reads:
         if (grouping := self.settings.grouping) is None:
             return
         label, names = labels(self.pairs, self._share(), grouping.by)
-        sizes, size = np.bincount(label, minlength=len(names)), self.settings.batch_size
-        part, least = group_part(sizes, names, grouping.mode, size), self.settings.least_of_group
-        if (mine := part // self.trainer.processes) < least:
-            needs = f"needs {least} pairs of each {grouping.by} in a batch, on each process"
-            raise UserError(
-                f"stages.{self.name}: {needs}; of {size} pairs it has {mine}; "
-                "give a larger batch_size"
-            )
+        sizes, name = np.bincount(label, minlength=len(names)), f"stages.{self.name}"
+        try:
+            part = group_part(sizes, names, grouping.mode, self.settings.batch_size)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        largest = f", all that the largest {grouping.by} has" if part == sizes.max() else ""
+        of = f"{'each' if grouping.mode == 'all' else 'one'} {grouping.by}{largest}"
+        processes, least = self.trainer.processes, self.settings.least_of_group
+        if part % processes:
+            reason = f"cannot be shared evenly by {processes} processes"
+        elif part // processes < least:
+            reason = f"are too few: {least} are needed" + " on each process" * (processes > 1)
+        else:
+            return
+        raise UserError(f"{name}: the pairs of {of} in a batch, {part}, {reason}")
 
     def dev_pairs(self, tokens: TokenStore) -> np.ndarray:
         """Held-out pairs that select: a random part, the same for every run, sorted by length."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlkd.config.evaluation import EvalConfig
+from mlkd.config.evaluation import EvalConfig, EvalSetConfig
 from mlkd.metrics.scoring import score
 from mlkd.metrics.sets import EvalSet, load_sets
 from mlkd.output.errors import UserError
@@ -147,28 +147,44 @@ def test_a_pair_of_regions_is_cross_lingual(tmp_path: Path) -> None:
     assert scores["mean"]["dev"]["sts_same"] is not None
 
 
-def test_a_column_of_domains_says_which_rows_are_the_set(tmp_path: Path) -> None:
-    rows = [("news", 1, EN), ("film", 3, DE), ("news", 4, PT), ("film", 0, EN)]
-    lines = [f"{domain}\tx\t{score}\t{a}\t{b}" for domain, score, (a, b) in rows]
-    (tmp_path / "sts.tsv").write_text("genre\tsource\tscore\ta\tb\n" + "\n".join(lines) + "\n")
+def test_a_set_may_be_some_rows_of_a_file(tmp_path: Path) -> None:
+    rows = [("news", 1, EN), ("film", 3, DE), ("news", 4, PT), ("film", 0, EN), ("web", 2, DE)]
+    lines = [f"{genre}\t2015\t{score}\t{a}\t{b}" for genre, score, (a, b) in rows]
+    (tmp_path / "sts.tsv").write_text("genre\tyear\tscore\ta\tb\n" + "\n".join(lines) + "\n")
     layout = {"kind": "sts", "path": "sts.tsv", "header": True, "columns": [3, 4, 2]}
-    layout |= {"languages": ["en"], "domain_column": 0}
-    (news,) = load(tmp_path, **layout, domain="news")
+    layout |= {"languages": ["en"]}
+    (news,) = load(tmp_path, **layout, where={0: "news", 1: 2015})
     assert (news.left, news.right) == ((EN[0], PT[0]), (EN[1], PT[1]))
     assert news.scores is not None and news.scores.tolist() == [1.0, 4.0]
-    assert news.domain is None  # a head's, of classifications
-    assert refused(tmp_path, **layout, domain="News") == (
-        "sts.tsv: no row has eval.sets.s.domain=News in column 0; there are news, film"
+    assert refused(tmp_path, **layout, where={0: "News"}) == (
+        "sts.tsv: no row is as eval.sets.s.where says; in column 0 stands film, news, web"
     )
-    assert "5 tab-separated columns, not at least 6" in refused(
-        tmp_path, **{**layout, "domain_column": 5}, domain="news"
-    )
-    for wrong, reason in (
-        ({}, "domain_column needs domain"),
-        ({"domain_column": None, "domain": "news"}, "domain is only read of sets of kind class"),
-    ):
-        with pytest.raises(ValueError, match=reason):
+    assert "5 tab-separated columns, not at least 6" in refused(tmp_path, **layout, where={5: "x"})
+    assert "every score of {0: 'web'} is 2" in refused(tmp_path, **layout, where={0: "web"})
+    for wrong in ({"where": {3: "Rain."}}, {"where": {0: "news"}, "columns": None}):
+        with pytest.raises(ValueError, match="where needs columns"):
             load(tmp_path, **{**layout, **wrong})
     labels = {"kind": "classification", "columns": [3, 2], "labels": ["1", "3", "4", "0"]}
-    (film,) = load(tmp_path, **{**layout, **labels}, domain="film")
-    assert (film.left, film.domain) == ((DE[0], EN[0]), "film")
+    (film,) = load(tmp_path, **{**layout, **labels}, where={0: "film"})
+    assert (film.left, film.domain) == ((DE[0], EN[0]), None)
+
+
+def test_rows_of_two_files_are_the_same_items(tmp_path: Path) -> None:
+    for language, marks in (("en", "nfn"), ("de", "nnf")):
+        lines = [f"{language} {n}\t{mark}" for n, mark in enumerate(marks)]
+        (tmp_path / f"f.{language}").write_text("\n".join(lines) + "\n")
+    layout = {"path": "f.{lang}", "languages": ["de"], "columns": [0]}
+    assert refused(tmp_path, **layout, where={1: "n"}) == (
+        "f.de: other rows are as eval.sets.s.where says than in f.en, as row 3; "
+        "row i must be the same item in every language"
+    )
+    (tmp_path / "f.de").write_text("de 0\tn\nde 1\tf\nde 2\tn\n")
+    (found,) = load(tmp_path, **layout, where={1: "n"})
+    assert (found.left, found.right) == (("en 0", "en 2"), ("de 0", "de 2"))
+
+
+def test_sets_of_whole_files_decide_what_they_did_before_there_were_others() -> None:
+    whole = {"kind": "sts", "split": "dev", "format": "demo", "languages": ["en"]}
+    assert "where" not in EvalSetConfig.model_validate(whole).deciding()
+    part = {"kind": "sts", "split": "dev", "path": "x", "columns": [1, 2, 3], "where": {0: "a"}}
+    assert EvalSetConfig.model_validate(part).deciding()["where"] == {0: "a"}

@@ -53,6 +53,7 @@ from mlkd.stages.signals import Signals, Vectors
 from mlkd.stages.virtual import halves, response
 from mlkd.student.initialise import build_student
 from mlkd.targets.live import LiveEncoder
+from mlkd.training.reads import Reads
 
 DOMAIN = [0, 1, 2, 0, 1, 2]  # of each pair
 LOSS = {"hidden": {"weight": 0.5}, "attention": {"weight": 20.0}, "pair_mse": {"weight": 2.0}}
@@ -574,9 +575,9 @@ def test_domains_of_pairs_decide_the_link_that_reads_them(
         (["batch_size=1"], "a batch of 1 pairs has no place for each of 2 groups"),
         (
             ["batch_size=3", "graph.update=alternate"],
-            "needs 2 pairs of each domain in a batch, on each process; of 3 pairs it has 1",
+            "the pairs of each domain in a batch, 1, are too few: 2 are needed$",
         ),
-        (["fraction=0.01"], "no training pair is songs"),
+        (["fraction=0.01"], "stages.domains: batches by group: no training pair is songs"),
     ],
 )
 def test_domains_without_pairs_or_place_are_one_line_before_any_link(
@@ -587,6 +588,54 @@ def test_domains_without_pairs_or_place_are_one_line_before_any_link(
     with pytest.raises(UserError, match=message):
         run_chain(settings("out", *(f"stages.domains.{setting}" for setting in given)))
     assert not [*tmp_path.glob("out/runs/*")]
+
+
+def test_what_the_link_cannot_do_does_not_stop_what_others_share(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """A cell that cannot be leaves the others of its sweep theirs."""
+    from mlkd.recipes.ahead import run_shared
+
+    run_shared(settings("out", "stages.domains.batch_size=1"), "assistant")
+    assert [path.name.split("-")[0] for path in tmp_path.glob("out/runs/*-*")] == ["assistant"]
+
+
+def test_a_finished_link_is_not_checked_again(
+    settings: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkd.recipes.run import run_chain
+
+    asked = []
+    monkeypatch.setattr(Reads, "check_groups", lambda reads: asked.append(reads.name))
+    run_chain(settings("out"))
+    run_chain(settings("out", "stage=mse"))
+    assert asked == ["domains"]
+
+
+def test_groups_are_shared_evenly_by_processes_or_refused(
+    settings: Callable[..., TrainConfig],
+) -> None:
+    from mlkd.recipes.chain import open_chain
+    from mlkd.recipes.recipe import links
+
+    def check(processes: int, *given: str) -> None:
+        config = settings("out", *(f"stages.domains.{setting}" for setting in given))
+        (link,) = (link for link in links(config) if link.name == "domains")
+        trainer = config.trainer.model_copy(update={"devices": processes})
+        replace(open_chain(config).reads(link), trainer=trainer).check_groups()
+
+    check(2, "batch_size=8", "graph.update=alternate")
+    for processes, given, message in (
+        (2, ["batch_size=6"], "domain in a batch, 3, cannot be shared evenly by 2 processes"),
+        (
+            2,
+            ["batch_size=4", "graph.update=alternate"],
+            "in a batch, 2, are too few: 2 are needed on each process",
+        ),
+        (7, ["batch_size=9999"], "all that the largest domain has in a batch, [0-9]+, cannot be"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(processes, *given)
 
 
 def test_a_hundred_domains_train(settings: Callable[..., TrainConfig], tmp_path: Path) -> None:
