@@ -19,6 +19,7 @@ _RELEASED = " ".join(
     ).split()
 )
 """The graph of the code that came with HRKD, for encoders of width 384."""
+_TURNS = "stages.domains.graph.update=alternate stages.domains.max_steps=200"
 _NARROW = (
     "student.layers=6 student.bottleneck=64 student.intermediate=384 student.trim={min_share:1e-6}"
 )
@@ -192,7 +193,7 @@ TABLES = {
         tuple(
             f"-m experiment=similarity_domains stages.domains.grouping.by=language,domain{words} "
             "seed=0,1,2"
-            for words in ("", f" {_EVEN}", f" {_NARROW}", f" {_NARROW} {_EVEN}")
+            for words in ("", f" {_EVEN}", f" {_TURNS}", f" {_NARROW}", f" {_NARROW} {_EVEN}")
         ),
         assistant="experiment=headline_mse stage=assistant stages.assistant.max_steps=2000",
         besides=("references",),

@@ -425,7 +425,8 @@ def test_the_details_draw_the_conclusion_of_tweets(results: dict[str, Any]) -> N
 
 def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, Any]) -> None:
     worth = results["worth_of_ratios"]
-    on_pairs = worth.index.str.match("pairs by (origins|languages).*all 1/D")
+    by_turns = worth.index.str.contains("by turns")
+    on_pairs = worth.index.str.match("pairs by (origins|languages)") & ~by_turns
     assert on_pairs.sum() == 4
 
     def lost(column: str) -> list[float]:
@@ -435,7 +436,7 @@ def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, 
     shown = f"find {translations[0]:.1f} to {translations[-1]:.1f} points fewer translations"
     assert f"{shown}, and test STS is {sts[0]:.1f} to {sts[-1]:.1f} points behind" in DETAILS
     assert all(-gain > width for gain, width in worth.loc[on_pairs, "test_bitext"])
-    others = worth.loc[~on_pairs, ["dev_score", "test_score"]].stack()
+    others = worth.loc[~on_pairs & ~by_turns, ["dev_score", "test_score"]].stack()
     beyond = [where for where, (gain, width) in others.items() if abs(gain) > width]
     assert beyond == [("10 % of the reviews: all 1/D", "dev_score")]
     assert f"one difference of {len(others)} is" in DETAILS
@@ -450,6 +451,15 @@ def test_the_details_draw_the_conclusion_of_domains_of_pairs(results: dict[str, 
     less = sorted(kept["all 1/D"] - kept["learned"])
     assert f"{less[0]:.1f} to {less[-1]:.1f} points less of it are kept" in DETAILS
     assert {*results["pairs_in"]["least"]} == {"nl", "tatoeba"}
+    turns = worth[by_turns]
+    fewer, behind = (sorted(-gain for gain, _ in turns[c]) for c in ("test_bitext", "test_score"))
+    assert f"they are {fewer[-1]:.1f} points fewer at most" in DETAILS and len(fewer) == 2
+    assert "test STS is {:.1f} and {:.1f} points behind".format(*behind) in DETAILS
+    worse = [name for name, (gain, width) in turns["test_score"].items() if -gain > width]
+    assert worse == ["pairs by origins, 4 layers, bottleneck 128, by turns: all 1/D"]
+    larger = results["pairs_in"].query("student == '4 layers, bottleneck 128'")
+    seconds = larger.groupby("ratios")["seconds"].mean()
+    assert 1.8 < seconds["learned by turns"] / seconds["all 1/D"] < 2.5  # about twice
     assert (results["cost_of_graph"].sub(1.005).abs() < 0.005).all()  # 1 % more of both
 
 
