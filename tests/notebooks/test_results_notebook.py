@@ -553,9 +553,8 @@ def test_a_table_is_recorded_from_its_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorder, "RESULTS", tmp_path)
-    tiny = recorder.Table(
-        "English, German", ("-m stage=bottleneck seed=0,1",), besides=("references",)
-    )
+    made_of = type(recorder.TABLES["headline"])
+    tiny = made_of("English, German", ("-m stage=bottleneck seed=0,1",), besides=("references",))
     monkeypatch.setitem(recorder.TABLES, "tiny", tiny)
     settings = tiny_settings(encoder_folder, corpus, tmp_path / "outputs")
     assert recorder.main(["tiny", "assistant.seed=0", *settings]) == 0
