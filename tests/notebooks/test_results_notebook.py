@@ -468,7 +468,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(REPOSITORY / "notebooks")
     module = importlib.import_module("record")
     yield module
-    del sys.modules["record"]
+    for name in ("record", "recorded"):
+        del sys.modules[name]
 
 
 def test_an_unknown_table_is_refused(recorder: Any, capsys: pytest.CaptureFixture[str]) -> None:

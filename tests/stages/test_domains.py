@@ -590,6 +590,16 @@ def test_domains_without_pairs_or_place_are_one_line_before_any_link(
     assert not [*tmp_path.glob("out/runs/*")]
 
 
+def test_a_search_for_a_size_trains_nothing_for_groups_that_cannot_be(
+    settings: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    from mlkd.recipes.budget import within_budget
+
+    with pytest.raises(UserError, match="has no place for each of 2 groups"):
+        within_budget(settings("out", "stages.domains.batch_size=1"), 0.5)
+    assert not [*tmp_path.glob("out/runs/*")]
+
+
 def test_what_the_link_cannot_do_does_not_stop_what_others_share(
     settings: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
